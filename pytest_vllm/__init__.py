@@ -1,0 +1,32 @@
+"""Acceptance tests for vLLM servers on AMD GPUs: one command from image and model to a verdict."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.checks import MUST, SHOULD, Layer, Level
+    from pytest_vllm.plugin.client import Client
+    from pytest_vllm.plugin.marks import ENDPOINTS, check, needs, suite
+
+__all__ = ["ENDPOINTS", "MUST", "SHOULD", "Client", "Layer", "Level", "check", "needs", "suite"]
+
+_HOME = {
+    "Client": "pytest_vllm.plugin.client",
+    "ENDPOINTS": "pytest_vllm.plugin.marks",
+    "Layer": "pytest_vllm.domain.checks",
+    "Level": "pytest_vllm.domain.checks",
+    "MUST": "pytest_vllm.domain.checks",
+    "SHOULD": "pytest_vllm.domain.checks",
+    "check": "pytest_vllm.plugin.marks",
+    "needs": "pytest_vllm.plugin.marks",
+    "suite": "pytest_vllm.plugin.marks",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use, so that importing the package stays cheap."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

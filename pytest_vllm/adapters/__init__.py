@@ -1,0 +1,1 @@
+"""The outside world, one third-party library or one system interface each."""

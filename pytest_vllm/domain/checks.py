@@ -1,0 +1,102 @@
+"""What a check is and how its result is named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_vllm.domain.exchange import Exchange
+
+
+class Level(StrEnum):
+    """How much a requirement weighs (RFC 2119)."""
+
+    MUST = "MUST"
+    SHOULD = "SHOULD"
+
+
+MUST = Level.MUST
+SHOULD = Level.SHOULD
+
+
+class Layer(StrEnum):
+    """Which contract a requirement comes from."""
+
+    COMPAT = "compat"
+    """What clients need in order to work."""
+    STRICT = "strict"
+    """The OpenAI specification to the letter."""
+
+
+class Outcome(StrEnum):
+    """Outcome of a check, declared from best to worst; an outcome may only rise."""
+
+    PASS = "pass"  # noqa: S105 - an outcome, not a password
+    NOT_APPLICABLE = "not applicable"
+    WAIVED = "waived"
+    NOT_RUN = "not run"
+    FAIL = "fail"
+    ERROR = "error"
+
+    @property
+    def rank(self) -> int:
+        """Position in the order, 0 is best."""
+        return list(Outcome).index(self)
+
+
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """Return the worst of some outcomes, `NOT_RUN` for none at all."""
+    return max(outcomes, key=lambda outcome: outcome.rank, default=Outcome.NOT_RUN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One requirement that a server can meet or miss.
+
+    Attributes:
+        id: Stable name such as `chat.usage.adds-up`; never a node ID.
+        suite: The suite it belongs to.
+        level: MUST rejects an image, SHOULD is reported.
+        requirement: One sentence, the docstring of the check.
+        layer: The contract it comes from.
+        needs: Capabilities the server must have for the check to apply.
+        ref: Row of the acceptance catalogue, such as `C08`.
+    """
+
+    id: str
+    suite: str
+    level: Level
+    requirement: str
+    layer: Layer = Layer.COMPAT
+    needs: tuple[str, ...] = ()
+    ref: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What one case of a check came to.
+
+    Attributes:
+        check: The requirement.
+        case: Parameter of the check (`chat`), empty when it has none.
+        outcome: What it came to.
+        message: Why, for anything but PASS.
+        duration_s: Seconds of set-up, call and teardown.
+        exchanges: The requests and replies of a check that did not pass.
+    """
+
+    check: Check
+    case: str = ""
+    outcome: Outcome
+    message: str = ""
+    duration_s: float = 0.0
+    exchanges: tuple[Exchange, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """`id` or `id[case]`."""
+        return f"{self.check.id}[{self.case}]" if self.case else self.check.id

@@ -1,0 +1,285 @@
+"""The options of a run, each with one value and the place it came from."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.errors import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option under its four names: `--vllm-x`, `PYTEST_VLLM_X`, profile `x`, ini `vllm_x`.
+
+    Attributes:
+        name: Name without prefix, words joined by `-`.
+        help: One line for `--help`.
+        kind: `text`, `list` (may be given many times), `flag` or `seconds`.
+        metavar: Placeholder for the value.
+        choices: The only values allowed, empty for any.
+        default: Value when nobody sets it, as text.
+    """
+
+    name: str
+    help: str
+    kind: str = "text"
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    default: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """The command-line option."""
+        return f"--vllm-{self.name}"
+
+    @property
+    def env(self) -> str:
+        """The environment variable."""
+        return f"PYTEST_VLLM_{self.name.upper().replace('-', '_')}"
+
+    @property
+    def ini(self) -> str:
+        """The key in pytest's ini file."""
+        return f"vllm_{self.name.replace('-', '_')}"
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(name="model", metavar="MODEL", help="Model folder or Hub ID to serve."),
+    Option(name="revision", metavar="REV", help="Revision of a Hub model."),
+    Option(name="image", metavar="IMAGE", help="Docker image to accept; it is never pulled."),
+    Option(
+        name="backend",
+        metavar="NAME",
+        choices=("docker", "process", "attach"),
+        help="How to get a server: docker (with --vllm-image), process, attach (with --vllm-url).",
+    ),
+    Option(name="url", metavar="URL", help="Attach to a running server, which is left alone."),
+    Option(
+        name="profile",
+        metavar="NAME|FILE",
+        help="Profile: default, promote, documented or a TOML file.",
+        default="default",
+    ),
+    Option(
+        name="suite",
+        kind="list",
+        metavar="NAME",
+        help="Bundled suite to run (repeat or separate by commas; default: all).",
+    ),
+    Option(
+        name="gpus",
+        metavar="all|none|0,1",
+        default="all",
+        help="GPUs handed to the server, by render-node order.",
+    ),
+    Option(
+        name="serve-arg",
+        kind="list",
+        metavar="ARG",
+        help="Argument for vLLM's server (repeat; '--max-model-len 4096' is split like a shell).",
+    ),
+    Option(
+        name="env",
+        kind="list",
+        metavar="NAME[=VALUE]",
+        help="Variable for the server (repeat); a bare NAME passes the value on unseen.",
+    ),
+    Option(
+        name="timeout",
+        kind="seconds",
+        metavar="SECONDS",
+        default="3600",
+        help="Overall limit for the server to become ready.",
+    ),
+    Option(
+        name="artifacts",
+        metavar="FOLDER",
+        default=".vllm",
+        help="Folder that gets one evidence folder per run.",
+    ),
+    Option(name="keep", kind="flag", help="Leave the server running and say how to stop it."),
+    Option(
+        name="baseline",
+        metavar="RUN",
+        help="Earlier run (run.json or its folder) to compare the checks with.",
+    ),
+    Option(
+        name="monitor",
+        metavar="NAME",
+        choices=("auto", "amd", "sysfs", "none"),
+        default="auto",
+        help="Where GPU facts come from.",
+    ),
+    Option(
+        name="python",
+        metavar="PATH",
+        help="Interpreter that has vLLM, for --vllm-backend=process (default: this one).",
+    ),
+    Option(
+        name="entrypoint",
+        metavar="KIND",
+        choices=("auto", "vllm", "module"),
+        default="auto",
+        help="Start `vllm serve` or `python -m vllm.entrypoints.openai.api_server`.",
+    ),
+    Option(
+        name="docker-flags",
+        metavar="SET",
+        choices=("least", "documented"),
+        default="least",
+        help="Flags of the container: least privilege, or the ROCm documentation's set.",
+    ),
+    Option(
+        name="api-key-env",
+        metavar="NAME",
+        default="VLLM_API_KEY",
+        help="Variable that holds the server's API key, if it wants one.",
+    ),
+    Option(
+        name="request-timeout",
+        kind="seconds",
+        metavar="SECONDS",
+        default="120",
+        help="Limit for one request of a check.",
+    ),
+)
+
+Value = str | float | bool | tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """The value of an option and where it was set.
+
+    Attributes:
+        name: Option name.
+        value: `str`, `tuple[str, ...]`, `bool` or seconds as `float`; `None` when unset.
+        source: `option`, `env NAME`, `profile NAME`, `ini NAME` or `default`.
+    """
+
+    name: str
+    value: Value
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Everything a setting can come from.
+
+    Attributes:
+        options: Values of the command line, by option name.
+        env: The environment.
+        ini: Values of the ini file, by option name.
+    """
+
+    options: Mapping[str, object]
+    env: Mapping[str, str]
+    ini: Mapping[str, object]
+
+
+def find_raw(option: Option, sources: Sources) -> tuple[object, str] | None:
+    """Return the raw value set by command line or environment, with its source.
+
+    An environment variable that is set to nothing counts as unset.
+    """
+    from_option = sources.options.get(option.name)
+    if from_option not in (None, [], False):
+        return from_option, "option"
+    from_env = sources.env.get(option.env, "")
+    if from_env:
+        return from_env, f"env {option.env}"
+    return None
+
+
+def resolve(
+    sources: Sources, *, profile: Mapping[str, object], profile_name: str
+) -> dict[str, Setting]:
+    """Give every option its value: option > env > profile > ini > default.
+
+    Args:
+        sources: Command line, environment and ini file.
+        profile: The `[target]` table of the profile, by option name.
+        profile_name: Name shown as source.
+
+    Returns:
+        One setting for each option, by name.
+
+    Raises:
+        TargetError: A value has the wrong form; the message names its source.
+    """
+    return {option.name: _resolve_one(option, sources, profile, profile_name) for option in OPTIONS}
+
+
+def _resolve_one(
+    option: Option, sources: Sources, profile: Mapping[str, object], profile_name: str
+) -> Setting:
+    found = find_raw(option, sources)
+    if found is None and option.name in profile:
+        found = profile[option.name], f"profile {profile_name}"
+    if found is None and sources.ini.get(option.name) not in (None, "", [], False):
+        found = sources.ini[option.name], f"ini {option.ini}"
+    if found is None and option.default is not None:
+        found = option.default, "default"
+    if found is None:
+        empty = {"list": (), "flag": False}
+        return Setting(name=option.name, value=empty.get(option.kind), source="default")
+    raw, source = found
+    return Setting(name=option.name, value=_convert(option, raw, source), source=source)
+
+
+def _convert(option: Option, raw: object, source: str) -> Value:
+    named = option.flag if source == "option" else source
+    value = _CONVERTERS[option.kind](raw, named)
+    if option.choices and value not in option.choices:
+        known = ", ".join(option.choices)
+        raise TargetError(f"{named}: unknown value {raw!r}", advice=f"use one of {known}")
+    return value
+
+
+def _to_text(raw: object, named: str) -> Value:
+    if not isinstance(raw, str):
+        raise TargetError(f"{named}: expected text, got {raw!r}", advice="write it in quotes")
+    return raw
+
+
+def _to_list(raw: object, named: str) -> Value:
+    if isinstance(raw, str):
+        try:
+            return tuple(shlex.split(raw))
+        except ValueError as error:
+            raise TargetError(f"{named}: {error} in {raw!r}", advice="close the quote") from None
+    if isinstance(raw, list) and all(isinstance(item, str) for item in raw):
+        return tuple(raw)
+    raise TargetError(f"{named}: expected a list of texts, got {raw!r}", advice='write ["a", "b"]')
+
+
+def _to_flag(raw: object, named: str) -> Value:
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.lower() in words:
+        return words[raw.lower()]
+    raise TargetError(f"{named}: expected true or false, got {raw!r}", advice="use true or false")
+
+
+def _to_seconds(raw: object, named: str) -> Value:
+    try:
+        seconds = float(raw) if isinstance(raw, str | int | float) else -1.0
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise TargetError(f"{named}: expected seconds above 0, got {raw!r}", advice="e.g. 600")
+    return seconds
+
+
+_CONVERTERS: dict[str, Callable[[object, str], Value]] = {
+    "text": _to_text,
+    "list": _to_list,
+    "flag": _to_flag,
+    "seconds": _to_seconds,
+}

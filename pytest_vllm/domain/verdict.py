@@ -1,0 +1,133 @@
+"""From results to a verdict: PROMOTE, REJECT or INCONCLUSIVE, with reasons."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.checks import Check, CheckResult, Level, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_REASONS_SHOWN = 5
+
+
+class Decision(StrEnum):
+    """What to do with the image."""
+
+    PROMOTE = "PROMOTE"
+    REJECT = "REJECT"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+    @property
+    def exit_code(self) -> int:
+        """0 promote, 1 reject, 75 no verdict (a CI may retry without blaming the image)."""
+        return {Decision.PROMOTE: 0, Decision.REJECT: 1, Decision.INCONCLUSIVE: 75}[self]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A decision and why.
+
+    Attributes:
+        decision: PROMOTE, REJECT or INCONCLUSIVE.
+        reasons: Sentences, the weightiest first.
+    """
+
+    decision: Decision
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartFailure:
+    """Why there was no server to test.
+
+    Attributes:
+        kind: `launch` when the image, the model or the arguments are at fault, `host` when the
+            host or the network is, `target` when the user's input is.
+        message: One-line cause.
+        advice: What to do next.
+        phase: Last start-up phase reached.
+        exit_code: The server's exit status, `None` while it ran.
+        tail: Last log lines, oldest first.
+    """
+
+    kind: str
+    message: str
+    advice: str = ""
+    phase: str = ""
+    exit_code: int | None = None
+    tail: tuple[str, ...] = ()
+
+
+def decide(
+    results: Sequence[CheckResult],
+    *,
+    required: Sequence[Check] = (),
+    failure: StartFailure | None = None,
+    interrupted: str = "",
+) -> Verdict:
+    """Judge a run.
+
+    A failed MUST check rejects. Else a MUST check in ERROR or NOT_RUN, a required check without
+    any result, an interruption or a host failure leaves it open. Else the image is promoted,
+    provided that at least one MUST check passed.
+
+    Args:
+        results: Results of all cases that ran.
+        required: Checks that must have a result (the catalogue under profile `promote`).
+        failure: Why the server never became ready, if so.
+        interrupted: What ended the run early, empty if nothing did.
+
+    Returns:
+        The verdict; its reasons are never empty.
+    """
+    must = [result for result in results if result.check.level is Level.MUST]
+    failed = [result for result in must if result.outcome is Outcome.FAIL]
+    if failure is not None and failure.kind == "launch":
+        return _verdict(Decision.REJECT, [f"the server did not start: {failure.message}"])
+    if failed:
+        return _verdict(Decision.REJECT, [_reason(result) for result in failed])
+    open_points = _open_points(must, required=required, failure=failure, interrupted=interrupted)
+    if open_points:
+        return _verdict(Decision.INCONCLUSIVE, open_points)
+    passed = Counter(result.outcome for result in results)[Outcome.PASS]
+    reasons = [f"{passed} checks passed, no MUST check failed"]
+    warned = [r for r in results if r.check.level is Level.SHOULD and r.outcome is Outcome.FAIL]
+    reasons += [f"SHOULD {_reason(result)}" for result in warned]
+    return _verdict(Decision.PROMOTE, reasons)
+
+
+def _open_points(
+    must: Sequence[CheckResult],
+    *,
+    required: Sequence[Check],
+    failure: StartFailure | None,
+    interrupted: str,
+) -> list[str]:
+    points = [] if failure is None else [f"no server to test: {failure.message}"]
+    if interrupted:
+        points.append(f"the run was ended early: {interrupted}")
+    points += [_reason(result) for result in must if result.outcome is Outcome.ERROR]
+    seen = {result.check.id for result in must}
+    missing = [check.id for check in required if check.level is Level.MUST and check.id not in seen]
+    missing += [result.name for result in must if result.outcome is Outcome.NOT_RUN]
+    if missing:
+        shown = ", ".join(missing[:_REASONS_SHOWN])
+        more = f" and {len(missing) - _REASONS_SHOWN} more" if len(missing) > _REASONS_SHOWN else ""
+        points.append(f"{len(missing)} MUST checks have no result: {shown}{more}")
+    if not points and not any(result.outcome is Outcome.PASS for result in must):
+        points.append("no MUST check passed, so nothing was shown")
+    return points
+
+
+def _reason(result: CheckResult) -> str:
+    first_line = result.message.strip().splitlines()[0] if result.message.strip() else ""
+    return f"{result.name}: {first_line or result.check.requirement}"
+
+
+def _verdict(decision: Decision, reasons: list[str]) -> Verdict:
+    return Verdict(decision=decision, reasons=tuple(reasons))
