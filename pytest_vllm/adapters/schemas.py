@@ -148,9 +148,16 @@ def _known(schema: str) -> str:
 
 @cache
 def _registry() -> Registry[Any]:
-    from referencing import Registry, Resource  # noqa: PLC0415 - 80 ms that only a check pays
+    from referencing import Registry  # noqa: PLC0415 - 80 ms that only a check pays
+    from referencing.jsonschema import DRAFT202012  # noqa: PLC0415
 
-    resources = (Resource.from_contents(document) for document in _documents().values())
+    # jsonschema enters a document that has `$schema` with its stock class for that draft, and so
+    # loses our stricter integer behind every `$ref`.
+    stripped = [
+        {key: value for key, value in document.items() if key != "$schema"}
+        for document in _documents().values()
+    ]
+    resources = map(DRAFT202012.create_resource, stripped)
     return Registry().with_resources((resource.id() or "", resource) for resource in resources)
 
 
