@@ -1,0 +1,297 @@
+"""The client that checks talk through: it judges every reply and keeps every exchange."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.adapters.schemas import violations
+from pytest_vllm.adapters.sdk import strict_violations
+from pytest_vllm.domain import conventions
+from pytest_vllm.domain.errors import HostError
+from pytest_vllm.domain.generation import Generation, difference, read_generation
+from pytest_vllm.domain.reply import Reply, StreamReply, TransportFailure
+from pytest_vllm.plugin.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_vllm.adapters.http import Transport
+    from pytest_vllm.domain.exchange import Exchange
+    from pytest_vllm.domain.server import ServerInfo
+
+DEFAULT_MAX_TOKENS = 16
+"""Bound of a request that names none: without one, a reply may run to the end of the context."""
+
+Messages = list[dict[str, Any]]
+_PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
+_KINDS = {"completions": "completion", "chat": "chat.completion"}
+_BOUNDS = ("max_tokens", "max_completion_tokens")
+
+
+class Client:
+    """Talks to the server under test on behalf of one check.
+
+    Every method that expects a good reply asserts the conventions that hold for all replies, so
+    that a check only asserts its own concern. A violation is an `AssertionError` with one line for
+    each thing that is wrong.
+
+    Args:
+        server: The server under test.
+        transport: Connection to it, shared by all checks.
+    """
+
+    def __init__(self, server: ServerInfo, transport: Transport) -> None:
+        self.server = server
+        self.exchanges: list[Exchange] = []
+        self._transport = transport
+
+    @property
+    def model(self) -> str:
+        """ID of the model that requests name."""
+        return self.server.model
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Context length in tokens, `None` when the server does not say."""
+        return self.server.max_model_len
+
+    # --- raw traffic -----------------------------------------------------------------------------
+
+    def get(self, path: str) -> Reply:
+        """GET a path; any status is fine."""
+        return self.send("GET", path)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        content: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> StreamReply:
+        """Send anything and return whatever comes back; nothing is filled in, nothing asserted.
+
+        Args:
+            method: HTTP method.
+            path: Path with a leading slash.
+            body: A value that is sent as JSON (also NaN and Infinity).
+            content: The body as it is, instead of `body`; it is declared to be JSON, too.
+            headers: More headers, or others than the usual ones.
+
+        Raises:
+            AssertionError: No complete reply came, by the server's fault.
+            HostError: A server that is not ours cannot be reached.
+        """
+        given: dict[str, Any] = {}
+        if content is not None:
+            given = {"content": content}
+            headers = {"content-type": "application/json", **_lower(headers)}
+        elif body is not None:
+            given = {"json": body}
+        try:
+            reply = self._transport.stream(method, path, headers=headers, **given)
+        except TransportFailure as failure:
+            self.exchanges.append(failure.exchange)
+            message = f"{method} {path}: no reply ({failure})"
+            if failure.kind == "refused" and not self.server.owned:
+                raise HostError(message, advice=f"see whether {self.server.url} runs") from None
+            raise AssertionError(message) from None
+        self.exchanges.append(reply.exchange)
+        return reply
+
+    # --- good requests ---------------------------------------------------------------------------
+
+    def complete(self, prompt: str | list[Any], **params: Any) -> Reply:
+        """Complete a prompt.
+
+        Args:
+            prompt: Text, token IDs, or a list of either.
+            params: Fields of the request; `max_tokens=None` leaves the bound out.
+        """
+        body = {"model": self.model, "prompt": prompt, "max_tokens": DEFAULT_MAX_TOKENS, **params}
+        if body["max_tokens"] is None:
+            del body["max_tokens"]
+        return self._good("completions", body)
+
+    def chat(self, messages: str | Messages, **params: Any) -> Reply:
+        """Answer a conversation.
+
+        Args:
+            messages: Messages, or the text of one user turn.
+            params: Fields of the request.
+
+        Raises:
+            ValueError: The request has no bound: vLLM would write to the end of the context.
+        """
+        return self._good("chat", self._chat_body(messages, params))
+
+    def generate(
+        self, endpoint: str, prompt: str, *, top: int | None = None, **params: Any
+    ) -> Reply:
+        """Generate with either endpoint.
+
+        Args:
+            endpoint: `completions`, or `chat` with the text as one user turn.
+            prompt: The text.
+            top: Ask for log probabilities with so many alternatives, in the endpoint's own words.
+            params: Fields of the request.
+        """
+        return self._good(endpoint, self._body(endpoint, prompt, top, params))
+
+    def stream(
+        self, endpoint: str, prompt: str | Messages, *, top: int | None = None, **params: Any
+    ) -> Stream:
+        """Generate with either endpoint and read the reply as a stream.
+
+        Every chunk is held against the conventions; that the stream as a whole makes sense is left
+        to checks.
+
+        Args:
+            endpoint: `completions` or `chat`.
+            prompt: The text, or messages for `chat`.
+            top: Ask for log probabilities with so many alternatives, in the endpoint's own words.
+            params: Fields of the request.
+        """
+        body = {**self._body(endpoint, prompt, top, params), "stream": True}
+        reply = self.send("POST", _PATHS[endpoint], body=body)
+        _require(reply, conventions.status_violations(reply, (200,)))
+        _require(reply, conventions.media_type_violations(reply, "text/event-stream"))
+        chunks, lines = conventions.parse_events(line for line, _ in reply.lines)
+        for number, chunk in enumerate(chunks, start=1):
+            found = self._chunk_violations(endpoint, chunk, reply)
+            lines += [f"chunk {number}: {line}" for line in found]
+        if not chunks:
+            lines.append(f"required chunks, saw none in {len(reply.lines)} lines")
+        _require(reply, lines)
+        return Stream(reply=reply, chunks=chunks)
+
+    def tokenize(self, prompt: str | Messages, **params: Any) -> list[int]:
+        """Return the token IDs of a text, or of messages as the chat template renders them."""
+        what = "prompt" if isinstance(prompt, str) else "messages"
+        body = {"model": self.model, what: prompt, **params}
+        document = self._judged("/tokenize", body, schema="tokenize/response").json
+        tokens: list[int] = document["tokens"]
+        assert document["count"] == len(tokens), (  # noqa: S101 - a convention of the server's
+            f"POST /tokenize: $.count: saw {document['count']}, required {len(tokens)}"
+        )
+        return tokens
+
+    def detokenize(self, tokens: list[int]) -> str:
+        """Return the text of token IDs."""
+        body = {"model": self.model, "tokens": tokens}
+        reply = self._judged("/detokenize", body, schema="detokenize/response")
+        return str(reply.json["prompt"])
+
+    # --- bad requests ----------------------------------------------------------------------------
+
+    def refuse(
+        self,
+        path: str,
+        *,
+        body: Any = None,
+        content: bytes | str | None = None,
+        statuses: Sequence[int] = (400,),
+        method: str = "POST",
+    ) -> Reply:
+        """Send a request that the server must refuse, and see that it serves the next one.
+
+        The refusal must be an error object, short, and show nothing of the server's inside.
+
+        Args:
+            path: Path with a leading slash.
+            body: A value that is sent as JSON; an object gets model and bound unless it has them.
+            content: The body as it is, instead of `body`.
+            statuses: Accepted statuses.
+            method: HTTP method.
+        """
+        if isinstance(body, dict):
+            bound = {} if any(name in body for name in _BOUNDS) else {"max_tokens": 1}
+            body = {"model": self.model, **bound, **body}
+        reply = self.send(method, path, body=body, content=content)
+        _require(reply, conventions.status_violations(reply, statuses))
+        _require(reply, conventions.media_type_violations(reply, "application/json"))
+        known = (*self.server.served_names, self.server.launch_model)
+        lines = violations("errors/error", reply.json)
+        _require(reply, lines + conventions.leak_violations(reply, known=known))
+        try:
+            self.complete("Hello", max_tokens=1)
+        except AssertionError as error:
+            raise AssertionError(f"after a refused {method} {path}: {error}") from None
+        return reply
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def read(self, reply: Reply | Stream, index: int = 0) -> Generation:
+        """Return what one choice of a reply or a stream says."""
+        if isinstance(reply, Stream):
+            return reply.generation(index)
+        return read_generation(reply.json, index)
+
+    def assert_same(self, left: Generation, right: Generation, what: str) -> None:
+        """Assert that two greedy generations of one prompt are equal, up to a near tie.
+
+        Args:
+            left: What was required; asked for with `temperature=0` and `top=5`.
+            right: What was seen; asked for in the same way.
+            what: What the two are, for the message.
+        """
+        found = difference(left, right)
+        assert not found, f"{what}: {found}"  # noqa: S101 - asserting is its purpose
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _chat_body(self, messages: str | Messages, params: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        body = {"model": self.model, "messages": messages, **params}
+        if not any(name in params for name in _BOUNDS):
+            body["max_tokens"] = DEFAULT_MAX_TOKENS
+        if all(body.get(name) is None for name in _BOUNDS):
+            raise ValueError("a chat request needs max_tokens or max_completion_tokens")
+        return body
+
+    def _body(
+        self, endpoint: str, prompt: str | Messages, top: int | None, params: dict[str, Any]
+    ) -> dict[str, Any]:
+        if endpoint == "chat":
+            asked = {} if top is None else {"logprobs": True, "top_logprobs": top}
+            return self._chat_body(prompt, {**asked, **params})
+        asked = {} if top is None else {"logprobs": top}
+        bound = {"max_tokens": DEFAULT_MAX_TOKENS}
+        return {"model": self.model, "prompt": prompt, **bound, **asked, **params}
+
+    def _good(self, endpoint: str, body: dict[str, Any]) -> Reply:
+        reply = self._judged(_PATHS[endpoint], body, schema=f"{endpoint}/response")
+        lines = strict_violations(_KINDS[endpoint], reply.body)
+        lines += conventions.document_violations(
+            reply.json, model=body["model"], headers=reply.headers
+        )
+        _require(reply, lines)
+        return reply
+
+    def _judged(self, path: str, body: dict[str, Any], *, schema: str) -> Reply:
+        reply = self.send("POST", path, body=body)
+        _require(reply, conventions.status_violations(reply, (200,)))
+        _require(reply, conventions.media_type_violations(reply, "application/json"))
+        _require(reply, violations(schema, reply.json))
+        return reply
+
+    def _chunk_violations(
+        self, endpoint: str, chunk: dict[str, Any], reply: StreamReply
+    ) -> list[str]:
+        lines = violations(f"{endpoint}/chunk", chunk)
+        if not lines:
+            lines = strict_violations(f"{_KINDS[endpoint]}.chunk", json.dumps(chunk))
+        headers = reply.headers
+        return lines + conventions.document_violations(chunk, model=self.model, headers=headers)
+
+
+def _require(reply: Reply, lines: list[str]) -> None:
+    if lines:
+        raise AssertionError("\n".join(f"{reply.request}: {line}" for line in lines))
+
+
+def _lower(headers: Mapping[str, str] | None) -> dict[str, str]:
+    return {name.lower(): value for name, value in (headers or {}).items()}
