@@ -9,8 +9,20 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.checks import MUST, SHOULD, Layer, Level
     from pytest_vllm.plugin.client import Client
     from pytest_vllm.plugin.marks import ENDPOINTS, check, needs, suite
+    from pytest_vllm.plugin.skips import not_applicable
 
-__all__ = ["ENDPOINTS", "MUST", "SHOULD", "Client", "Layer", "Level", "check", "needs", "suite"]
+__all__ = [
+    "ENDPOINTS",
+    "MUST",
+    "SHOULD",
+    "Client",
+    "Layer",
+    "Level",
+    "check",
+    "needs",
+    "not_applicable",
+    "suite",
+]
 
 _HOME = {
     "Client": "pytest_vllm.plugin.client",
@@ -21,6 +33,7 @@ _HOME = {
     "SHOULD": "pytest_vllm.domain.checks",
     "check": "pytest_vllm.plugin.marks",
     "needs": "pytest_vllm.plugin.marks",
+    "not_applicable": "pytest_vllm.plugin.skips",
     "suite": "pytest_vllm.plugin.marks",
 }
 

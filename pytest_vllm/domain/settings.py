@@ -212,12 +212,13 @@ def resolve(
     Raises:
         TargetError: A value has the wrong form; the message names its source.
     """
-    return {option.name: _resolve_one(option, sources, profile, profile_name) for option in OPTIONS}
+    return {option.name: resolve_one(option, sources, profile, profile_name) for option in OPTIONS}
 
 
-def _resolve_one(
+def resolve_one(
     option: Option, sources: Sources, profile: Mapping[str, object], profile_name: str
 ) -> Setting:
+    """Give one option its value; see `resolve`."""
     found = find_raw(option, sources)
     if found is None and option.name in profile:
         found = profile[option.name], f"profile {profile_name}"

@@ -1,0 +1,235 @@
+"""The acceptance run: from pytest's hooks to server, recorder, evidence and exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
+from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.text import secrets_in
+from pytest_vllm.plugin import header
+from pytest_vllm.plugin.options import SUITES, read_target, suite_names
+from pytest_vllm.plugin.outcomes import CHECK, OutcomePlugin, uses_server
+from pytest_vllm.plugin.recorder import Recorder
+from pytest_vllm.plugin.state import STATE, RunState, from_wire, to_wire
+from pytest_vllm.plugin.summary import Finish, show_summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import TextIO
+
+    from pytest_vllm.domain.record import RunRecord
+    from pytest_vllm.plugin.launch import ServerRun
+
+_LOOKING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "collectonly")
+
+
+def activate(config: pytest.Config) -> None:
+    """Turn this pytest run into an acceptance run.
+
+    Raises:
+        pytest.UsageError: The target makes no sense; runs that only look go on without it.
+    """
+    _name_the_suites(config)
+    looking = any(config.getoption(name, default=False) for name in _LOOKING)
+    try:
+        target, profile = read_target(config)
+        header.refuse_mutable_image(target, profile)
+        baseline = _read_baseline(target.settings["baseline"].value)
+    except TargetError as error:
+        if looking:
+            config.stash[header.BROKEN] = str(error)
+            config.pluginmanager.register(header.HeaderPlugin(config), "vllm-header")
+            return
+        raise pytest.UsageError(str(error)) from None
+    config.stash[STATE] = RunState(target=target, profile=profile)
+    config.pluginmanager.register(OutcomePlugin(config), "vllm-outcomes")
+    wire = getattr(config, "workerinput", {}).get("vllm")
+    if wire is not None:
+        from_wire(config.stash[STATE], wire)
+        config.pluginmanager.register(WorkerPlugin(), "vllm-worker")
+        return
+    config.pluginmanager.register(header.HeaderPlugin(config), "vllm-header")
+    if not looking:
+        config.pluginmanager.register(ControllerPlugin(config, baseline), "vllm-controller")
+
+
+def _name_the_suites(config: pytest.Config) -> None:
+    """Run the bundled suites when no path is named."""
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return
+    words = config.getoption("vllm_suite") or []
+    wanted = {name.strip() for word in words for name in word.split(",")} & set(suite_names())
+    names = [name for name in suite_names() if not wanted or name in wanted]
+    config.args[:] = [str(SUITES / f"test_{name}.py") for name in names]
+
+
+def _read_baseline(value: object) -> RunRecord | None:
+    return read_record(value) if isinstance(value, str) else None
+
+
+class WorkerPlugin:
+    """What an xdist worker tells the controller at its end."""
+
+    def __init__(self) -> None:
+        self._deselected: list[dict[str, Any]] = []
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Keep what was left out; pytest does not forward it."""
+        self._deselected += _wire_checks(items)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Hand over what was collected."""
+        output = session.config.workeroutput  # type: ignore[attr-defined]
+        output["vllm"] = {
+            "collected": _wire_checks(session.items),
+            "deselected": self._deselected,
+        }
+
+
+class ControllerPlugin:
+    """Launches, records, judges and writes; lives in the one process that owns the run."""
+
+    def __init__(self, config: pytest.Config, baseline: RunRecord | None) -> None:
+        self._config = config
+        self._state = config.stash[STATE]
+        self._baseline = baseline
+        self._recorder = Recorder()
+        self._started = dt.datetime.now(dt.UTC)
+        self._clock = time.monotonic()
+        self._folder: EvidenceFolder | None = None
+        self._run: ServerRun | None = None
+        self._finish: Finish | None = None
+        self._keep_hint = ""
+        self._nodes = 0
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Iterator[object]:
+        """Launch the server after the collection, if any test wants it."""
+        if any(uses_server(item) for item in session.items):
+            self._ensure_server()
+        return (yield)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Launch the server before the first xdist worker and hand it to each."""
+        self._ensure_server()
+        node.workerinput["vllm"] = to_wire(self._state, reports_failure=self._nodes == 0)
+        self._nodes += 1
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Take over what a worker collected."""
+        output = getattr(node, "workeroutput", {}).get("vllm")
+        if output is not None:
+            self._recorder.collect(output["collected"], output["deselected"])
+        elif error:
+            self._recorder.interrupted = f"an xdist worker ended: {error}"
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note which checks have to have a result."""
+        self._recorder.collect(_wire_checks(session.items), [])
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Note which checks the user left out."""
+        self._recorder.collect([], _wire_checks(items))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        """See whether the server still lives."""
+        if self._run is not None:
+            self._run.look()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Record what a test came to."""
+        wire = getattr(report, "vllm", None)
+        if wire is not None:
+            self._recorder.add(wire)
+        elif report.failed:
+            self._recorder.other_failures += 1
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Note that the user ended the run."""
+        self._recorder.interrupted = "interrupted by a signal"
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Stop the server, decide, write the evidence and set the exit code."""
+        self._stop()
+        if self._folder is None:
+            return
+        if exitstatus == pytest.ExitCode.INTERRUPTED and not self._recorder.interrupted:
+            self._recorder.interrupted = "errors during collection"
+        self._finish = Finish.build(
+            self._state,
+            self._recorder,
+            run=self._run,
+            folder=self._folder,
+            baseline=self._baseline,
+            started=self._started,
+            duration_s=time.monotonic() - self._clock,
+        )
+        signalled = self._run.signalled if self._run is not None else 0
+        session.exitstatus = self._finish.exit_status(int(exitstatus), signalled=signalled)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show the verdict."""
+        if self._finish is not None:
+            show_summary(terminalreporter, self._finish, keep_hint=self._keep_hint)
+
+    def pytest_unconfigure(self) -> None:
+        """Leave nothing behind even when the session never finished."""
+        self._stop()
+
+    def _ensure_server(self) -> None:
+        if self._run is not None:
+            return
+        from pytest_vllm.plugin.launch import ServerRun  # noqa: PLC0415 - only with a server
+
+        run_id = new_run_id(self._started, os.urandom(3).hex())
+        target = self._state.target
+        try:
+            self._folder = EvidenceFolder.create(
+                self._config.invocation_params.dir / target.text("artifacts"),
+                run_id,
+                secrets=secrets_in({**os.environ, **_given(target.env)}),
+            )
+            self._run = ServerRun(
+                self._state,
+                workdir=self._folder.path,
+                run_id=self._folder.path.name,
+                terminal=self._terminal(),
+            )
+            self._run.start()
+        except TargetError as error:
+            self._stop()
+            self._discard_folder()
+            raise pytest.UsageError(str(error)) from None
+
+    def _discard_folder(self) -> None:
+        if self._folder is not None:
+            self._folder.discard_if_empty()
+        self._folder = None
+
+    def _stop(self) -> None:
+        if self._run is not None:
+            self._keep_hint = self._run.stop() or self._keep_hint
+
+    def _terminal(self) -> TextIO | None:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        return reporter._tw._file if reporter is not None else None  # noqa: SLF001 - no public way
+
+
+def _given(env: Sequence[Any]) -> dict[str, str]:
+    return {variable.name: variable.value for variable in env if variable.value is not None}
+
+
+def _wire_checks(items: Sequence[pytest.Item]) -> list[dict[str, Any]]:
+    checks = (item.stash.get(CHECK, None) for item in items)
+    return [dataclasses.asdict(check) for check in checks if check is not None]

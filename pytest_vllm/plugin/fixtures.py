@@ -1,0 +1,73 @@
+"""Fixtures of the plugin: small, and each can be overridden in a conftest."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_vllm.plugin import state as run_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_vllm.adapters.http import Transport
+    from pytest_vllm.domain.server import ServerInfo
+    from pytest_vllm.domain.target import Target
+    from pytest_vllm.plugin.client import Client
+
+
+@pytest.fixture(scope="session")
+def vllm_target(pytestconfig: pytest.Config) -> Target:
+    """What is accepted: image, model, arguments (`pytest_vllm.domain.target.Target`)."""
+    return _state(pytestconfig).target
+
+
+@pytest.fixture(scope="session")
+def vllm_server(pytestconfig: pytest.Config) -> ServerInfo:
+    """Return the ready server: URL, model, capabilities (`pytest_vllm.domain.server.ServerInfo`).
+
+    It is launched once for all tests, before the first one runs, and stopped after the last.
+    """
+    state = _state(pytestconfig)
+    if state.server is None:
+        text = run_state.failure_text(state.failure) if state.failure else "no server was launched"
+        pytest.fail(text, pytrace=False)
+    return state.server
+
+
+@pytest.fixture(scope="session")
+def vllm_gpus(pytestconfig: pytest.Config) -> dict[str, Any]:
+    """Facts of the GPUs before the launch: `monitor`, `gpus`, and `reason` when none is known."""
+    return _state(pytestconfig).gpus
+
+
+@pytest.fixture(scope="session")
+def vllm_transport(vllm_server: ServerInfo, vllm_target: Target) -> Iterator[Transport]:
+    """Pooled HTTP connections to the server, for raw traffic."""
+    from pytest_vllm.adapters.http import Transport  # noqa: PLC0415 - httpx loads on first use
+
+    api_key = os.environ.get(vllm_server.api_key_env) if vllm_server.api_key_env else None
+    timeout_s = vllm_target.seconds("request-timeout")
+    transport = Transport(vllm_server.url, api_key=api_key, timeout_s=timeout_s)
+    yield transport
+    transport.close()
+
+
+@pytest.fixture
+def vllm(vllm_server: ServerInfo, vllm_transport: Transport) -> Client:
+    """Return a client that judges every reply and keeps the exchanges of this test."""
+    from pytest_vllm.plugin.client import Client  # noqa: PLC0415 - loads on first use
+
+    return Client(vllm_server, vllm_transport)
+
+
+def _state(config: pytest.Config) -> run_state.RunState:
+    state = config.stash.get(run_state.STATE, None)
+    if state is None:
+        raise pytest.UsageError(
+            "a test asks for a vLLM server, but none is named\n"
+            "  fix: add --vllm-url=URL, or --vllm-image=IMAGE with --vllm-model=MODEL"
+        )
+    return state

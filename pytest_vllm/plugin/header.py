@@ -1,0 +1,103 @@
+"""The header of a run: each setting with its source, and what deserves a warning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.text import redact, secrets_in
+from pytest_vllm.plugin.state import STATE
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.profile import Profile
+    from pytest_vllm.domain.settings import Setting
+    from pytest_vllm.domain.target import Target
+
+BROKEN = pytest.StashKey[str]()
+_FIRST = ("image", "url", "model", "revision", "backend", "serve-arg", "env")
+_WIDTH = 96
+
+
+class HeaderPlugin:
+    """Shows the header lines."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_report_header(self) -> list[str]:
+        """Return the lines that say what is accepted."""
+        broken = self._config.stash.get(BROKEN, None)
+        if broken is not None:
+            return [f"vllm: this target could not run: {broken}"]
+        state = self._config.stash[STATE]
+        return header_lines(state.target, state.profile)
+
+
+def header_lines(target: Target, profile: Profile) -> list[str]:
+    """Name every setting that has a value, with its source; the target first."""
+    ordered = sorted(target.settings.values(), key=_rank)
+    shown = [_show(s, target) for s in ordered if s.value not in (None, (), False)]
+    lines = _wrap([f"backend={target.backend} (chosen)", *shown])
+    lines += [f"vllm: warning: {text}" for text in target_warnings(target, profile)]
+    return lines
+
+
+def target_warnings(target: Target, profile: Profile) -> tuple[str, ...]:
+    """Name what about a target a careful reader should know."""
+    warnings = []
+    if target.image is not None and target.image.mutable:
+        warnings.append(
+            f"image {target.image.text} has no fixed tag; "
+            "its content can change, so profile promote refuses it"
+        )
+    if profile.complete and target.suites:
+        warnings.append(f"profile {profile.name} wants every suite, but --vllm-suite leaves some out")
+    return tuple(warnings)
+
+
+def refuse_mutable_image(target: Target, profile: Profile) -> None:
+    """Refuse an image whose name does not say what it is, where the profile demands it.
+
+    Raises:
+        TargetError: The image has no tag, or `latest`, and no digest.
+    """
+    if profile.pinned_image and target.image is not None and target.image.mutable:
+        raise TargetError(
+            f"profile {profile.name} refuses image {target.image.text}: "
+            "without a fixed tag or digest nobody knows what was promoted",
+            advice=f"name it as {target.image.repository}:TAG or {target.image.repository}@sha256:…",
+        )
+
+
+def _rank(setting: Setting) -> tuple[bool, int]:
+    place = _FIRST.index(setting.name) if setting.name in _FIRST else len(_FIRST)
+    return setting.source == "default", place
+
+
+def _show(setting: Setting, target: Target) -> str:
+    if setting.name == "env":
+        value = " ".join(
+            v.name if v.value is None else f"{v.name}={_hidden(v.name, v.value)}"
+            for v in target.env
+        )
+    elif isinstance(setting.value, tuple):
+        value = " ".join(setting.value)
+    else:
+        value = f"{setting.value:g}" if isinstance(setting.value, float) else str(setting.value)
+    return f"{setting.name}={redact(value)} ({setting.source})"
+
+
+def _hidden(name: str, value: str) -> str:
+    return "[redacted]" if secrets_in({name: value}) else value
+
+
+def _wrap(parts: list[str]) -> list[str]:
+    lines = [f"vllm: {parts[0]}"]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) > _WIDTH:
+            lines.append(f"vllm: {part}")
+        else:
+            lines[-1] += f", {part}"
+    return lines

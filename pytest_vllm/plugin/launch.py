@@ -1,0 +1,143 @@
+"""One server for a whole run: launched once, watched, and stopped whatever happens."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.adapters.backends import Backend, make_backend
+from pytest_vllm.adapters.gpus import probe
+from pytest_vllm.adapters.ready import wait_until_ready
+from pytest_vllm.domain.errors import HostError, LaunchFailed
+from pytest_vllm.domain.verdict import StartFailure
+from pytest_vllm.reports.terminal import StartupView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from types import FrameType
+    from typing import TextIO
+
+    from pytest_vllm.domain.phases import Phase
+    from pytest_vllm.plugin.state import RunState
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class ServerRun:
+    """Launches the server of a run and takes it down again.
+
+    Args:
+        state: Gets the ready server, or the reason why there is none.
+        workdir: Folder of the run.
+        run_id: Name of the run.
+        terminal: Where start-up phases are shown, `None` for nowhere.
+    """
+
+    def __init__(
+        self, state: RunState, *, workdir: Path, run_id: str, terminal: TextIO | None
+    ) -> None:
+        self._state = state
+        self._backend: Backend = make_backend(state.target, workdir=workdir, run_id=run_id)
+        self._terminal = terminal
+        self._previous: dict[int, Any] = {}
+        self._stopped = False
+        self.phases: tuple[Phase, ...] = ()
+        self.signalled = 0
+
+    def start(self) -> None:
+        """Launch the server and wait until it serves; a failure goes into the state.
+
+        Raises:
+            TargetError: The user named something that is not there.
+        """
+        self._take_signals()
+        state = self._state
+        state.gpus = dict(probe(state.target.text("monitor")).facts())
+        try:
+            with self._view() as on_phase:
+                self._backend.launch()
+                ready = wait_until_ready(self._backend, state.target, on_phase=on_phase)
+            state.server, self.phases = ready.info, ready.phases
+        except LaunchFailed as error:
+            state.failure = StartFailure(
+                kind="launch",
+                message=error.message,
+                advice=error.advice,
+                phase=error.phase,
+                exit_code=error.exit_code_of_server,
+                tail=error.tail,
+            )
+        except HostError as error:
+            state.failure = StartFailure(kind="host", message=error.message, advice=error.advice)
+
+    def look(self) -> None:
+        """Note in the state when the server has ended on its own."""
+        status = self._backend.exit_status()
+        if status is not None and not self._stopped and not self._state.gone:
+            note = f" ({status.note})" if status.note else ""
+            self._state.gone = f"the server ended in mid-run with exit code {status.code}{note}"
+
+    def stop(self) -> str:
+        """Stop the server; return how to stop it by hand when it is kept.
+
+        A second signal cannot break the clean-up, which is bounded in time by the backend.
+        """
+        if self._stopped:
+            return ""
+        with self._signals_held():
+            self._stopped = True
+            failed = self._state.failure is not None
+            keep = bool(self._state.target.settings["keep"].value) and not failed
+            if not keep:
+                self._backend.stop()
+        self._give_signals_back()
+        return self._backend.stop_hint() if keep and self._backend.owned else ""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the facts of the launch."""
+        return self._backend.facts()
+
+    def evidence(self) -> tuple[dict[str, str], list[str]]:
+        """Return evidence files by name, and the log."""
+        return self._backend.files(), [line.text for line in self._backend.log]
+
+    @contextmanager
+    def _view(self) -> Iterator[Callable[[str, float, str], None]]:
+        if self._terminal is None:
+            yield lambda _phase, _elapsed_s, _line: None
+            return
+        live = self._terminal.isatty()
+        view = StartupView(self._terminal, live=live, color=live)
+        with view:
+            yield view.update
+
+    def _take_signals(self) -> None:
+        """Make SIGTERM and SIGHUP end the run as Ctrl-C does, so that it cleans up."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS[1:]:
+            self._previous[number] = signal.signal(number, self._end)
+
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        self.signalled = number
+        raise KeyboardInterrupt
+
+    def _give_signals_back(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    @contextmanager
+    def _signals_held(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        held = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in held.items():
+                signal.signal(number, handler)

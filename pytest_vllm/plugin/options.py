@@ -1,0 +1,145 @@
+"""The options of a run in pytest's own terms, and the target they make."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.profile import Profile, build_profile
+from pytest_vllm.domain.settings import OPTIONS, Option, Setting, Sources, find_raw, resolve, resolve_one
+from pytest_vllm.domain.target import Target, build_target
+from pytest_vllm.domain.text import closest
+
+PACKAGE = Path(__file__).parent.parent
+SUITES = PACKAGE / "suites"
+_ACTIVATING = ("model", "image", "url", "backend", "profile", "suite")
+_INI_TYPES = {"text": "string", "seconds": "string", "flag": "bool", "list": "linelist"}
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register each option under its command-line and its ini name."""
+    group = parser.getgroup("vllm", "vLLM acceptance")
+    for option in OPTIONS:
+        help_text = f"{option.help} [env {option.env}]"
+        keywords: dict[str, Any] = {"dest": f"vllm_{_key(option)}", "help": help_text}
+        if option.kind == "flag":
+            group.addoption(option.flag, action="store_true", default=None, **keywords)
+        elif option.kind == "list":
+            group.addoption(
+                option.flag, action="append", default=None, metavar=option.metavar, **keywords
+            )
+        else:
+            if option.choices:
+                keywords["help"] = f"{help_text} ({', '.join(option.choices)})"
+            group.addoption(option.flag, default=None, metavar=option.metavar, **keywords)
+        default: object = False if option.kind == "flag" else None
+        parser.addini(option.ini, option.help, type=_INI_TYPES[option.kind], default=default)  # type: ignore[arg-type]
+
+
+def read_sources(config: pytest.Config) -> Sources:
+    """Collect what command line, environment and ini file say."""
+    return Sources(
+        options={option.name: config.getoption(f"vllm_{_key(option)}") for option in OPTIONS},
+        env=os.environ,
+        ini={option.name: config.getini(option.ini) for option in OPTIONS},
+    )
+
+
+def is_active(config: pytest.Config) -> bool:
+    """Tell whether this run is about a vLLM server at all."""
+    sources = read_sources(config)
+    named = [option for option in OPTIONS if option.name in _ACTIVATING]
+    return any(
+        find_raw(option, sources) is not None or sources.ini.get(option.name) for option in named
+    )
+
+
+def suite_names() -> tuple[str, ...]:
+    """Return the names of the bundled suites, without importing any."""
+    return tuple(sorted(path.stem.removeprefix("test_") for path in SUITES.glob("test_*.py")))
+
+
+def read_target(config: pytest.Config) -> tuple[Target, Profile]:
+    """Resolve everything into a target and its profile.
+
+    Raises:
+        TargetError: Some value is wrong, missing or contradicts another.
+    """
+    sources = read_sources(config)
+    profile = load_profile(_profile_name(sources), base=Path(config.invocation_params.dir))
+    settings = resolve(sources, profile=profile.target, profile_name=profile.name)
+    target = build_target(settings, known_suites=suite_names())
+    return _with_checked_model(target, base=Path(config.invocation_params.dir)), profile
+
+
+def load_profile(name: str, *, base: Path) -> Profile:
+    """Read a bundled profile by name or a TOML file by path.
+
+    Raises:
+        TargetError: There is none, or it cannot be read.
+    """
+    bundled = {path.stem: path for path in (PACKAGE / "data" / "profiles").glob("*.toml")}
+    path = bundled.get(name) or base / name
+    if name not in bundled and not name.endswith(".toml"):
+        raise TargetError(
+            f"--vllm-profile: there is no profile {name!r}{closest(name, sorted(bundled))}",
+            advice=f"use one of {', '.join(sorted(bundled))}, or the path of a .toml file",
+        )
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TargetError(
+            f"--vllm-profile: cannot read {name}: {error.strerror}", advice="check the path"
+        ) from None
+    except ValueError as error:
+        raise TargetError(f"profile {name} is not TOML: {error}", advice="mend the file") from None
+    return build_profile(name, table)
+
+
+def _profile_name(sources: Sources) -> str:
+    option = next(option for option in OPTIONS if option.name == "profile")
+    return str(resolve_one(option, sources, {}, "").value)
+
+
+def _with_checked_model(target: Target, *, base: Path) -> Target:
+    """Make the path of a local model absolute, after a look at it."""
+    if target.backend == "attach" or target.model is None:
+        return target
+    folder = (base / Path(target.model).expanduser()).absolute()
+    if not target.model_is_path and not folder.is_dir():
+        return target
+    source = target.settings["model"].source
+    if not folder.exists():
+        raise TargetError(
+            f"--vllm-model ({source}): there is no folder {target.model}{_similar(folder)}",
+            advice="name an existing folder, or a Hub ID such as ORG/NAME",
+        )
+    if folder.is_dir() and not _holds_model(folder):
+        raise TargetError(
+            f"--vllm-model ({source}): {target.model} holds no config.json",
+            advice="name the folder that holds config.json, the tokenizer and the weights",
+        )
+    settings = dict(target.settings)
+    settings["model"] = Setting(name="model", value=str(folder), source=source)
+    return build_target(settings, known_suites=suite_names())
+
+
+def _holds_model(folder: Path) -> bool:
+    names = ("config.json", "params.json")
+    return any((folder / name).is_file() for name in names) or any(folder.glob("*.gguf"))
+
+
+def _similar(folder: Path) -> str:
+    parent = folder.parent
+    if not parent.is_dir():
+        return ""
+    return closest(folder.name, [path.name for path in parent.iterdir() if path.is_dir()])
+
+
+def _key(option: Option) -> str:
+    return option.name.replace("-", "_")

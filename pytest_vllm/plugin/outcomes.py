@@ -1,0 +1,134 @@
+"""From pytest's reports to results of checks, in the process that ran the test."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_vllm.domain.checks import Outcome
+from pytest_vllm.domain.errors import HostError
+from pytest_vllm.plugin.marks import read_check, read_needs
+from pytest_vllm.plugin.skips import CapabilityMissing, NotApplicable, NotRun
+from pytest_vllm.plugin.state import NOT_RUN_REASON, STATE, failure_text
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.checks import Check
+    from pytest_vllm.plugin.state import RunState
+
+CHECK = pytest.StashKey["Check | None"]()
+_MESSAGE_LIMIT = 4000
+_EXCHANGES_KEPT = 6
+
+
+class OutcomePlugin:
+    """Gate each check before it runs and attach what it came to to its reports."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._state: RunState = config.stash[STATE]
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Read the check once, so that a malformed one is an error of the collection."""
+        item.stash[CHECK] = read_check(item)
+
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Leave out the suites that were not asked for, also below a path that was named."""
+        wanted = self._state.target.suites
+        if not wanted:
+            return
+        out = [item for item in items if (c := item.stash[CHECK]) and c.suite not in wanted]
+        if out:
+            config.hook.pytest_deselected(items=out)
+            items[:] = [item for item in items if item not in out]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Report a failed start once, and skip what cannot or need not run."""
+        if not uses_server(item):
+            return
+        state = self._state
+        if state.failure is not None:
+            if state.reports_failure:
+                state.reports_failure = False
+                pytest.fail(failure_text(state.failure), pytrace=False)
+            raise NotRun(NOT_RUN_REASON)
+        if state.gone:
+            raise NotRun(f"not run: {state.gone}")
+        for capability in read_needs(item):
+            self._gate(capability)
+
+    def _gate(self, capability: str) -> None:
+        server = self._state.server
+        if server is None or capability in server.capabilities:
+            return
+        reason = server.absent.get(capability, f"the server has no capability {capability!r}")
+        if capability in self._state.profile.capabilities:
+            raise CapabilityMissing(
+                f"the profile declares {capability!r}, but the server lacks it: {reason}",
+                pytrace=False,
+            )
+        raise NotApplicable(reason)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Any:  # noqa: ANN401 - a generator of pytest's wrapper protocol
+        """Attach the result so far; extra attributes of a report travel with it under xdist."""
+        report = yield
+        check = item.stash.get(CHECK, None)
+        if check is not None:
+            report.vllm = _describe(item, call, report, check)
+        return report
+
+
+def uses_server(item: pytest.Item) -> bool:
+    """Tell whether a test asks for the server, directly or through a fixture."""
+    return "vllm_server" in getattr(item, "fixturenames", ())
+
+
+def _describe(
+    item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, check: Check
+) -> dict[str, Any]:
+    outcome, message = _outcome(call, report)
+    bad = outcome in (Outcome.FAIL, Outcome.ERROR)
+    client = getattr(item, "funcargs", {}).get("vllm") if bad else None
+    exchanges = client.exchanges[-_EXCHANGES_KEPT:] if client is not None else []
+    callspec = getattr(item, "callspec", None)
+    return {
+        "check": dataclasses.asdict(check),
+        "case": callspec.id if callspec is not None else "",
+        "outcome": outcome.value,
+        "message": message[:_MESSAGE_LIMIT],
+        "duration_s": report.duration,
+        "exchanges": [dataclasses.asdict(exchange) for exchange in exchanges],
+        "final": report.when == "teardown",
+    }
+
+
+def _outcome(
+    call: pytest.CallInfo[None], report: pytest.TestReport
+) -> tuple[Outcome, str]:
+    error = call.excinfo.value if call.excinfo is not None else None
+    if report.passed:
+        return Outcome.PASS, ""
+    if isinstance(error, NotApplicable):
+        return Outcome.NOT_APPLICABLE, str(error)
+    if report.skipped:
+        return Outcome.NOT_RUN, str(error)
+    message = _message(error, report)
+    by_server = report.when == "call" or isinstance(error, CapabilityMissing)
+    if by_server and not isinstance(error, HostError):
+        return Outcome.FAIL, message
+    return Outcome.ERROR, message
+
+
+def _message(error: BaseException | None, report: pytest.TestReport) -> str:
+    if error is None:
+        return report.longreprtext
+    text = str(error).strip()
+    if isinstance(error, AssertionError | pytest.fail.Exception | HostError):
+        return text or report.longreprtext.strip().splitlines()[-1]
+    return f"{type(error).__name__}: {text}"

@@ -1,0 +1,90 @@
+"""Collects the results of a run in the controller and decides at its end."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.domain.checks import CheckResult, Outcome, worst
+from pytest_vllm.domain.record import read_check, read_result
+from pytest_vllm.domain.verdict import Verdict, decide
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_vllm.domain.checks import Check
+    from pytest_vllm.domain.profile import Waiver
+    from pytest_vllm.domain.verdict import StartFailure
+
+
+@dataclass(slots=True)
+class Recorder:
+    """The results so far.
+
+    Attributes:
+        results: One for each case, in the order in which they came.
+        collected: Checks that were collected and not deselected, by ID.
+        deselected: IDs of checks that the user left out.
+        interrupted: What ended the run early.
+        other_failures: How many tests that are no checks failed.
+    """
+
+    results: dict[tuple[str, str], CheckResult] = field(default_factory=dict)
+    collected: dict[str, Check] = field(default_factory=dict)
+    deselected: set[str] = field(default_factory=set)
+    interrupted: str = ""
+    other_failures: int = 0
+
+    def collect(
+        self, collected: Sequence[dict[str, Any]], deselected: Sequence[dict[str, Any]]
+    ) -> None:
+        """Note what a process collected and what it left out, as `dataclasses.asdict` of checks."""
+        for wire in collected:
+            check = read_check(wire)
+            self.collected[check.id] = check
+        self.deselected |= {wire["id"] for wire in deselected}
+
+    def add(self, wire: dict[str, Any]) -> None:
+        """Take in what one report says; an outcome may only rise, durations add up."""
+        fields = {key: value for key, value in wire.items() if key != "final"}
+        new = read_result(fields)
+        key = (new.check.id, new.case)
+        old = self.results.get(key)
+        if old is None:
+            self.results[key] = new
+            return
+        keeps = worst([old.outcome, new.outcome]) is old.outcome
+        self.results[key] = replace(
+            old if keeps else new, duration_s=old.duration_s + new.duration_s
+        )
+
+    def finished(self, waivers: Sequence[Waiver], today: dt.date) -> tuple[CheckResult, ...]:
+        """Return the results with waivers applied; an expired waiver counts for nothing."""
+        valid = {waiver.check: waiver for waiver in waivers if waiver.expires >= today}
+        return tuple(
+            replace(
+                result,
+                outcome=Outcome.WAIVED,
+                message=f"waived: {valid[result.check.id].reason}; {result.message}",
+            )
+            if result.outcome is Outcome.FAIL and result.check.id in valid
+            else result
+            for result in self.results.values()
+        )
+
+    def judge(
+        self,
+        results: Sequence[CheckResult],
+        *,
+        catalogue: Sequence[Check],
+        failure: StartFailure | None,
+    ) -> Verdict:
+        """Decide over what ran, what was collected and what the profile requires."""
+        required = {check.id: check for check in (*catalogue, *self.collected.values())}
+        return decide(
+            results,
+            required=tuple(required.values()),
+            failure=failure,
+            interrupted=self.interrupted,
+        )

@@ -1,0 +1,80 @@
+"""What the controller of a run knows about its server, and hands to its workers."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_vllm.domain.record import read_server
+from pytest_vllm.domain.verdict import StartFailure
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.profile import Profile
+    from pytest_vllm.domain.server import ServerInfo
+    from pytest_vllm.domain.target import Target
+
+NOT_RUN_REASON = "not run: server never became ready"
+
+
+@dataclass(slots=True, kw_only=True)
+class RunState:
+    """The server as the tests see it, in the controller as in every worker.
+
+    Attributes:
+        target: What is accepted.
+        profile: The rules of the run.
+        server: The ready server.
+        failure: Why there is none.
+        reports_failure: Whether this process reports the failure as the one error.
+        gpus: Facts of the GPUs, gathered before the launch.
+        gone: How the server ended in the middle of the run, empty while it lives.
+    """
+
+    target: Target
+    profile: Profile
+    server: ServerInfo | None = None
+    failure: StartFailure | None = None
+    reports_failure: bool = True
+    gpus: dict[str, Any] = field(default_factory=dict)
+    gone: str = ""
+
+
+STATE = pytest.StashKey[RunState]()
+
+
+def to_wire(state: RunState, *, reports_failure: bool) -> dict[str, Any]:
+    """Write the state as plain data for an xdist worker."""
+    return {
+        "server": dataclasses.asdict(state.server) if state.server else None,
+        "failure": dataclasses.asdict(state.failure) if state.failure else None,
+        "gpus": state.gpus,
+        "reports_failure": reports_failure,
+    }
+
+
+def from_wire(state: RunState, wire: dict[str, Any]) -> None:
+    """Take over what the controller knows."""
+    if wire["server"] is not None:
+        state.server = read_server(wire["server"])
+    if wire["failure"] is not None:
+        failure = {**wire["failure"], "tail": tuple(wire["failure"]["tail"])}
+        state.failure = StartFailure(**failure)
+    state.gpus = wire["gpus"]
+    state.reports_failure = wire["reports_failure"]
+
+
+def failure_text(failure: StartFailure) -> str:
+    """Describe a failed start for a person: cause, state, advice, end of the log."""
+    lines = [failure.message]
+    if failure.phase:
+        code = "still running" if failure.exit_code is None else f"exit code {failure.exit_code}"
+        lines.append(f"last phase: {failure.phase}; {code}")
+    if failure.advice:
+        lines.append(f"fix: {failure.advice}")
+    if failure.tail:
+        lines += ["", f"last {len(failure.tail)} lines of the log:"]
+        lines += [f"  {line}" for line in failure.tail]
+    return "\n".join(lines)

@@ -1,0 +1,144 @@
+"""The end of a run: record, evidence, exit code and the screen that a person reads."""
+
+from __future__ import annotations
+
+import platform
+import socket
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vllm.domain.record import RunRecord
+from pytest_vllm.domain.regression import compare_checks
+from pytest_vllm.plugin.header import target_warnings
+from pytest_vllm.plugin.marks import catalogue
+from pytest_vllm.plugin.options import SUITES
+from pytest_vllm.reports.terminal import summary
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from pytest_vllm.adapters.store import EvidenceFolder
+    from pytest_vllm.plugin.launch import ServerRun
+    from pytest_vllm.plugin.recorder import Recorder
+    from pytest_vllm.plugin.state import RunState
+
+_SIGNAL_BASE = 128
+_VERDICT_SPEAKS = (
+    pytest.ExitCode.OK,
+    pytest.ExitCode.TESTS_FAILED,
+    pytest.ExitCode.NO_TESTS_COLLECTED,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """A run that is over, with its evidence written.
+
+    Attributes:
+        record: All about it.
+        evidence: Path of the evidence folder.
+        judged: Whether there were checks, so that the verdict means something.
+        other_failures: How many tests that are no checks failed.
+    """
+
+    record: RunRecord
+    evidence: str
+    judged: bool
+    other_failures: int
+
+    @classmethod
+    def build(  # noqa: PLR0913 - the parts of a run
+        cls,
+        state: RunState,
+        recorder: Recorder,
+        *,
+        run: ServerRun | None,
+        folder: EvidenceFolder,
+        baseline: RunRecord | None,
+        started: dt.datetime,
+        duration_s: float,
+    ) -> Finish:
+        """Judge the run and write its evidence."""
+        results = recorder.finished(state.profile.waivers, started.date())
+        required = catalogue(SUITES) if state.profile.complete else ()
+        record = RunRecord(
+            run_id=folder.path.name,
+            started=started.isoformat(timespec="seconds"),
+            duration_s=round(duration_s, 3),
+            verdict=recorder.judge(results, catalogue=required, failure=state.failure),
+            settings=tuple(state.target.settings.values()),
+            backend=state.target.backend,
+            launch=run.facts() if run is not None else {},
+            server=state.server,
+            failure=state.failure,
+            phases=run.phases if run is not None else (),
+            gpus=state.gpus,
+            results=results,
+            deselected=tuple(sorted(recorder.deselected)),
+            comparison=None if baseline is None else compare_checks(baseline, results),
+            environment=_environment(),
+            warnings=_warnings(state, recorder),
+        )
+        files, log = run.evidence() if run is not None else ({}, [])
+        folder.write(record, files=files, log_lines=log)
+        judged = bool(results or recorder.collected) or state.failure is not None
+        return cls(
+            record=record,
+            evidence=str(folder.path),
+            judged=judged,
+            other_failures=recorder.other_failures,
+        )
+
+    def exit_status(self, by_pytest: int, *, signalled: int) -> int:
+        """Combine the verdict with what pytest itself would return.
+
+        Args:
+            by_pytest: pytest's own exit status.
+            signalled: Number of the signal that ended the run, 0 for none.
+        """
+        if signalled:
+            return _SIGNAL_BASE + signalled
+        if not self.judged or by_pytest not in _VERDICT_SPEAKS:
+            return by_pytest
+        code = self.record.verdict.decision.exit_code
+        return code or min(self.other_failures, 1)
+
+
+def show_summary(reporter: pytest.TerminalReporter, finish: Finish, *, keep_hint: str) -> None:
+    """Show the verdict on one screen, and how to stop a server that was kept."""
+    writer = reporter._tw  # noqa: SLF001 - no public way
+    if finish.judged:
+        text = summary(
+            finish.record,
+            width=writer.fullwidth,
+            color=writer.hasmarkup,
+            evidence=finish.evidence,
+        )
+        reporter.ensure_newline()
+        reporter.write(text if text.endswith("\n") else f"{text}\n")
+    else:
+        reporter.write_line("vllm: no acceptance check in this run, so no verdict")
+    if keep_hint:
+        reporter.write_line(f"vllm: the server still runs; stop it with: {keep_hint}")
+
+
+def _environment() -> dict[str, str]:
+    packages = ("pytest-vllm", "pytest", "openai", "httpx", "jsonschema", "docker")
+    return {
+        "host": socket.gethostname(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def _warnings(state: RunState, recorder: Recorder) -> tuple[str, ...]:
+    warnings = list(target_warnings(state.target, state.profile))
+    if recorder.deselected:
+        warnings.append(f"{len(recorder.deselected)} checks were deselected")
+    if state.gone:
+        warnings.append(state.gone)
+    return tuple(warnings)

@@ -1,0 +1,112 @@
+"""The wheel, installed alone: bundled suites, schemas and data are in it and are found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel by way of the sdist, as a release does."""
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(out), str(REPOSITORY)],
+        check=True,
+        capture_output=True,
+    )
+    (found,) = out.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel into a fresh environment and return its interpreter."""
+    folder = tmp_path_factory.mktemp("fresh") / "venv"
+    venv.create(folder, with_pip=True)
+    interpreter = folder / "bin" / "python"
+    subprocess.run(
+        [interpreter, "-m", "pip", "install", "--quiet", str(wheel)], check=True, timeout=600
+    )
+    return interpreter
+
+
+def _run(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    return subprocess.run(
+        [str(python), *arguments],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def test_the_wheel_holds_suites_schemas_and_profiles_once(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert len(names) == len(set(names))
+    for path in REPOSITORY.glob("suites/*.py"):
+        assert f"pytest_vllm/suites/{path.name}" in names
+    for path in REPOSITORY.glob("schemas/**/*.json"):
+        assert f"pytest_vllm/schemas/{path.relative_to(REPOSITORY / 'schemas')}" in names
+    assert "pytest_vllm/data/profiles/promote.toml" in names
+    assert not [name for name in names if name.startswith(("tests/", "tools/", "suites/"))]
+
+
+def test_the_bundled_suites_are_collected_from_an_empty_folder(
+    python: Path, tmp_path: Path
+) -> None:
+    arguments = ("-m", "pytest", "--collect-only", "-q", "--vllm-url=http://127.0.0.1:9")
+    result = _run(python, tmp_path, *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    files = {line.partition("::")[0] for line in result.stdout.splitlines() if "::" in line}
+    stems = {Path(name).name for name in files}
+    assert stems == {path.name for path in REPOSITORY.glob("suites/test_*.py")}
+
+
+def test_the_console_script_prints_a_command(python: Path, tmp_path: Path) -> None:
+    script = python.parent / "pytest-vllm"
+    tmp_path.joinpath("model").mkdir()
+    tmp_path.joinpath("model", "config.json").write_text("{}")
+    result = subprocess.run(
+        [script, "command", "--vllm-image=some/image:1", "--vllm-model=./model"],
+        cwd=tmp_path,
+        env={**os.environ, "DOCKER_HOST": "unix:///nowhere.sock"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "docker run" in result.stdout
+    assert "some/image:1" in result.stdout
+
+
+@pytest.mark.real
+def test_the_installed_wheel_accepts_a_real_model(
+    python: Path, tmp_path: Path, real_vllm_python: str, real_model: str
+) -> None:
+    """From an empty folder, with nothing but the wheel: bundled suites, real vLLM, PROMOTE."""
+    result = _run(
+        python,
+        tmp_path,
+        "-m",
+        "pytest",
+        "--vllm-backend=process",
+        f"--vllm-python={real_vllm_python}",
+        f"--vllm-model={real_model}",
+        "--vllm-serve-arg=--enforce-eager --max-model-len=2048 --max-num-seqs=16",
+        "--vllm-env=VLLM_CPU_KVCACHE_SPACE=1",
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "PROMOTE" in result.stdout
+    assert len(list(tmp_path.glob(".vllm/*/run.json"))) == 1
