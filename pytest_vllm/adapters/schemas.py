@@ -247,6 +247,8 @@ def _unsound_values(document: object) -> Iterator[str]:
             yield f"{_place(place)}: saw {value!r}, required a finite number"
         elif isinstance(value, str) and _SURROGATE.search(value):
             yield f"{_place(place)}: saw {_shown(value)}, required text without lone surrogates"
+        elif isinstance(value, dict) and any(map(_SURROGATE.search, value)):
+            yield f"{_place(place)}: saw a field name with a lone surrogate, required none"
 
 
 _Place = tuple["_Place", str | int] | None

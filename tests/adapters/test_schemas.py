@@ -583,6 +583,18 @@ def test_a_document_that_contains_itself_is_a_violation() -> None:
     assert "levels" in line
 
 
+def test_a_lone_surrogate_is_refused_in_a_text_and_in_a_name() -> None:
+    """Half a character cannot be encoded again: neither as a text nor as a token that is a key."""
+    as_text = {**body("c_basic"), "extra": ["\udc80"]}
+    assert violations("completions/response", as_text) == [
+        "$.extra[0]: saw '\\udc80' (string), required text without lone surrogates"
+    ]
+    place = "choices.0.logprobs.top_logprobs.0"
+    as_name = changed(body("c_lp0"), place, {"\udc80": -0.5})
+    (line,) = violations("completions/response", as_name)
+    assert line.startswith("$.choices[0].logprobs.top_logprobs[0]: saw a field name with a lone")
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 def test_no_number_is_infinite_not_even_in_an_unknown_field(number: float) -> None:
     """Python writes and reads NaN and Infinity, JSON has neither and other clients crash."""
