@@ -11,6 +11,7 @@ from pytest_vllm.domain import conventions
 from pytest_vllm.domain.errors import HostError
 from pytest_vllm.domain.generation import Generation, difference, read_generation
 from pytest_vllm.domain.reply import Reply, StreamReply, TransportFailure
+from pytest_vllm.domain.request import BOUNDS, PATHS, build_body, chat_body, completion_body
 from pytest_vllm.plugin.stream import Stream
 
 if TYPE_CHECKING:
@@ -18,15 +19,10 @@ if TYPE_CHECKING:
 
     from pytest_vllm.adapters.http import Transport
     from pytest_vllm.domain.exchange import Exchange
+    from pytest_vllm.domain.request import Messages
     from pytest_vllm.domain.server import ServerInfo
 
-DEFAULT_MAX_TOKENS = 16
-"""Bound of a request that names none: without one, a reply may run to the end of the context."""
-
-Messages = list[dict[str, Any]]
-_PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 _KINDS = {"completions": "completion", "chat": "chat.completion"}
-_BOUNDS = ("max_tokens", "max_completion_tokens")
 
 
 class Client:
@@ -110,10 +106,7 @@ class Client:
             prompt: Text, token IDs, or a list of either.
             params: Fields of the request; `max_tokens=None` leaves the bound out.
         """
-        body = {"model": self.model, "prompt": prompt, "max_tokens": DEFAULT_MAX_TOKENS, **params}
-        if body["max_tokens"] is None:
-            del body["max_tokens"]
-        return self._good("completions", body)
+        return self._good("completions", completion_body(self.model, prompt, params))
 
     def chat(self, messages: str | Messages, **params: Any) -> Reply:
         """Answer a conversation.
@@ -125,23 +118,24 @@ class Client:
         Raises:
             ValueError: The request has no bound: vLLM would write to the end of the context.
         """
-        return self._good("chat", self._chat_body(messages, params))
+        return self._good("chat", chat_body(self.model, messages, params))
 
     def generate(
-        self, endpoint: str, prompt: str, *, top: int | None = None, **params: Any
+        self, endpoint: str, prompt: str | list[Any], *, top: int | None = None, **params: Any
     ) -> Reply:
         """Generate with either endpoint.
 
         Args:
-            endpoint: `completions`, or `chat` with the text as one user turn.
-            prompt: The text.
+            endpoint: `completions`, or `chat`, for which a text is one user turn.
+            prompt: A prompt, or text or messages for `chat`.
             top: Ask for log probabilities with so many alternatives, in the endpoint's own words.
             params: Fields of the request.
         """
-        return self._good(endpoint, self._body(endpoint, prompt, top, params))
+        body = build_body(endpoint, self.model, prompt, top=top, params=params)
+        return self._good(endpoint, body)
 
     def stream(
-        self, endpoint: str, prompt: str | Messages, *, top: int | None = None, **params: Any
+        self, endpoint: str, prompt: str | list[Any], *, top: int | None = None, **params: Any
     ) -> Stream:
         """Generate with either endpoint and read the reply as a stream.
 
@@ -150,12 +144,12 @@ class Client:
 
         Args:
             endpoint: `completions` or `chat`.
-            prompt: The text, or messages for `chat`.
+            prompt: A prompt, or text or messages for `chat`.
             top: Ask for log probabilities with so many alternatives, in the endpoint's own words.
             params: Fields of the request.
         """
-        body = {**self._body(endpoint, prompt, top, params), "stream": True}
-        reply = self.send("POST", _PATHS[endpoint], body=body)
+        body = build_body(endpoint, self.model, prompt, top=top, params=params)
+        reply = self.send("POST", PATHS[endpoint], body={**body, "stream": True})
         _require(reply, conventions.status_violations(reply, (200,)))
         _require(reply, conventions.media_type_violations(reply, "text/event-stream"))
         chunks, lines = conventions.parse_events(line for line, _ in reply.lines)
@@ -167,11 +161,18 @@ class Client:
         _require(reply, lines)
         return Stream(reply=reply, chunks=chunks)
 
+    def models(self) -> list[dict[str, Any]]:
+        """Return the entries of `/v1/models`."""
+        reply = self._judged("GET", "/v1/models", schema="models/list")
+        _require(reply, strict_violations("models", reply.body))
+        entries: list[dict[str, Any]] = reply.json["data"]
+        return entries
+
     def tokenize(self, prompt: str | Messages, **params: Any) -> list[int]:
         """Return the token IDs of a text, or of messages as the chat template renders them."""
         what = "prompt" if isinstance(prompt, str) else "messages"
         body = {"model": self.model, what: prompt, **params}
-        document = self._judged("/tokenize", body, schema="tokenize/response").json
+        document = self._judged("POST", "/tokenize", body, schema="tokenize/response").json
         tokens: list[int] = document["tokens"]
         assert document["count"] == len(tokens), (  # noqa: S101 - a convention of the server's
             f"POST /tokenize: $.count: saw {document['count']}, required {len(tokens)}"
@@ -181,7 +182,7 @@ class Client:
     def detokenize(self, tokens: list[int]) -> str:
         """Return the text of token IDs."""
         body = {"model": self.model, "tokens": tokens}
-        reply = self._judged("/detokenize", body, schema="detokenize/response")
+        reply = self._judged("POST", "/detokenize", body, schema="detokenize/response")
         return str(reply.json["prompt"])
 
     # --- bad requests ----------------------------------------------------------------------------
@@ -207,7 +208,7 @@ class Client:
             method: HTTP method.
         """
         if isinstance(body, dict):
-            bound = {} if any(name in body for name in _BOUNDS) else {"max_tokens": 1}
+            bound = {} if any(name in body for name in BOUNDS) else {"max_tokens": 1}
             body = {"model": self.model, **bound, **body}
         reply = self.send(method, path, body=body, content=content)
         _require(reply, conventions.status_violations(reply, statuses))
@@ -242,28 +243,8 @@ class Client:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _chat_body(self, messages: str | Messages, params: dict[str, Any]) -> dict[str, Any]:
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        body = {"model": self.model, "messages": messages, **params}
-        if not any(name in params for name in _BOUNDS):
-            body["max_tokens"] = DEFAULT_MAX_TOKENS
-        if all(body.get(name) is None for name in _BOUNDS):
-            raise ValueError("a chat request needs max_tokens or max_completion_tokens")
-        return body
-
-    def _body(
-        self, endpoint: str, prompt: str | Messages, top: int | None, params: dict[str, Any]
-    ) -> dict[str, Any]:
-        if endpoint == "chat":
-            asked = {} if top is None else {"logprobs": True, "top_logprobs": top}
-            return self._chat_body(prompt, {**asked, **params})
-        asked = {} if top is None else {"logprobs": top}
-        bound = {"max_tokens": DEFAULT_MAX_TOKENS}
-        return {"model": self.model, "prompt": prompt, **bound, **asked, **params}
-
     def _good(self, endpoint: str, body: dict[str, Any]) -> Reply:
-        reply = self._judged(_PATHS[endpoint], body, schema=f"{endpoint}/response")
+        reply = self._judged("POST", PATHS[endpoint], body, schema=f"{endpoint}/response")
         lines = strict_violations(_KINDS[endpoint], reply.body)
         lines += conventions.document_violations(
             reply.json, model=body["model"], headers=reply.headers
@@ -271,8 +252,10 @@ class Client:
         _require(reply, lines)
         return reply
 
-    def _judged(self, path: str, body: dict[str, Any], *, schema: str) -> Reply:
-        reply = self.send("POST", path, body=body)
+    def _judged(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, schema: str
+    ) -> Reply:
+        reply = self.send(method, path, body=body)
         _require(reply, conventions.status_violations(reply, (200,)))
         _require(reply, conventions.media_type_violations(reply, "application/json"))
         _require(reply, violations(schema, reply.json))

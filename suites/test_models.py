@@ -1,0 +1,64 @@
+"""The list of models: what was asked for at launch is what is served."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_vllm import Client, check, suite
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.target import Target
+
+pytestmark = suite("models")
+
+
+@check("models.list.shape", ref="M01")
+def test_shape(vllm: Client) -> None:
+    """`GET /v1/models` MUST list at least one model in the shape that the SDK reads."""
+    entries = vllm.models()
+    assert entries
+    for entry in entries:
+        assert entry["object"] == "model"
+
+
+@check("models.ids.unique", ref="M02")
+def test_unique(vllm: Client) -> None:
+    """No two models MUST have the same ID."""
+    ids = [entry["id"] for entry in vllm.models()]
+    assert len(ids) == len(set(ids))
+
+
+@check("models.ids.as-launched", ref="M02")
+def test_ids(vllm: Client, vllm_target: Target) -> None:
+    """The IDs MUST be the names that were asked for at launch, and no others but adapters."""
+    ids = {entry["id"] for entry in vllm.models()}
+    launched = vllm_target.serve_args.served_names or (vllm.server.launch_model,)
+    asked = {name for name in launched if name}
+    assert asked <= ids
+    if asked and not vllm_target.serve_args.has("--lora-modules"):
+        assert ids == asked
+
+
+@check("models.max-model-len.as-launched", ref="M03")
+def test_max_model_len(vllm: Client, vllm_target: Target) -> None:
+    """`max_model_len` MUST be the context length that was asked for at launch."""
+    entry = next(entry for entry in vllm.models() if entry["id"] == vllm.model)
+    length = entry["max_model_len"]
+    assert length > 0
+    assert length == (vllm_target.serve_args.max_model_len or length)
+
+
+@check("models.root.as-launched", ref="M04")
+def test_root(vllm: Client) -> None:
+    """`root` MUST be the model that the server was told to load: these are the right weights."""
+    entry = next(entry for entry in vllm.models() if entry["id"] == vllm.model)
+    launched = vllm.server.launch_model
+    assert entry["root"].rstrip("/") == (launched or entry["root"]).rstrip("/")
+
+
+@check("models.ids.are-usable", ref="M05")
+def test_usable(vllm: Client) -> None:
+    """Each listed ID MUST work in a request and come back as `model`."""
+    for entry in vllm.models():
+        reply = vllm.complete("Hello", max_tokens=1, model=entry["id"])
+        assert reply.json["model"] == entry["id"]
