@@ -22,14 +22,62 @@ _EXCEPTION = re.compile(
 _FATAL = re.compile(
     r"error: (?:unrecognized arguments|argument |the following arguments)"
     r"|^(?:/\S+/)?python\d?[\d.]*: (?:No module named|can't open file)"
+    r"|^\[FATAL tini \(\d+\)\] exec |exec format error"
     r"|Segmentation fault|^Killed$|executable file not found|Memory access fault"
 )
+# Sentences that say more than the exception below them, which only names an HTTP status.
+_TELLING = re.compile(
+    r"You are trying to access a gated repo"
+    r"|is not a local folder and is not a valid model identifier"
+    r"|Invalid credentials in Authorization header|Invalid user token"
+)
+# What is left of a process that was killed, when no exception tells more.
+_VANISHED = re.compile(r"engine core exited unexpectedly|\b[Dd]ied unexpectedly")
+_RETRY_NOTE = re.compile(r",? retrying \d+ of \d+$")
 _ENVELOPE = re.compile(
     r"Engine core initialization failed|WorkerProc initialization failed|EngineDeadError"
-    r"|validation error for \w*Config|LocalEntryNotFoundError|We couldn't connect to"
+    r"|validation error for \w*Config|We couldn't connect to"
+    r"|LocalEntryNotFoundError(?!.*outgoing traffic has been disabled)"
     r"|Cannot send a request, as the client has been closed"
 )
 _DEPTH = ("Worker", "VllmWorker", "EngineCore", "APIServer", "")
+# launch.md, section 2.2: what the cause says -> what to do.
+_ADVICE = (
+    (
+        r"unrecognized arguments",
+        "this vLLM does not know that flag: correct --vllm-serve-arg, see vllm serve --help=all",
+    ),
+    (r"error: argument ", "correct the value in --vllm-serve-arg"),
+    (
+        r"\[FATAL tini|executable file not found|No module named",
+        "the image lacks what we start: choose --vllm-entrypoint=vllm or module",
+    ),
+    (r"exec format error", "the image is for another CPU architecture"),
+    (r"Address already in use", "end what holds the port, or drop --port"),
+    (r"max_model_len", "pass a smaller --vllm-serve-arg='--max-model-len=N'"),
+    (
+        r"Free memory on device",
+        "end what holds the GPU, or pass --vllm-serve-arg='--gpu-memory-utilization=0.N'",
+    ),
+    (
+        r"deserializing header|Cannot find any model weights|MemoryError",
+        "the weights are missing or cut short: fetch the model again and compare sizes",
+    ),
+    (r"gated repo", "accept the model's licence on the Hub and export HF_TOKEN"),
+    (r"Invalid credentials|Invalid user token", "renew HF_TOKEN, or unset it for a public model"),
+    (r"not a valid model identifier", "correct --vllm-model; a private one needs HF_TOKEN"),
+    (
+        r"Name or service not known|Failed to resolve|Connection refused|Network is unreachable",
+        "the server cannot reach the Hub: download the model first and name its folder",
+    ),
+    (r"outgoing traffic has been disabled", "download the model first, or unset HF_HUB_OFFLINE"),
+    (
+        r"custom code which must be executed",
+        "add --vllm-serve-arg=--trust-remote-code, with a pinned --vllm-revision only",
+    ),
+    (r"No HIP GPUs are available", "check --vllm-gpus, /dev/kfd and the groups of the container"),
+    (r"are not supported for now|does not recognize this architecture", "use a newer image"),
+)
 TAIL_LINES = 20
 """Log lines shown with a failure."""
 
@@ -44,14 +92,19 @@ def root_cause(lines: Sequence[str]) -> str:
     texts = [split_process(clean(line)) for line in lines]
     for index, (process, rest) in enumerate(texts):
         text = _LEVEL.sub("", rest).strip()
-        if _FATAL.search(text):
+        if _FATAL.search(text) or _TELLING.search(text):
             return text
         if _EXCEPTION.match(text) or _validation_detail(texts, index):
             candidates.append((_depth(process), index, text))
     plain = [entry for entry in candidates if not _ENVELOPE.search(entry[2])]
     if not plain:
-        return candidates[0][2] if candidates else ""
-    return min(plain)[2]
+        return next((_LEVEL.sub("", rest) for _, rest in texts if _VANISHED.search(rest)), "")
+    return _RETRY_NOTE.sub("", min(plain)[2])
+
+
+def advise(cause: str) -> str:
+    """Return what to do about a cause, empty when it is none that is known."""
+    return next((text for pattern, text in _ADVICE if re.search(pattern, cause)), "")
 
 
 def log_tail(lines: Sequence[str], count: int = TAIL_LINES) -> tuple[str, ...]:

@@ -11,9 +11,19 @@ _PROCESS = re.compile(r"^\((?P<process>(?:APIServer|EngineCore|Worker|VllmWorker
 # Patterns of vLLM 0.6 to 0.32 (launch.md, section 3); a later phase never falls back to an earlier.
 _PATTERNS: tuple[tuple[str, str], ...] = (
     ("process", r"vLLM API server version|non-default args:|Automatically detected platform"),
-    ("config", r"Initializing an? (?:V1 )?LLM engine|Resolved architecture|Using max model len"),
-    ("load", r"Starting to load model|Loading (?:safetensors|pt|\S+) checkpoint shards"),
-    ("compile", r"Dynamo bytecode transform time|Compiling a graph for|torch\.compile t(?:ook|akes)"),
+    ("config", r"Initializing an LLM engine|Resolved architecture|Using max model len"),
+    ("engine", r"Initializing a V1 LLM engine|world_size=\d+ rank=|rank \d+ in world size"),
+    (
+        "load",
+        r"Starting to load model|Loading (?:model from scratch|\S+ checkpoint shards)",
+    ),
+    (
+        "compile",
+        (
+            r"Dynamo bytecode transform time|Compiling a graph for|torch\.compile t(?:ook|akes)"
+            r"|Warming up model for the compilation|\[aiter\] start build"
+        ),
+    ),
     ("kv cache", r"KV cache size: [\d,]+ tokens|# (?:GPU|CPU|cuda|cpu) blocks:"),
     ("graph capture", r"Capturing the model for CUDA graphs|Capturing CUDA graphs"),
     ("engine ready", r"init engine \("),

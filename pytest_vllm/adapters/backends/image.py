@@ -1,0 +1,181 @@
+"""What an image is: its digest, and how a server is started in it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.text import closest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from docker import DockerClient
+
+    from pytest_vllm.domain.target import ImageRef
+
+MODULE = "vllm.entrypoints.openai.api_server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """What the engine knows about an image.
+
+    Attributes:
+        asked: Name as the user wrote it.
+        id: Image ID.
+        repo_digests: Digests under which registries know it; empty for one built here.
+        runs: Content address that is run: `repository@sha256:...`, or the ID.
+        entrypoint: Words of the image's entrypoint.
+        cmd: Words of the image's default command.
+        env: Variables set in the image.
+        labels: Labels of the image.
+        user: User that the image runs as, empty for root.
+        architecture: Such as `amd64`.
+        size_bytes: Size of all layers.
+    """
+
+    asked: str
+    id: str
+    repo_digests: tuple[str, ...] = ()
+    runs: str
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    architecture: str = ""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How a server is started.
+
+    Attributes:
+        entrypoint: Words before the model.
+        model_flag: `--model`, or empty when the model is a positional argument.
+        why: Why so, for the record.
+    """
+
+    entrypoint: tuple[str, ...]
+    model_flag: str
+    why: str
+
+    def words(self, model: str) -> tuple[str, ...]:
+        """Return the words that name the model."""
+        return (self.model_flag, model) if self.model_flag else (model,)
+
+
+def read_image(client: DockerClient, image: ImageRef) -> ImageFacts:
+    """Resolve the name of an image to its content, once. Never pulls.
+
+    Raises:
+        TargetError: The image is not on this engine.
+    """
+    from docker.errors import ImageNotFound, NotFound  # noqa: PLC0415 - loaded when used
+
+    try:
+        attributes: dict[str, Any] = client.images.get(image.text).attrs
+    except (ImageNotFound, NotFound):
+        tags = [tag for known in client.images.list() for tag in known.tags]
+        raise TargetError(
+            f"--vllm-image: {image.text} is not on this Docker engine"
+            f"{closest(image.text, tags)} (images are never pulled)",
+            advice=f"docker pull {image.text}",
+        ) from None
+    return facts_of(attributes, image)
+
+
+def facts_of(attributes: Mapping[str, Any], image: ImageRef) -> ImageFacts:
+    """Read what `docker image inspect` says."""
+    config = attributes.get("Config") or {}
+    digests = tuple(attributes.get("RepoDigests") or ())
+    image_id = str(attributes["Id"])
+    return ImageFacts(
+        asked=image.text,
+        id=image_id,
+        repo_digests=digests,
+        runs=_address(image, digests, image_id),
+        entrypoint=tuple(config.get("Entrypoint") or ()),
+        cmd=tuple(config.get("Cmd") or ()),
+        env=dict(word.partition("=")[::2] for word in config.get("Env") or ()),
+        labels=dict(config.get("Labels") or {}),
+        user=str(config.get("User") or ""),
+        architecture=str(attributes.get("Architecture") or ""),
+        size_bytes=int(attributes.get("Size") or 0),
+    )
+
+
+def _address(image: ImageRef, digests: Sequence[str], image_id: str) -> str:
+    """Return the digest of the asked repository, else the image ID."""
+    wanted = _familiar(image.repository)
+    for digest in digests:
+        if wanted and _familiar(digest.partition("@")[0]) == wanted:
+            return digest
+    return image_id
+
+
+def _familiar(repository: str) -> str:
+    """Drop the parts of a name that mean Docker Hub."""
+    for prefix in ("docker.io/", "index.docker.io/"):
+        repository = repository.removeprefix(prefix)
+    return repository.removeprefix("library/")
+
+
+def choose_start(
+    kind: str, *, entrypoint: Sequence[str] | None, cmd: Sequence[str] | None = ()
+) -> Start:
+    """Decide how to start the server; the entrypoint of the image is never relied on.
+
+    Args:
+        kind: `auto`, `vllm` or `module` (`--vllm-entrypoint`).
+        entrypoint: Words of the image's entrypoint, `None` when the image could not be read.
+        cmd: Words of its default command.
+    """
+    words = _unwrap([*(entrypoint or ()), *(cmd or ())])
+    shown = shlex.join([*(entrypoint or ()), *(cmd or ())]) or "nothing"
+    if kind == "vllm":
+        return Start(entrypoint=(*_vllm(words), "serve"), model_flag="", why="--vllm-entrypoint")
+    if kind == "module":
+        return _module(words, why="--vllm-entrypoint")
+    if entrypoint is None:
+        return _serve(words, why="the image could not be read, so its entrypoint is not known")
+    if MODULE in words:
+        return _module(words, why=f"the image starts {shown}")
+    if words[:1] and PurePosixPath(words[0]).name == "vllm":
+        return _serve(words, why=f"the image starts {shown}")
+    return _serve(words, why=f"the image starts {shown}, which is no vLLM server")
+
+
+def _serve(words: Sequence[str], *, why: str) -> Start:
+    return Start(entrypoint=(*_vllm(words), "serve"), model_flag="", why=why)
+
+
+def _module(words: Sequence[str], *, why: str) -> Start:
+    python = "python3"
+    if MODULE in words:
+        before = list(words[: words.index(MODULE)])
+        named = [word for word in before if PurePosixPath(word).name.startswith("python")]
+        python = named[-1] if named else python
+    return Start(entrypoint=(python, "-m", MODULE), model_flag="--model", why=why)
+
+
+def _vllm(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the image's own `vllm` command if it names one."""
+    named = [word for word in words[:1] if PurePosixPath(word).name == "vllm"]
+    return (named[0] if named else "vllm",)
+
+
+def _unwrap(words: list[str]) -> list[str]:
+    """Split what a shell form (`/bin/sh -c "exec python -m ..."`) hides in one word."""
+    if len(words) > 2 and words[1] in ("-c", "-lc"):  # noqa: PLR2004 - shell, -c, script
+        try:
+            inner = shlex.split(words[2])
+        except ValueError:
+            return words
+        return inner[1:] if inner[:1] == ["exec"] else inner
+    return words

@@ -1,0 +1,185 @@
+"""Where the model lies on this host and how a container gets at it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_vllm.adapters.backends.container import Mount
+from pytest_vllm.domain.errors import HostError, TargetError
+from pytest_vllm.domain.text import closest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_vllm.domain.target import Target
+
+_CONFIGS = ("config.json", "params.json")
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
+_INDEX = "model.safetensors.index.json"
+_LOOK_AT = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMount:
+    """A model as the container sees it.
+
+    Attributes:
+        name: What the server is told to load.
+        mounts: Folders that it needs.
+        environment: Variables that it needs.
+        source: Where it comes from, for the record.
+        writable: Whether the server may download into a mounted cache.
+    """
+
+    name: str
+    mounts: tuple[Mount, ...]
+    environment: tuple[tuple[str, str | None], ...] = ()
+    source: str = ""
+    writable: bool = False
+
+
+def find_model_folder(target: Target) -> Path:
+    """Return the absolute path of a model that is named by a path (a folder, or one GGUF file).
+
+    Raises:
+        TargetError: It does not exist, or holds no model.
+    """
+    asked = str(target.model)
+    path = Path(os.path.abspath(os.path.expanduser(asked)))  # noqa: PTH100, PTH111 - links stay
+    if not path.exists():
+        siblings = [entry.name for entry in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise TargetError(
+            f"--vllm-model: there is no {asked}{closest(path.name, siblings)}",
+            advice="name a folder with config.json, or a Hub ID such as org/model",
+        )
+    if path.is_dir() and not any((path / name).is_file() for name in _CONFIGS):
+        raise TargetError(
+            f"--vllm-model: {asked} holds no model: no {' or '.join(_CONFIGS)} in it",
+            advice="name the folder that holds config.json, tokenizer and weights",
+        )
+    return path
+
+
+def mount_model(target: Target, env: Mapping[str, str]) -> ModelMount:
+    """Plan how a container gets the model. Creates nothing.
+
+    Args:
+        target: What to serve.
+        env: Our environment.
+
+    Raises:
+        TargetError: A path is wrong, or has links that a container cannot follow.
+    """
+    if target.model_is_path:
+        return _mount_folder(find_model_folder(target))
+    return _mount_cache(str(target.model), target.revision, env)
+
+
+def hub_cache(env: Mapping[str, str]) -> Path:
+    """Return the Hub cache of this host, by the rules of huggingface_hub.
+
+    https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
+    """
+    if env.get("HF_HUB_CACHE"):
+        return Path(env["HF_HUB_CACHE"]).expanduser().absolute()
+    base = env.get("XDG_CACHE_HOME") or "~/.cache"
+    home = env.get("HF_HOME") or f"{base}/huggingface"
+    return (Path(home).expanduser() / "hub").absolute()
+
+
+def cached_snapshot(cache: Path, model: str, revision: str | None) -> Path | None:
+    """Return the snapshot folder of a model that is complete in the cache, else `None`."""
+    repository = cache / f"models--{model.replace('/', '--')}"
+    asked = revision or "main"
+    reference = repository / "refs" / asked
+    try:
+        commit = reference.read_text("utf-8").strip() if reference.is_file() else asked
+        snapshot = repository / "snapshots" / commit
+        return snapshot if _complete(snapshot) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _complete(snapshot: Path) -> bool:
+    """Tell whether config and all weights are there; an index names what must be."""
+    if not any((snapshot / name).is_file() for name in _CONFIGS):
+        return False
+    index = snapshot / _INDEX
+    if index.is_file():
+        shards = set(json.loads(index.read_text("utf-8")).get("weight_map", {}).values())
+        return bool(shards) and all((snapshot / str(shard)).is_file() for shard in shards)
+    found = [path for pattern in _WEIGHTS for path in snapshot.glob(pattern)]
+    return bool(found) and all(path.is_file() for path in found)
+
+
+def _mount_folder(path: Path) -> ModelMount:
+    root, inside = _mount_root(path)
+    _refuse_links_out(path, root)
+    target = f"/models/{root.name}"
+    return ModelMount(
+        name=str(Path(target) / inside),
+        mounts=(Mount(source=str(root), target=target),),
+        source=f"folder {path}",
+    )
+
+
+def _mount_root(path: Path) -> tuple[Path, Path]:
+    """Return what to mount and the model's place in it.
+
+    A snapshot in a Hub cache is made of links to `../../blobs`, so its whole repository is mounted.
+    """
+    real = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+    for parent in real.parents:
+        if parent.name.startswith("models--") and real.is_relative_to(parent / "snapshots"):
+            return parent, real.relative_to(parent)
+    return real, Path()
+
+
+def _refuse_links_out(path: Path, root: Path) -> None:
+    entries = path.rglob("*") if path.is_dir() else iter(())
+    for _, entry in zip(range(_LOOK_AT), entries, strict=False):
+        if not entry.is_symlink():
+            continue
+        link = entry.readlink()
+        if link.is_absolute() or not entry.resolve().is_relative_to(root):
+            raise TargetError(
+                f"--vllm-model: {entry} is a link to {link}, which a container cannot follow",
+                advice=f"copy the model with its files: cp -rL {path} COPY",
+            )
+
+
+def _mount_cache(model: str, revision: str | None, env: Mapping[str, str]) -> ModelMount:
+    cache = hub_cache(env)
+    cached = cached_snapshot(cache, model, revision) is not None
+    environment: list[tuple[str, str | None]] = [("HF_HOME", "/hf")]
+    if cached:
+        environment.append(("HF_HUB_OFFLINE", "1"))
+    elif env.get("HF_TOKEN"):
+        environment.append(("HF_TOKEN", None))
+    return ModelMount(
+        name=model,
+        mounts=(Mount(source=str(cache), target="/hf/hub", read_only=cached),),
+        environment=tuple(environment),
+        source=f"Hub cache {cache}, " + ("offline" if cached else "not cached yet: downloads"),
+        writable=not cached,
+    )
+
+
+def make_cache(mount: ModelMount) -> None:
+    """Create the cache folder that a download needs.
+
+    Raises:
+        HostError: It cannot be created.
+    """
+    for item in mount.mounts if mount.writable else ():
+        try:
+            Path(item.source).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HostError(
+                f"the Hub cache {item.source} cannot be created ({error.strerror})",
+                advice="set HF_HUB_CACHE to a folder that you can write",
+            ) from None

@@ -1,0 +1,294 @@
+"""A vLLM server as a process of this host, started by an interpreter that has vLLM."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.adapters.backends import ExitStatus, LogLine
+from pytest_vllm.adapters.backends.image import MODULE
+from pytest_vllm.adapters.backends.lines import LogReader
+from pytest_vllm.adapters.backends.model import find_model_folder
+from pytest_vllm.adapters.backends.plan import passed_on, server_words
+from pytest_vllm.adapters.backends.port import PortLease, claim_port, lease_port
+from pytest_vllm.adapters.backends.session import Session
+from pytest_vllm.domain.errors import HostError, TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_vllm.domain.target import Target
+
+_ADDRESS = "127.0.0.1"
+_ANY = ("0.0.0.0", "::", "")  # noqa: S104 - what a user may have asked for
+_MARKER = "PYTEST_VLLM_LAUNCH"
+_CHECK_S = 20
+_GRACE_S = 20
+_KILL_S = 10
+_DRAIN_S = 0.5
+_NO_VLLM = 3
+_FIND_VLLM = (
+    "import importlib.util, sys;"
+    "found = importlib.util.find_spec('vllm');"
+    f"sys.exit({_NO_VLLM} if found is None else 0)"
+)
+
+
+class ProcessBackend:
+    """Run a target with an interpreter of this host.
+
+    Args:
+        target: What to run; its backend is `process`.
+        workdir: Folder of the run (unused: a process needs no file of ours).
+        run_id: Name of the run.
+    """
+
+    name = "process"
+    owned = True
+
+    def __init__(self, target: Target, workdir: Path, run_id: str) -> None:
+        del workdir
+        self._target = target
+        self._marker = f"{_MARKER}={run_id}-{uuid.uuid4().hex}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._session: Session | None = None
+        self._reader: LogReader | None = None
+        self._lease: PortLease | None = None
+        self._argv: tuple[str, ...] = ()
+        self._url: str | None = None
+        self._status: ExitStatus | None = None
+
+    def launch(self) -> None:
+        """Start the server and return at once.
+
+        Raises:
+            TargetError: Interpreter, vLLM, model or variable is not there.
+            HostError: The port is taken, or the process cannot be started.
+        """
+        python = _find_python(self._target)
+        start = _start_words(self._target, python)
+        model = _model(self._target)
+        variables = {v.name: passed_on_or(v.value, v.name) for v in self._target.env}
+        _check_vllm(python)
+        host, wanted = _host(self._target), self._target.serve_args.port
+        self._lease = lease_port(host) if wanted is None else claim_port(host, wanted)
+        words = server_words(self._target, host=_ADDRESS, port=self._lease.port)
+        self._argv = (*start, *model, *words)
+        name, _, value = self._marker.partition("=")
+        self._start({**os.environ, "PYTHONUNBUFFERED": "1", **variables, name: value})
+
+    def _start(self, env: dict[str, str]) -> None:
+        started = time.monotonic()
+        reading, writing = os.pipe()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the user's own command
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=writing,
+                stderr=writing,
+                env=env,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(reading)
+            raise HostError(
+                f"{self._argv[0]} cannot be started: {error.strerror}",
+                advice="check --vllm-python",
+            ) from None
+        finally:
+            os.close(writing)
+        self._session = Session(sid=self._process.pid, marker=self._marker)
+        self._reader = LogReader(_chunks(reading), started=started)
+
+    @property
+    def url(self) -> str | None:
+        """Base URL, `None` until a process of this launch listens, and nobody else's does."""
+        session, lease = self._session, self._lease
+        if self._url is None and session and lease and session.listens_on(lease.port):
+            self._url = f"http://{_reachable(_host(self._target))}:{lease.port}"
+        return self._url
+
+    @property
+    def log(self) -> Sequence[LogLine]:
+        """All log lines so far, stdout and stderr in the order in which they came."""
+        return self._reader.lines if self._reader is not None else ()
+
+    def exit_status(self) -> ExitStatus | None:
+        """Return how the server ended; the log has been read to its end by then."""
+        if self._status is None and self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return None
+            if self._reader is not None:
+                self._reader.drain(_DRAIN_S)
+            self._status = _exit_status(code)
+        return self._status
+
+    def stop(self) -> None:
+        """End all processes of the launch: SIGTERM, a grace, SIGKILL; and reap the first."""
+        process, session = self._process, self._session
+        if process is None or session is None:
+            self._release()
+            return
+        try:
+            if session.members():
+                session.signal_all(signal.SIGTERM)
+                _wait_all(process, session, _GRACE_S)
+        finally:
+            while session.members():
+                session.signal_all(signal.SIGKILL)
+                if not _wait_all(process, session, _KILL_S):
+                    break
+            process.poll()
+            if self._reader is not None:
+                self._reader.drain(_DRAIN_S)
+            self._release()
+        left = session.members()
+        if left:
+            raise HostError(
+                f"processes {', '.join(map(str, left))} of the server survive SIGKILL",
+                advice="they hang in the kernel (ps -o stat,wchan); the host may need a reboot",
+            )
+
+    def _release(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
+    def facts(self) -> dict[str, Any]:
+        """Return command, interpreter and process ID."""
+        facts: dict[str, Any] = {"command": list(self._argv)}
+        if self._argv:
+            facts["model"] = _model(self._target)[0]
+            facts["python"] = str(_find_python(self._target))
+        if self._process is not None:
+            facts["pid"] = self._process.pid
+        facts["devices_note"] = "a process sees all GPUs that its variables let it see"
+        return facts
+
+    def files(self) -> dict[str, str]:
+        """Return no files."""
+        return {}
+
+    def stop_hint(self) -> str:
+        """Return the command that ends the whole group."""
+        return f"kill -TERM -- -{self._process.pid}" if self._process is not None else ""
+
+
+def command_line(target: Target) -> str:
+    """Write the shell command of a target; starts nothing.
+
+    Raises:
+        TargetError: The target names something that is not there.
+    """
+    start = _start_words(target, _find_python(target))
+    port = target.serve_args.port or 8000
+    words = [*start, *_model(target), *server_words(target, host=_ADDRESS, port=port)]
+    values = [f"{v.name}={shlex.quote(v.value)}" for v in target.env if v.value is not None]
+    return " ".join([*values, shlex.join(words)]) + "\n"
+
+
+def passed_on_or(value: str | None, name: str) -> str:
+    """Return a variable's value: the one given, else that of our environment."""
+    from pytest_vllm.domain.target import EnvVar  # noqa: PLC0415
+
+    return passed_on(EnvVar(name=name), os.environ) if value is None else value
+
+
+def _find_python(target: Target) -> Path:
+    """Return the interpreter as named; links stay, since a virtual environment is found by them."""
+    asked = target.settings["python"].value
+    if asked is None:
+        return Path(sys.executable)
+    found = shutil.which(os.path.expanduser(str(asked)))  # noqa: PTH111 - a name or a path
+    if found is None:
+        raise TargetError(
+            f"--vllm-python: {asked} is no program that can be run",
+            advice="name an interpreter that has vLLM, such as ENV/bin/python",
+        )
+    return Path(found).absolute()
+
+
+def _check_vllm(python: Path) -> None:
+    """Look for vLLM without importing it, which would take many seconds."""
+    try:
+        done = subprocess.run(  # noqa: S603 - the user's interpreter
+            [python, "-c", _FIND_VLLM],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_CHECK_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise TargetError(
+            f"--vllm-python: {python} does not run: {error}", advice="name a Python interpreter"
+        ) from None
+    if done.returncode == _NO_VLLM:
+        raise TargetError(
+            f"{python} has no vLLM",
+            advice=f"{python} -m pip install vllm, or name another with --vllm-python=PATH",
+        )
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise TargetError(
+            f"--vllm-python: {python} does not run Python code: {last[0]}",
+            advice="name a Python interpreter",
+        )
+
+
+def _start_words(target: Target, python: Path) -> tuple[str, ...]:
+    if target.text("entrypoint") != "vllm":
+        return (str(python), "-m", MODULE, "--model")
+    command = python.parent / "vllm"
+    if not command.is_file():
+        raise TargetError(
+            f"--vllm-entrypoint=vllm: there is no {command}",
+            advice="use --vllm-entrypoint=module, or name another --vllm-python",
+        )
+    return (str(command), "serve")
+
+
+def _model(target: Target) -> tuple[str]:
+    return (str(find_model_folder(target)) if target.model_is_path else str(target.model),)
+
+
+def _host(target: Target) -> str:
+    return target.serve_args.value("--host") or _ADDRESS
+
+
+def _reachable(host: str) -> str:
+    if host in _ANY:
+        return _ADDRESS
+    return f"[{host}]" if ":" in host else host
+
+
+def _wait_all(process: subprocess.Popen[bytes], session: Session, limit_s: float) -> bool:
+    """Wait for all members, reaping the first, which would stay as a zombie."""
+    gone = session.wait_gone(limit_s)
+    process.poll()
+    return gone
+
+
+def _exit_status(code: int) -> ExitStatus:
+    if code >= 0:
+        return ExitStatus(code=code)
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return ExitStatus(code=128 - code, note=f"killed by {name}")
+
+
+def _chunks(descriptor: int) -> Iterator[bytes]:
+    """Read a pipe until its last writer has closed it."""
+    with open(descriptor, "rb", buffering=0) as stream:
+        while chunk := stream.read(65536):
+            yield chunk
