@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 from tools.provision.place import HELD_LOCKS, ProvisionError, cache_root, say
@@ -91,12 +92,10 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     for sign, patience_s in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         if process.poll() is not None:
             break
-        os.killpg(process.pid, sign)
-        try:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, sign)
             process.wait(timeout=patience_s)
-        except subprocess.TimeoutExpired:
-            continue
-    if process in _running:
+    with suppress(ValueError):  # the thread that waits for it stops it too
         _running.remove(process)
 
 

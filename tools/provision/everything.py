@@ -6,14 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tools.provision import command
-from tools.provision.base import make_base
 from tools.provision.engine import make_engine
 from tools.provision.image import make_bash_variant, make_image
 from tools.provision.model import make_model
 from tools.provision.vllm import make_vllm
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
     from pathlib import Path
 
 NEWEST, OLDEST = "0.32.0", "0.30.0"
@@ -37,16 +35,13 @@ def make_served(
 ) -> tuple[Path, Path, str]:
     """Make the interpreter, the model folder and (or "") the image of one vLLM version.
 
-    The base of the image waits for the network and one core, so it is made beside the
-    environment; the image is loaded while the model is written.
+    The image's base mostly waits for the network, so it is made beside the environment; the image
+    is loaded while the model is written.
     """
-    pool = ThreadPoolExecutor(2)
+    pool = ThreadPoolExecutor(1)
     try:
-        base = pool.submit(make_base) if with_image and pull == "never" else None
+        image = pool.submit(make_image, version, python=python, pull=pull) if with_image else None
         interpreter = make_vllm(version, python=python)
-        image: Future[str] | None = None
-        if with_image:
-            image = pool.submit(make_image, version, python=python, pull=pull, base=base)
         model = make_model(vllm_python=interpreter)
         return interpreter, model, image.result() if image else ""
     except BaseException:

@@ -7,7 +7,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-from tools.provision.base import SUITE, demand_tools, make_base
+from tools.provision.base import SUITE, make_base
 from tools.provision.command import answer, failure, log_of, run, start, stop, tail
 from tools.provision.package import install
 from tools.provision.place import (
@@ -22,7 +22,6 @@ from tools.provision.place import (
 from tools.provision.vllm import make_vllm, manylinux_platform, resolve_vllm
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
     from pathlib import Path
 
 REPOSITORY = "pytest-vllm-demo"
@@ -48,36 +47,47 @@ CHANGES = (
 )
 
 
-def make_image(
-    version: str, *, python: Path, pull: str = "auto", base: Future[Path] | None = None
-) -> str:
+def make_image(version: str, *, python: Path, pull: str = "auto") -> str:
     """Make sure of an image of a vLLM version in the engine; return its reference.
 
     Args:
         version: the vLLM version.
         python: the base interpreter of the environment whose files a built image reuses.
         pull: `auto` (try first), `never`, or `only`.
-        base: the root folder, if it is being made already.
     """
     step = f"image {version}"
-    built = f"{REPOSITORY}:vllm-cpu-{version}"
-    official = os.environ.get("PYTEST_VLLM_DEMO_IMAGE") or OFFICIAL.format(version=version)
+    official = official_image(version)
     with locked(f"image-{version}"):
-        if pull != "only" and _label(built) == f"{RECIPE} {version}":
-            return built
-        if pull != "never" and (inspect(official) or pull_image(step, official)):
+        found = find_image(version, pull=pull)
+        if found:
+            return found
+        if pull != "never" and pull_image(step, official):
             return official
         if pull == "only":
             raise ProvisionError(
                 f"{official} could not be pulled; name another in PYTEST_VLLM_DEMO_IMAGE, "
                 "or allow a build with --pull auto."
             )
-        if base is None:
-            demand_tools()
-        environment = make_vllm(version, python=python)
-        packages = container_packages(version, environment)
-        _import(step, built, version, base.result() if base else make_base(), packages)
-    return built
+        base = make_base()
+        packages = container_packages(version, make_vllm(version, python=python))
+        return _import(step, version, base, packages)
+
+
+def find_image(version: str, *, pull: str = "auto") -> str | None:
+    """Return the image of a vLLM version that the engine has already, if it has one."""
+    built, official = _built_image(version), official_image(version)
+    if pull != "only" and _label(built) == f"{RECIPE} {version}":
+        return built
+    return official if pull != "never" and inspect(official) else None
+
+
+def official_image(version: str) -> str:
+    """Return the image that is pulled where that works (`PYTEST_VLLM_DEMO_IMAGE` names another)."""
+    return os.environ.get("PYTEST_VLLM_DEMO_IMAGE") or OFFICIAL.format(version=version)
+
+
+def _built_image(version: str) -> str:
+    return f"{REPOSITORY}:vllm-cpu-{version}"
 
 
 def make_bash_variant(image: str) -> str:
@@ -111,7 +121,7 @@ def inspect(image: str) -> dict[str, Any] | None:
 
 def pull_image(step: str, image: str) -> bool:
     """Pull an image after telling its size; return False within seconds if it cannot be had."""
-    listing = answer(["docker", "manifest", "inspect", "-v", image], timeout_s=ASK_REGISTRY_S)
+    listing = ask_registry(image)
     if listing is None:
         say(step, f"{image} cannot be asked for from here; building an image instead")
         return False
@@ -119,6 +129,11 @@ def pull_image(step: str, image: str) -> bool:
     say(step, f"pulling {image}, {in_mb(size) if size else 'size not told'} to download")
     run(step, ["docker", "pull", image])
     return True
+
+
+def ask_registry(image: str) -> str | None:
+    """Return the registry's words on an image; None within seconds if it has none to say."""
+    return answer(["docker", "manifest", "inspect", "-v", image], timeout_s=ASK_REGISTRY_S)
 
 
 def manifest_bytes(listing: Any, architecture: str) -> int:
@@ -151,8 +166,9 @@ def container_packages(version: str, environment: Path) -> Path:
     return make_once(final, build) / "site-packages"
 
 
-def _import(step: str, tag: str, version: str, base: Path, packages: Path) -> None:
-    """Stream the base and the packages into the engine in one pass, then give them the tag."""
+def _import(step: str, version: str, base: Path, packages: Path) -> str:
+    """Stream the base and the packages into the engine in one pass; return the tag given."""
+    tag = _built_image(version)
     total = disk_bytes(base) + disk_bytes(packages)
     say(step, f"building {tag} from {in_mb(total)} of files on this disk; nothing to download")
     labels = {
@@ -192,6 +208,7 @@ def _import(step: str, tag: str, version: str, base: Path, packages: Path) -> No
         raise failure(step, load[:2], loader.returncode, log)
     run(step, ["docker", "tag", image, tag])
     say(step, f"ready, {tag}")
+    return tag
 
 
 def _pump(

@@ -64,13 +64,15 @@ def locked(name: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(name, f"another process is making it; waiting for it ({file.name})")
+            say(name, f"being made already; waiting for it ({file.name})")
             fcntl.flock(file, fcntl.LOCK_EX)
         HELD_LOCKS.add(file.fileno())
         try:
             yield
         finally:
             HELD_LOCKS.discard(file.fileno())
+            # closing would not do: a child of another step may have inherited this lock
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def make_once(final: Path, build: Callable[[Path], None]) -> Path:
