@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, cast
 
-from pytest_vllm.domain.checks import Check, CheckResult, Layer, Level, Outcome
+from pytest_vllm.domain.checks import Check, CheckResult
+from pytest_vllm.domain.decode import decode
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.exchange import Exchange
 from pytest_vllm.domain.phases import Phase
 from pytest_vllm.domain.server import ServerInfo
 from pytest_vllm.domain.settings import Setting
+from pytest_vllm.domain.text import one_line, redact
 from pytest_vllm.domain.verdict import Decision, StartFailure, Verdict
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from _typeshed import DataclassInstance
+
 SCHEMA = 1
+_NAMES = {
+    kind.__name__: kind
+    for kind in (Decision, Exchange, Phase, ServerInfo, Setting, StartFailure, Verdict)
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +105,12 @@ class RunRecord:
 
 
 def to_json(record: RunRecord) -> str:
-    """Write a record as JSON, the schema version first."""
-    document = {"schema": SCHEMA, **dataclasses.asdict(record)}
+    """Write a record as JSON, the schema version first.
+
+    The text is valid for every reader: what UTF-8 or JSON cannot hold (lone surrogates, NaN,
+    infinities) is written as text that names it.
+    """
+    document = {"schema": SCHEMA, **to_plain(record)}
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -107,86 +124,68 @@ def from_json(text: str, *, where: str) -> RunRecord:
     Raises:
         TargetError: It is no record, or of a schema that this version cannot read.
     """
+    advice = "name a run.json that pytest-vllm wrote, or its folder"
     try:
         document = json.loads(text)
         if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
-            raise TargetError(
-                f"{where} is not a run record of schema {SCHEMA}",
-                advice="name a run.json that pytest-vllm wrote, or its folder",
-            )
-        return _record(document)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise TargetError(f"{where} is not a run record of schema {SCHEMA}", advice=advice)
+        return decode(RunRecord, document, names=_NAMES, where="run")
+    except RecursionError:
+        raise TargetError(f"{where} is nested too deeply", advice=advice) from None
+    except ValueError as error:
         raise TargetError(
-            f"{where} is not a readable run record ({type(error).__name__}: {error})",
-            advice="name a run.json that pytest-vllm wrote, or its folder",
+            f"{where} is not a readable run record: {one_line(str(error))}", advice=advice
         ) from None
 
 
-def _record(document: dict[str, Any]) -> RunRecord:
-    server, failure = document.get("server"), document.get("failure")
-    comparison = document.get("comparison")
-    return RunRecord(
-        **{
-            **document,
-            "verdict": Verdict(
-                decision=Decision(document["verdict"]["decision"]),
-                reasons=tuple(document["verdict"]["reasons"]),
-            ),
-            "settings": tuple(_setting(item) for item in document["settings"]),
-            "server": _server(server) if server else None,
-            "failure": StartFailure(**_tupled(failure, "tail")) if failure else None,
-            "phases": tuple(Phase(**item) for item in document["phases"]),
-            "results": tuple(read_result(item) for item in document["results"]),
-            "deselected": tuple(document["deselected"]),
-            "comparison": _comparison(comparison) if comparison else None,
-            "warnings": tuple(document["warnings"]),
-        }
-    )
+def to_plain(item: DataclassInstance) -> dict[str, Any]:
+    """Write a check, a result or a server as plain data that `read_...` takes back."""
+    return cast("dict[str, Any]", _plain(dataclasses.asdict(item)))
+
+
+def read_check(item: dict[str, Any]) -> Check:
+    """Make a check out of what `to_plain` made of it (also after JSON)."""
+    return decode(Check, item, names=_NAMES)
 
 
 def read_result(item: dict[str, Any]) -> CheckResult:
-    """Make a result out of what `dataclasses.asdict` made of it (also after JSON)."""
-    check = _tupled(item["check"], "needs")
-    check |= {"level": Level(check["level"]), "layer": Layer(check["layer"])}
-    return CheckResult(
-        **{
-            **item,
-            "check": Check(**check),
-            "outcome": Outcome(item["outcome"]),
-            "exchanges": tuple(_exchange(exchange) for exchange in item["exchanges"]),
-        }
-    )
+    """Make a result out of what `to_plain` made of it (also after JSON)."""
+    return decode(CheckResult, item, names=_NAMES)
 
 
 def read_server(item: dict[str, Any]) -> ServerInfo:
-    """Make a server out of what `dataclasses.asdict` made of it (also after JSON)."""
-    return _server(item)
+    """Make a server out of what `to_plain` made of it (also after JSON)."""
+    return decode(ServerInfo, item, names=_NAMES)
 
 
-def _server(item: dict[str, Any]) -> ServerInfo:
-    return ServerInfo(**_tupled(item, "served_names", "capabilities"))
+def redact_record(record: RunRecord, secrets: Sequence[str]) -> RunRecord:
+    """Return the record without secrets in any of its texts."""
+    return cast("RunRecord", _map_text(record, lambda text: redact(text, secrets)))
 
 
-def _setting(item: dict[str, Any]) -> Setting:
-    value = item["value"]
-    return Setting(**{**item, "value": tuple(value) if isinstance(value, list) else value})
+def _map_text(value: object, change: Callable[[str], str]) -> object:
+    if isinstance(value, Enum):
+        return value
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, tuple | list):
+        return type(value)(_map_text(item, change) for item in value)
+    if isinstance(value, dict):
+        return {_map_text(key, change): _map_text(item, change) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        texts = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        return type(value)(**{key: _map_text(item, change) for key, item in texts.items()})
+    return value
 
 
-def _exchange(item: dict[str, Any]) -> Exchange:
-    headers = {
-        key: tuple((name, value) for name, value in item[key])
-        for key in ("request_headers", "response_headers")
-    }
-    return Exchange(**{**item, **headers})
-
-
-def _comparison(item: dict[str, Any]) -> Comparison:
-    return Comparison(
-        run_id=item["run_id"],
-        decision=Decision(item["decision"]),
-        changes=tuple(Change(**change) for change in item["changes"]),
-    )
-
-
-def _tupled(item: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {**item, **{key: tuple(item[key]) for key in keys}}
+def _plain(value: Any) -> Any:
+    """Return a JSON-able copy that every reader of UTF-8 and JSON accepts."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, int | float | None) else _plain(str(value))

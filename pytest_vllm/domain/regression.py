@@ -17,7 +17,10 @@ _ORDER = ("broken", "gone", "new", "fixed")
 
 
 def compare_checks(baseline: RunRecord, results: Sequence[CheckResult]) -> Comparison:
-    """Name the checks that broke, were fixed, are new or are gone since a baseline."""
+    """Name the checks that broke, were fixed, are new or are gone since a baseline.
+
+    A check that was not run has no outcome to compare: it counts as absent.
+    """
     before = _outcomes(baseline.results)
     after = _outcomes(results)
     changes = [
@@ -34,6 +37,8 @@ def compare_checks(baseline: RunRecord, results: Sequence[CheckResult]) -> Compa
 def _outcomes(results: Sequence[CheckResult]) -> dict[str, Outcome]:
     grouped: dict[str, list[Outcome]] = {}
     for result in results:
+        if result.outcome is Outcome.NOT_RUN:
+            continue
         grouped.setdefault(result.name, []).append(result.outcome)
     return {name: worst(outcomes) for name, outcomes in grouped.items()}
 

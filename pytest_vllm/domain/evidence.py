@@ -1,0 +1,45 @@
+"""Where the evidence of a check lies inside the evidence folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.checks import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_vllm.domain.checks import CheckResult
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST = 100
+
+
+def check_folders(results: Iterable[CheckResult]) -> dict[str, CheckResult]:
+    """Give each result that did not pass and has exchanges a folder of its own.
+
+    Returns:
+        Results by folder, such as `checks/chat.usage.adds-up-stream`, in the order of the results.
+    """
+    folders: dict[str, CheckResult] = {}
+    for result in results:
+        if result.outcome not in (Outcome.FAIL, Outcome.ERROR) or not result.exchanges:
+            continue
+        folder = base = f"checks/{_file_name(result)}"
+        number = 2
+        while folder in folders:
+            folder, number = f"{base}-{number}", number + 1
+        folders[folder] = result
+    return folders
+
+
+def _file_name(result: CheckResult) -> str:
+    """Return `id` or `id-case`; a name that had to be changed gets a hash, so it stays unique."""
+    wanted = f"{result.check.id}-{result.case}" if result.case else result.check.id
+    name = _UNSAFE.sub("-", wanted).strip(".-")[:_LONGEST]
+    if name == wanted:
+        return name
+    digest = hashlib.sha256(wanted.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    return f"{name}-{digest}" if name else digest
