@@ -1,0 +1,236 @@
+"""What every report says about a run, as plain and printable words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.domain.checks import CheckResult, Level, Outcome
+from pytest_vllm.domain.text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_vllm.domain.record import Comparison, RunRecord
+    from pytest_vllm.domain.settings import Setting
+    from pytest_vllm.domain.verdict import StartFailure
+
+_MINUTE = 60
+_EXACT_BELOW_S = 100
+_DIGEST_SHOWN = 12
+_GIB = 2**30
+_FEWEST_PHASES = 2
+_PHASE_SHARE = 0.08
+CHANGES = ("broken", "gone", "new", "fixed")
+"""Kinds of changes since a baseline, the worst first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteCount:
+    """Results of one suite.
+
+    Attributes:
+        suite: Name of the suite.
+        outcomes: How many results came to each outcome.
+        seconds: How long they took.
+    """
+
+    suite: str
+    outcomes: Mapping[Outcome, int]
+    seconds: float
+
+    @property
+    def clean(self) -> bool:
+        """Whether every check that applies has passed."""
+        bad = (Outcome.FAIL, Outcome.ERROR, Outcome.NOT_RUN)
+        return not any(self.outcomes.get(outcome) for outcome in bad)
+
+
+def count_suites(record: RunRecord) -> list[SuiteCount]:
+    """Count the results of each suite, in the order in which the suites ran."""
+    grouped: dict[str, list[CheckResult]] = {}
+    for result in shown_results(record):
+        grouped.setdefault(result.check.suite, []).append(result)
+    return [sum_up(suite, results) for suite, results in grouped.items()]
+
+
+def sum_up(suite: str, results: Sequence[CheckResult]) -> SuiteCount:
+    """Count some results under one name."""
+    return SuiteCount(
+        suite=one_line(suite, 60),
+        outcomes=Counter(result.outcome for result in results),
+        seconds=sum(result.duration_s for result in results),
+    )
+
+
+def shown_results(record: RunRecord) -> tuple[CheckResult, ...]:
+    """Return the results as reports show them.
+
+    A failed start is carried by the first check that asked for the server. It is shown once, as
+    the failed start, so that check counts as not run like all others.
+    """
+    if record.failure is None:
+        return record.results
+    return tuple(
+        CheckResult(
+            check=result.check,
+            case=result.case,
+            outcome=Outcome.NOT_RUN,
+            message="not run: server never became ready",
+        )
+        if result.outcome is Outcome.ERROR and not result.exchanges
+        else result
+        for result in record.results
+    )
+
+
+def bad_results(record: RunRecord) -> list[CheckResult]:
+    """Return what failed or errored, MUST before SHOULD, failures before errors."""
+    bad = [r for r in shown_results(record) if r.outcome in (Outcome.FAIL, Outcome.ERROR)]
+    return sorted(bad, key=lambda r: (r.check.level is not Level.MUST, r.outcome.rank))
+
+
+def target_facts(record: RunRecord) -> list[tuple[str, str]]:
+    """Name what was accepted: pairs of a label and one line."""
+    facts = []
+    image = image_name(record)
+    if image:
+        facts.append(("Image", image))
+    facts.append(("Model", _model(record)))
+    server = record.server
+    version = (
+        f"{one_line(server.version, 60)} " if server and server.version else "version unknown "
+    )
+    where = f", {one_line(server.url)}" if server else ""
+    python = setting(record, "python") if record.backend == "process" else None
+    by = f" of {one_line(str(python))}" if python else ""
+    facts.append(("vLLM", f"{version}(backend {one_line(record.backend, 20)}{by}{where})"))
+    facts.append(("GPUs", gpu_line(record.gpus)))
+    return facts
+
+
+def image_name(record: RunRecord, *, whole_digest: bool = False) -> str:
+    """Return `name:tag@sha256:digest` of the image, empty without an image."""
+    text = setting(record, "image")
+    if not isinstance(text, str) or not text:
+        return ""
+    name, _, named = text.partition("@")
+    digest = image_digest(record) or named
+    algorithm, colon, hexadecimal = digest.partition(":")
+    short = hexadecimal if whole_digest else hexadecimal[:_DIGEST_SHOWN]
+    return one_line(f"{name}@{algorithm}{colon}{short}" if digest else name)
+
+
+def image_digest(record: RunRecord) -> str:
+    """Return the digest of the image that ran, empty when it is not known."""
+    for key in ("image_digest", "digest", "image_id"):
+        value = record.launch.get(key)
+        if isinstance(value, str) and value:
+            return one_line(value.rpartition("@")[2], 100)
+    return ""
+
+
+def setting(record: RunRecord, name: str) -> object:
+    """Return the value of a setting, `None` when it is absent."""
+    return next((item.value for item in record.settings if item.name == name), None)
+
+
+def setting_text(item: Setting) -> str:
+    """Show a value on one line; an empty text when there is none."""
+    value = item.value
+    if value is None or value is False or value == ():
+        return ""
+    if isinstance(value, tuple):
+        return one_line(" ".join(value))
+    return f"{value:g}" if isinstance(value, float) else one_line(str(value))
+
+
+def gpu_line(gpus: Mapping[str, Any]) -> str:
+    """Name the GPUs, equal ones together, or why none are known."""
+    found = gpus.get("gpus") or []
+    if not found:
+        return f"none known: {one_line(str(gpus.get('reason') or 'nobody looked'))}"
+    kinds = Counter(_gpu_kind(gpu) for gpu in found)
+    named = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    return one_line(f"{named} (by {gpus.get('monitor', '?')})")
+
+
+def _gpu_kind(gpu: Mapping[str, Any]) -> str:
+    name = gpu.get("name") or "AMD GPU"
+    gfx = f" {gpu['gfx']}" if gpu.get("gfx") else ""
+    total = gpu.get("vram_total_bytes")
+    return f"{name}{gfx} {total / _GIB:.1f} GiB" if isinstance(total, int) else f"{name}{gfx}"
+
+
+def time_line(record: RunRecord) -> str:
+    """Say how long the whole run took, the start-up and the checks."""
+    parts = []
+    if len(record.phases) > 1:
+        parts.append(f"start-up {seconds(_start_up_s(record))}")
+    ran = sum(result.duration_s for result in shown_results(record))
+    if ran:
+        parts.append(f"checks {seconds(ran)}")
+    whole = seconds(record.duration_s)
+    return f"{whole} ({', '.join(parts)})" if parts else whole
+
+
+def phase_line(record: RunRecord) -> str:
+    """Say how long each phase of the start-up took, short ones together; empty when unknown."""
+    known = [(phase.name, phase.duration_s or 0.0) for phase in record.phases]
+    if len(known) < _FEWEST_PHASES:
+        return ""
+    least = _PHASE_SHARE * sum(took for _, took in known)
+    shown = [f"{one_line(name, 20)} {took:.1f}" for name, took in known if took >= least]
+    rest = sum(took for _, took in known if took < least)
+    return f"{', '.join(shown)}{f', rest {rest:.1f}' if rest else ''} s"
+
+
+def comparison_line(comparison: Comparison) -> str:
+    """Count what changed since the baseline and name what broke."""
+    kinds = Counter(change.kind for change in comparison.changes)
+    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in CHANGES)
+    worst = [one_line(c.name, 80) for c in comparison.changes if c.kind in ("broken", "gone")]
+    named = f": {', '.join(worst)}" if worst else ""
+    decision = comparison.decision.value
+    return f"{counts} since {one_line(comparison.run_id, 60)} ({decision}){named}"
+
+
+def failure_line(record: RunRecord, failure: StartFailure) -> str:
+    """Say in what state the start failed, in one sentence."""
+    if failure.kind != "launch":
+        return f"No server to test; the {one_line(failure.kind, 20)} is to blame, not the image"
+    state = "no exit" if failure.exit_code is None else f"exit code {failure.exit_code}"
+    at_s = record.phases[-1].start_s if record.phases else None
+    phase = f", last phase: {one_line(failure.phase, 40)}" if failure.phase else ""
+    since = f" (reached after {seconds(at_s)})" if phase and at_s else ""
+    return f"The server did not start: {state}{phase}{since}"
+
+
+def seconds(value: float) -> str:
+    """Write a duration as a person says it."""
+    if value < _EXACT_BELOW_S:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), _MINUTE)
+    if minutes < _MINUTE:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, _MINUTE)
+    return f"{hours} h {minutes} min"
+
+
+def _start_up_s(record: RunRecord) -> float:
+    last = record.phases[-1]
+    return last.start_s + (last.duration_s or 0.0)
+
+
+def _model(record: RunRecord) -> str:
+    server = record.server
+    asked = setting(record, "model")
+    name = str(asked) if asked else (server.model if server else "not named")
+    revision = setting(record, "revision")
+    text = f"{name} at {revision}" if revision else name
+    if server is not None and server.model != name:
+        text += f", served as {server.model}"
+    if server is not None and server.max_model_len is not None:
+        text += f", {server.max_model_len} tokens of context"
+    return one_line(text)

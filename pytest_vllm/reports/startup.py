@@ -1,0 +1,129 @@
+"""The line that keeps a person company while a server starts."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Self, TextIO
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from pytest_vllm.domain.text import one_line
+from pytest_vllm.reports.facts import seconds
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_NARROWEST = 20
+_HEARTBEAT_S = 60.0
+
+
+def cut(text: Text, width: int, *, always: bool = False) -> Text:
+    """Cut a line at `width` cells and mark the cut; `always` marks it in any case."""
+    if cell_len(text.plain) <= width - (3 if always else 0):
+        return text.append("...") if always else text
+    text.truncate(width - 3, overflow="crop")
+    return text.append("...")
+
+
+class StartupView:
+    """Shows the phases of a start while it lasts.
+
+    Args:
+        stream: Where to write.
+        live: Whether the stream is a terminal on which one line can be rewritten.
+        color: Whether colours may be used.
+    """
+
+    def __init__(self, stream: TextIO, *, live: bool, color: bool) -> None:
+        self._stream = stream
+        self._console = Console(
+            file=stream,
+            force_terminal=live,
+            no_color=not color,
+            width=_terminal_width(stream),
+            markup=False,
+            highlight=False,
+            emoji=False,
+        )
+        self._spinner = Spinner("line")
+        self._live: Live | None = None
+        self._wants_live = live and not self._console.is_dumb_terminal
+        self._phase = ""
+        self._elapsed_s = 0.0
+        self._spoken_s = 0.0
+
+    def __enter__(self) -> Self:
+        """Give itself; leaving the block closes it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close, and after a good start leave one line that says how long it took."""
+        was_live = self._live is not None
+        self.close()
+        if was_live and kind is None:
+            self._say(f"{self._phase} after {seconds(self._elapsed_s)}")
+
+    def update(self, phase: str, elapsed_s: float, last_line: str) -> None:
+        """Show the state of the start.
+
+        Args:
+            phase: The phase that lasts.
+            elapsed_s: Seconds since the launch.
+            last_line: Last line of the server's log, as it came.
+        """
+        new, self._phase, self._elapsed_s = phase != self._phase, phase, elapsed_s
+        if self._wants_live:
+            self._show(last_line)
+        elif new:
+            self._spoken_s = elapsed_s
+            self._say(f"{elapsed_s:.1f} s  {one_line(phase, 40)}")
+        elif elapsed_s - self._spoken_s >= _HEARTBEAT_S:
+            self._spoken_s = elapsed_s
+            note = f" | {line}" if (line := one_line(last_line, 120)) else ""
+            self._say(f"{elapsed_s:.1f} s  {one_line(phase, 40)}, still{note}")
+
+    def close(self) -> None:
+        """Take the live line away; may be called twice."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def _show(self, last_line: str) -> None:
+        text = Text(f"vllm: {self._elapsed_s:.0f} s  ")
+        text.append(one_line(self._phase, 40), style="bold cyan")
+        text.append(self._encodable(f"  {one_line(last_line, 300)}"), style="dim")
+        self._spinner.update(text=cut(text, max(self._console.width - 3, _NARROWEST)))
+        if self._live is None:
+            self._live = Live(
+                self._spinner,
+                console=self._console,
+                transient=True,
+                refresh_per_second=8,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+
+    def _say(self, text: str) -> None:
+        self._stream.write(self._encodable(f"vllm: {text}\n"))
+        self._stream.flush()
+
+    def _encodable(self, text: str) -> str:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _terminal_width(stream: TextIO) -> int | None:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError, AttributeError):
+        return None

@@ -1,0 +1,244 @@
+"""The one screen at the end of a run."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from pytest_vllm.domain.checks import Outcome
+from pytest_vllm.domain.evidence import check_folders
+from pytest_vllm.domain.text import one_line, printable
+from pytest_vllm.domain.verdict import Decision
+from pytest_vllm.reports.facts import (
+    SuiteCount,
+    bad_results,
+    comparison_line,
+    count_suites,
+    failure_line,
+    phase_line,
+    shown_results,
+    sum_up,
+    target_facts,
+    time_line,
+)
+from pytest_vllm.reports.startup import StartupView, cut
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.record import RunRecord
+    from pytest_vllm.domain.verdict import StartFailure
+
+__all__ = ["StartupView", "summary"]
+
+_BAR = {
+    Decision.PROMOTE: "bold white on green",
+    Decision.REJECT: "bold white on red",
+    Decision.INCONCLUSIVE: "bold black on yellow",
+}
+_INK = {
+    Decision.PROMOTE: "green",
+    Decision.REJECT: "red",
+    Decision.INCONCLUSIVE: "yellow",
+}
+_COLUMNS = (
+    (Outcome.PASS, "passed", "green"),
+    (Outcome.FAIL, "failed", "bold red"),
+    (Outcome.ERROR, "error", "bold magenta"),
+    (Outcome.NOT_APPLICABLE, "not applicable", ""),
+    (Outcome.WAIVED, "waived", "yellow"),
+    (Outcome.NOT_RUN, "not run", "yellow"),
+)
+_ALWAYS = (Outcome.PASS, Outcome.FAIL, Outcome.ERROR, Outcome.NOT_APPLICABLE, Outcome.NOT_RUN)
+_LABEL = 10
+_NARROWEST = 40
+_SUITE_WIDTH = 16
+_REASONS = 5
+_WARNINGS = 2
+_TAIL = 12
+_SUITES_WHEN_GOOD = 7
+_SUITES_WHEN_BAD = 10
+_LINES_WHEN_GOOD = 24
+_LINES_WHEN_BAD = 40
+
+
+def summary(record: RunRecord, *, width: int, color: bool, evidence: str) -> str:
+    """Show a run on one screen: the verdict first, then why, what, where to look.
+
+    Args:
+        record: The run.
+        width: Columns of the terminal.
+        color: Whether colours may be used; the text says everything without them.
+        evidence: Path of the evidence folder, as the user can open it.
+    """
+    page = _Page(width=max(width, _NARROWEST), color=color)
+    good = record.verdict.decision is Decision.PROMOTE
+    blocks = [
+        [page.bar(record.verdict.decision), *_why(page, record)],
+        _facts(page, record),
+        _suites(page, record, limit=_SUITES_WHEN_GOOD if good else _SUITES_WHEN_BAD),
+        [*_warnings(page, record), *_evidence(page, record, evidence)],
+    ]
+    if record.failure is not None:
+        blocks.insert(1, _tail(page, record.failure))
+    return page.render([block for block in blocks if block], good=good)
+
+
+class _Page:
+    """Makes lines that fit a width; foreign text is only ever data, never markup."""
+
+    def __init__(self, *, width: int, color: bool) -> None:
+        self.width = width
+        self._console = Console(
+            file=io.StringIO(),
+            width=width,
+            color_system="standard" if color else None,
+            force_terminal=color,
+            no_color=not color,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            legacy_windows=False,
+            _environ={},
+        )
+
+    def bar(self, decision: Decision) -> Text:
+        """Return the verdict over the full width."""
+        return Text(f" {decision.value} ".center(self.width, "="), style=_BAR[decision])
+
+    def fact(self, label: str, value: str, *, lines: int = 2, style: str = "") -> list[Text]:
+        """Return a label and its value, wrapped to at most `lines` lines."""
+        return self.wrap(value, lines=lines, label=label, indent=_LABEL, style=style)
+
+    def wrap(
+        self, value: str, *, lines: int, label: str = "", indent: int = 2, style: str = ""
+    ) -> list[Text]:
+        """Wrap a text to at most `lines` indented lines, the first behind a label."""
+        room = self.width - indent
+        wrapped = list(Text(one_line(value, 2000), style=style).wrap(self._console, room))
+        if len(wrapped) > lines:
+            last = Text(f"{wrapped[lines - 1].plain} {wrapped[lines].plain}", style=style)
+            wrapped = [*wrapped[: lines - 1], cut(last, room, always=True)]
+        heads = [label, *[""] * (len(wrapped) - 1)]
+        return [
+            Text.assemble((head.ljust(indent), "bold"), line)
+            for head, line in zip(heads, wrapped, strict=True)
+        ]
+
+    def render(self, blocks: list[list[Text]], *, good: bool) -> str:
+        """Join blocks by blank lines where the screen has room for them."""
+        limit = _LINES_WHEN_GOOD if good else _LINES_WHEN_BAD
+        spare = limit - sum(len(block) for block in blocks)
+        lines: list[Text] = []
+        for index, block in enumerate(blocks):
+            if index and spare >= len(blocks) - 1:
+                lines.append(Text())
+            lines += block
+        with self._console.capture() as capture:
+            for line in lines:
+                line.rstrip()
+                self._console.print(line, soft_wrap=True)
+        return capture.get()
+
+
+def _why(page: _Page, record: RunRecord) -> list[Text]:
+    ink = _INK[record.verdict.decision]
+    failure = record.failure
+    if failure is not None:
+        lines = page.wrap(failure_line(record, failure), lines=2, indent=0, style=ink)
+        lines += page.fact("Cause", failure.message, lines=4, style="bold")
+        return lines + (page.fact("Fix", failure.advice, lines=3) if failure.advice else [])
+    reasons = record.verdict.reasons
+    each = 1 if record.verdict.decision is Decision.PROMOTE else 2
+    lines = [line for text in reasons[:_REASONS] for line in page.wrap(text, lines=each, style=ink)]
+    if len(reasons) > _REASONS:
+        lines += page.wrap(f"and {len(reasons) - _REASONS} more", lines=1, style=ink)
+    return lines
+
+
+def _tail(page: _Page, failure: StartFailure) -> list[Text]:
+    tail = failure.tail[-_TAIL:]
+    if not tail:
+        return []
+    title = Text("End of the log", style="bold")
+    return [
+        title,
+        *(cut(Text(f"  | {one_line(line, 400)}", style="dim"), page.width) for line in tail),
+    ]
+
+
+def _facts(page: _Page, record: RunRecord) -> list[Text]:
+    lines = [line for label, value in target_facts(record) for line in page.fact(label, value)]
+    lines += page.fact("Time", time_line(record))
+    phases = phase_line(record)
+    lines += page.fact("Start-up", phases) if phases else []
+    if record.comparison is not None:
+        lines += page.fact("Baseline", comparison_line(record.comparison))
+    return lines
+
+
+def _suites(page: _Page, record: RunRecord, *, limit: int) -> list[Text]:
+    results = shown_results(record)
+    if not any(result.outcome is not Outcome.NOT_RUN for result in results):
+        known = f"{len(results)} not run" if results else "none ran"
+        return page.fact("Checks", known, style="yellow")
+    counts = _shorten(count_suites(record), limit)
+    if len(counts) > 1:
+        counts.append(sum_up("all", results))
+    columns = [
+        column
+        for column in _COLUMNS
+        if column[0] in _ALWAYS or any(count.outcomes.get(column[0]) for count in counts)
+    ]
+    head = Text("Suite".ljust(_SUITE_WIDTH), style="bold")
+    for _, title, _ in columns:
+        head.append(f"  {title}")
+    lines = [head.append("  seconds")]
+    for count in counts:
+        name = cut(Text(printable(count.suite)), _SUITE_WIDTH)
+        name.append(" " * (_SUITE_WIDTH - cell_len(name.plain)))
+        for outcome, title, style in columns:
+            number = count.outcomes.get(outcome, 0)
+            name.append(f"{number or '-':>{len(title) + 2}}", style=style if number else "dim")
+        lines.append(name.append(f"{count.seconds:>9.1f}"))
+    return [cut(line, page.width) for line in lines]
+
+
+def _shorten(counts: list[SuiteCount], limit: int) -> list[SuiteCount]:
+    """Sum up the last clean suites, and if need be all others, when there are too many."""
+    if len(counts) <= limit:
+        return counts
+    ordered = sorted(counts, key=lambda count: count.clean)
+    rest = ordered[limit - 1 :]
+    outcomes = {kind: sum(c.outcomes.get(kind, 0) for c in rest) for kind in Outcome}
+    took = sum(count.seconds for count in rest)
+    summed = SuiteCount(suite=f"{len(rest)} more suites", outcomes=outcomes, seconds=took)
+    return [*(count for count in counts if count not in rest), summed]
+
+
+def _warnings(page: _Page, record: RunRecord) -> list[Text]:
+    shown = list(record.warnings[:_WARNINGS])
+    if len(record.warnings) > _WARNINGS:
+        shown[-1] += f" (and {len(record.warnings) - _WARNINGS} more warnings)"
+    return [line for text in shown for line in page.fact("Warning", text, style="yellow")]
+
+
+def _evidence(page: _Page, record: RunRecord, evidence: str) -> list[Text]:
+    """Say where to look; paths and commands are never cut, so that they can be copied."""
+    path = one_line(evidence, 4096)
+    launched = record.failure is not None and record.failure.kind == "launch"
+    first = "server.log" if launched else "report.md"
+    lines = [Text.assemble(("Evidence".ljust(_LABEL), "bold"), path, f"  (read {first} first)")]
+    folders = check_folders(record.results)
+    for bad in bad_results(record):
+        folder = next((name for name, result in folders.items() if result is bad), None)
+        if folder is not None:
+            command = f"sh {shlex.quote(f'{path}/{folder}/replay.sh')}"
+            lines.append(Text.assemble(("Repeat".ljust(_LABEL), "bold"), command))
+            break
+    if cell_len(lines[0].plain) > page.width:
+        lines[0] = Text.assemble(("Evidence".ljust(_LABEL), "bold"), path)
+    return lines
