@@ -1,0 +1,281 @@
+"""GPU facts: out of a tree of files, out of AMD SMI, and clear words where there are none."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+from shutil import copyfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vllm.adapters.gpus import probe
+from pytest_vllm.adapters.gpus.amd import AmdMonitor
+from pytest_vllm.adapters.gpus.sysfs import SysfsMonitor, gfx_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MI300X_BYTES = 206141652992
+ROOM = 'import sys, types\nclass AmdSmiMemoryType:\n    VRAM = "vram"\n'
+CALLS = """
+def amdsmi_init(): print("noise on stdout"); print("noise on stderr", file=sys.stderr)
+def amdsmi_get_processor_handles(): return ["0000:26:00.0", "0000:05:00.0"]
+def amdsmi_get_gpu_device_bdf(handle): return handle.upper()
+def amdsmi_get_gpu_memory_total(handle, kind): return 206141652992
+def amdsmi_get_gpu_memory_usage(handle, kind): return 297771008
+def amdsmi_shut_down(): print("noise without line end", end="")
+"""
+
+
+def add_card(
+    root: Path, number: int, *, bdf: str = "", driver: str = "amdgpu", **files: str
+) -> None:
+    """Write the files that the amdgpu driver shows for one card, and its connectors."""
+    device = root / f"class/drm/card{number}/device"
+    (device / f"drm/renderD{128 + number}").mkdir(parents=True)
+    (device / f"drm/card{number}").mkdir()
+    (root / f"class/drm/card{number}-DP-1").mkdir()
+    (root / f"class/drm/renderD{128 + number}").mkdir()
+    (device / "uevent").write_text(
+        f"DRIVER={driver}\nPCI_CLASS=38000\nPCI_ID=1002:74A1\nPCI_SLOT_NAME={bdf}\n",
+        encoding="utf-8",
+    )
+    values = {
+        "vendor": "0x1002",
+        "product_name": "AMD Instinct MI300X OAM",
+        "mem_info_vram_total": str(MI300X_BYTES),
+        "mem_info_vram_used": "297771008",
+        **files,
+    }
+    for name, value in values.items():
+        (device / name).write_text(f"{value}\n", encoding="utf-8")
+
+
+def add_node(root: Path, number: int, *, gfx: int, minor: int) -> None:
+    """Write the properties of one node of KFD's topology; node 0 is the CPU."""
+    node = root / f"class/kfd/kfd/topology/nodes/{number}"
+    node.mkdir(parents=True)
+    text = f"cpu_cores_count 0\nsimd_count 1216\ngfx_target_version {gfx}\n"
+    text += f"vendor_id 4098\ndrm_render_minor {minor}\nunique_id 18446744073709551615\n"
+    (node / "properties").write_text(text, encoding="utf-8")
+
+
+def test_cards_are_read_by_address(tmp_path: Path) -> None:
+    add_card(tmp_path, 1, bdf="0000:26:00.0")
+    add_card(tmp_path, 2, bdf="0000:05:00.0", mem_info_vram_used="1")
+    add_node(tmp_path, 0, gfx=0, minor=0)
+    add_node(tmp_path, 1, gfx=90402, minor=129)
+    add_node(tmp_path, 2, gfx=90010, minor=130)
+    assert SysfsMonitor(tmp_path).facts() == {
+        "monitor": "sysfs",
+        "reason": "",
+        "gpus": [
+            {
+                "index": 0,
+                "name": "AMD Instinct MI300X OAM",
+                "gfx": "gfx90a",
+                "bdf": "0000:05:00.0",
+                "vram_total_bytes": MI300X_BYTES,
+                "vram_used_bytes": 1,
+                "render_node": "/dev/dri/renderD130",
+            },
+            {
+                "index": 1,
+                "name": "AMD Instinct MI300X OAM",
+                "gfx": "gfx942",
+                "bdf": "0000:26:00.0",
+                "vram_total_bytes": MI300X_BYTES,
+                "vram_used_bytes": 297771008,
+                "render_node": "/dev/dri/renderD129",
+            },
+        ],
+    }
+
+
+def test_what_a_driver_does_not_tell_is_not_known(tmp_path: Path) -> None:
+    add_card(tmp_path, 0, bdf="0000:03:00.0", mem_info_vram_total="", product_name="")
+    (tmp_path / "class/drm/card0/device/mem_info_vram_used").unlink()
+    gpu = SysfsMonitor(tmp_path).facts()["gpus"][0]
+    assert gpu["vram_total_bytes"] is None
+    assert gpu["vram_used_bytes"] is None
+    assert (gpu["name"], gpu["gfx"]) == ("", "")
+
+
+def test_cards_of_others_do_not_count(tmp_path: Path) -> None:
+    add_card(tmp_path, 0, driver="nvidia", vendor="0x10de")
+    add_card(tmp_path, 1, driver="vfio-pci")
+    facts = SysfsMonitor(tmp_path).facts()
+    assert facts["gpus"] == []
+    assert "no card of driver amdgpu" in facts["reason"]
+    assert "2 cards of other drivers" in facts["reason"]
+
+
+def test_without_a_folder_of_cards_sysfs_says_so(tmp_path: Path) -> None:
+    assert SysfsMonitor(tmp_path).facts()["reason"] == f"there is no {tmp_path}/class/drm"
+
+
+def test_rubbish_is_no_crash(tmp_path: Path) -> None:
+    add_card(tmp_path, 0, bdf="0000:03:00.0", mem_info_vram_total="many", vendor="0x1002")
+    (tmp_path / "class/kfd/kfd/topology/nodes/0").mkdir(parents=True)
+    (tmp_path / "class/kfd/kfd/topology/nodes/0/properties").write_bytes(b"\xff\x00gfx x\n")
+    assert SysfsMonitor(tmp_path).facts()["gpus"][0]["vram_total_bytes"] is None
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(90402, "gfx942"), (90010, "gfx90a"), (90500, "gfx950"), (110000, "gfx1100")],
+)
+def test_instruction_sets_have_their_usual_names(number: int, name: str) -> None:
+    assert gfx_name(number) == name
+
+
+def test_the_real_wheel_without_rocm_is_a_clear_reason_and_no_noise(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wheel prints to standard output and raises KeyError."""
+    assert version("amdsmi")
+    monkeypatch.setenv("ROCM_PATH", "/nonexistent")
+    facts = AmdMonitor().facts()
+    assert facts["monitor"] == "amd"
+    assert facts["gpus"] == []
+    assert facts["reason"] == "ROCm's library libamd_smi.so is not installed"
+    assert tuple(capfd.readouterr()) == ("", "")
+    assert "amdsmi" not in sys.modules
+
+
+def test_the_real_wheel_with_a_library_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/libamd_smi.so").write_bytes(b"this is no ELF file")
+    monkeypatch.setenv("ROCM_PATH", str(tmp_path))
+    reason = AmdMonitor().facts()["reason"]
+    assert reason.startswith("ROCm's library libamd_smi.so cannot be loaded (")
+    assert "\n" not in reason
+
+
+def test_the_real_wheel_with_a_library_of_another_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any library stands for one that lacks the functions that the wheel binds at import."""
+    library = find_spec("rpds.rpds")
+    assert library is not None
+    assert library.origin is not None
+    (tmp_path / "lib").mkdir()
+    copyfile(library.origin, tmp_path / "lib/libamd_smi.so")
+    monkeypatch.setenv("ROCM_PATH", str(tmp_path))
+    reason = AmdMonitor().facts()["reason"]
+    assert re.fullmatch(
+        r"amdsmi [\d.]+ does not fit ROCm's libamd_smi.so \(undefined symbol: \w+\)", reason
+    )
+
+
+def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Put a module in place of the wheel, for ways of AMD SMI that need hardware."""
+    (tmp_path / "amdsmi.py").write_text(ROOM + CALLS + code, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_gpus_of_amd_smi_get_their_names_from_sysfs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    use(tmp_path, monkeypatch, "")
+    add_card(tmp_path, 0, bdf="0000:05:00.0", mem_info_vram_used="5")
+    add_node(tmp_path, 1, gfx=90402, minor=128)
+    facts = AmdMonitor(SysfsMonitor(tmp_path)).facts()
+    assert facts["reason"] == ""
+    assert facts["gpus"] == [
+        {
+            "index": 0,
+            "name": "AMD Instinct MI300X OAM",
+            "gfx": "gfx942",
+            "bdf": "0000:05:00.0",
+            "vram_total_bytes": MI300X_BYTES,
+            "vram_used_bytes": 297771008,
+            "render_node": "/dev/dri/renderD128",
+        },
+        {
+            "index": 1,
+            "name": "",
+            "gfx": "",
+            "bdf": "0000:26:00.0",
+            "vram_total_bytes": MI300X_BYTES,
+            "vram_used_bytes": 297771008,
+            "render_node": "",
+        },
+    ]
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def amdsmi_get_processor_handles(): return []", "AMD SMI sees no GPU"),
+        ("raise AttributeError('x.so: undefined symbol: amdsmi_new')", "undefined symbol"),
+        ("raise OSError('GLIBC_2.99 not found')", "cannot be used (OSError: GLIBC_2.99 not found)"),
+        ("raise SystemExit(3)", "cannot be used (SystemExit: 3)"),
+        ("import os; os._exit(7)", "ended with exit code 7"),
+        ("import ctypes; ctypes.string_at(0)", "ended with signal 11"),
+        ("import ctypes; print('last words', flush=True); ctypes.string_at(0)", "last words"),
+        ("def amdsmi_init(): e = Exception('x'); e.err_code = 34; raise e", "is not loaded"),
+        ("def amdsmi_init(): e = Exception('x'); e.err_code = 10; raise e", "no permission"),
+        ("def amdsmi_init(): e = Exception('\\x1b[31mx\\ny'); e.err_code = 99; raise e", "x y (e"),
+    ],
+)
+def test_every_way_to_fail_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
+) -> None:
+    use(tmp_path, monkeypatch, code)
+    facts = AmdMonitor(SysfsMonitor(tmp_path)).facts()
+    assert facts["gpus"] == []
+    assert words in facts["reason"]
+    assert facts["reason"].isprintable()
+
+
+def test_a_gpu_without_counters_is_still_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(tmp_path, monkeypatch, "del amdsmi_get_gpu_memory_usage")
+    use(tmp_path, monkeypatch, "def amdsmi_get_gpu_memory_usage(*_): raise RuntimeError")
+    gpu = AmdMonitor(SysfsMonitor(tmp_path)).facts()["gpus"][0]
+    assert gpu["vram_used_bytes"] is None
+    assert gpu["vram_total_bytes"] == MI300X_BYTES
+
+
+def test_a_library_that_hangs_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "pid"
+    hang = f"import os; open({str(mark)!r}, 'w').write(str(os.getpid())); os.read(os.pipe()[0], 1)"
+    use(tmp_path, monkeypatch, hang)
+    facts = AmdMonitor(SysfsMonitor(tmp_path), timeout_s=2.0).facts()
+    assert "did not answer within 2 s" in facts["reason"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text(encoding="utf-8")), 0)
+
+
+def test_auto_names_every_reason_and_a_forced_monitor_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ROCM_PATH", "/nonexistent")
+    monitor = probe("auto")
+    facts = monitor.facts()
+    assert facts["monitor"] == monitor.name
+    if not facts["gpus"]:  # on a machine with an AMD GPU, sysfs sees it
+        assert monitor.name == "none"
+        assert "amd: ROCm's library" in facts["reason"]
+        assert "sysfs: " in facts["reason"]
+        assert probe("sysfs").facts()["reason"] in facts["reason"]
+    assert probe("amd").facts()["reason"] == "ROCm's library libamd_smi.so is not installed"
+
+
+def test_none_looks_at_nothing() -> None:
+    assert probe("none").facts() == {
+        "monitor": "none",
+        "reason": "--vllm-monitor=none",
+        "gpus": [],
+    }
