@@ -103,7 +103,7 @@ def target_facts(record: RunRecord) -> list[tuple[str, str]]:
         f"{one_line(server.version, 60)} " if server and server.version else "version unknown "
     )
     where = f", {one_line(server.url)}" if server else ""
-    python = setting(record, "python") if record.backend == "process" else None
+    python = record.launch.get("python")
     by = f" of {one_line(str(python))}" if python else ""
     facts.append(("vLLM", f"{version}(backend {one_line(record.backend, 20)}{by}{where})"))
     facts.append(("GPUs", gpu_line(record.gpus)))
@@ -111,24 +111,32 @@ def target_facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def image_name(record: RunRecord, *, whole_digest: bool = False) -> str:
-    """Return `name:tag@sha256:digest` of the image, empty without an image."""
+    """Return `name:tag@sha256:digest` of the image, empty without an image.
+
+    An image that was built here has no digest, only an ID, which is no part of a name.
+    """
     text = setting(record, "image")
     if not isinstance(text, str) or not text:
         return ""
     name, _, named = text.partition("@")
+    runs = _runs(record)
     digest = image_digest(record) or named
-    algorithm, colon, hexadecimal = digest.partition(":")
-    short = hexadecimal if whole_digest else hexadecimal[:_DIGEST_SHOWN]
-    return one_line(f"{name}@{algorithm}{colon}{short}" if digest else name)
+    if not digest:
+        return one_line(name)
+    short = digest if whole_digest else digest[: digest.find(":") + 1 + _DIGEST_SHOWN]
+    is_id = bool(runs) and "@" not in runs
+    return one_line(f"{name} (image ID {short})" if is_id else f"{name}@{short}", 1000)
 
 
 def image_digest(record: RunRecord) -> str:
-    """Return the digest of the image that ran, empty when it is not known."""
-    for key in ("image_digest", "digest", "image_id"):
-        value = record.launch.get(key)
-        if isinstance(value, str) and value:
-            return one_line(value.rpartition("@")[2], 100)
-    return ""
+    """Return the digest, or the ID, of the image that ran; empty when it is not known."""
+    return one_line(_runs(record).rpartition("@")[2], 100)
+
+
+def _runs(record: RunRecord) -> str:
+    """Return the content address that ran: `repository@sha256:...` or an ID `sha256:...`."""
+    image = record.launch.get("image")
+    return str(image.get("runs", "")) if isinstance(image, dict) else ""
 
 
 def setting(record: RunRecord, name: str) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.checks import Outcome
@@ -50,7 +51,13 @@ def report_md(record: RunRecord) -> str:
         _comparison(record),
         _suites(record),
     ]
-    foot = [_unrun(record), _phases(record), _settings(record), _environment(record)]
+    foot = [
+        _unrun(record),
+        _phases(record),
+        _launch(record),
+        _settings(record),
+        _environment(record),
+    ]
     room = _LIMIT_BYTES - sum(_size(part) for part in (*head, *foot))
     parts = [*head, *_checks(record, room), *foot]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -231,6 +238,20 @@ def _phases(record: RunRecord) -> str:
     ]
     table = _table(("Phase", "from second", "took"), rows) if rows else ""
     return _section("Start-up", table)
+
+
+def _launch(record: RunRecord) -> str:
+    """Tell the plain facts of the launch, and how to do the same by hand."""
+    facts = record.launch
+    rows = [
+        (code(name), code(shlex.join(map(str, value)) if isinstance(value, list) else str(value)))
+        for name, value in facts.items()
+        if isinstance(value, str | int | list) and value and name != "docker_run"
+    ]
+    parts = [_table(("Fact", "Value"), rows)] if rows else []
+    if facts.get("docker_run"):
+        parts += ["The same by hand:", block(str(facts["docker_run"]), kind="sh")]
+    return _section("Launch", "\n\n".join(parts))
 
 
 def _settings(record: RunRecord) -> str:

@@ -153,7 +153,11 @@ def _why(page: _Page, record: RunRecord) -> list[Text]:
         return lines + (page.fact("Fix", failure.advice, lines=3) if failure.advice else [])
     reasons = record.verdict.reasons
     each = 1 if record.verdict.decision is Decision.PROMOTE else 2
-    lines = [line for text in reasons[:_REASONS] for line in page.wrap(text, lines=each, style=ink)]
+    lines = [
+        line
+        for text in reasons[:_REASONS]
+        for line in page.wrap(text, lines=each, label="- ", style=ink)
+    ]
     if len(reasons) > _REASONS:
         lines += page.wrap(f"and {len(reasons) - _REASONS} more", lines=1, style=ink)
     return lines

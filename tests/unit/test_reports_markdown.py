@@ -50,6 +50,8 @@ def test_a_passing_run_is_told() -> None:
         "| `model` | `HuggingFaceTB/SmolLM2-135M-Instruct` | `env PYTEST_VLLM_MODEL` |",
         "| `load` | 6.0 | 2.0 s |",
         "- `mind this`",
+        "| `command` | `vllm serve HuggingFaceTB/SmolLM2-135M-Instruct` |",
+        f"```sh\ndocker run --rm rocm/vllm@{DIGEST} serve",
     ):
         assert words in text
 

@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from pytest_vllm.domain.checks import Level, Outcome
 from pytest_vllm.reports.terminal import StartupView, summary
 from tests.unit.records import (
+    DIGEST,
     all_not_run,
     all_passed,
     hostile_record,
@@ -116,6 +117,12 @@ def test_a_run_that_ended_early_is_inconclusive() -> None:
     text = show(make_record(all_passed()[:3], interrupted="interrupted by a signal"))
     assert "= INCONCLUSIVE =" in text
     assert "the run was ended early: interrupted by a signal" in text
+
+
+def test_an_image_without_digest_is_named_by_its_id() -> None:
+    text = show(make_record(launch={"image": {"runs": DIGEST}}))
+    assert "rocm/vllm:0.32.0 (image ID sha256:9f86d081884c)\n" in text
+    assert "rocm/vllm:0.32.0\n" in show(make_record(launch={}))
 
 
 def test_gpus_of_a_kind_are_counted() -> None:
