@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import os
 import time
@@ -12,6 +11,7 @@ import pytest
 
 from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
 from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.text import secrets_in
 from pytest_vllm.plugin import header
 from pytest_vllm.plugin.options import SUITES, read_target, suite_names
@@ -22,6 +22,7 @@ from pytest_vllm.plugin.summary import Finish, show_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
     from typing import TextIO
 
     from pytest_vllm.domain.record import RunRecord
@@ -62,16 +63,34 @@ def activate(config: pytest.Config) -> None:
 
 def _name_the_suites(config: pytest.Config) -> None:
     """Run the bundled suites when no path is named."""
-    if config.args_source is pytest.Config.ArgsSource.ARGS:
-        return
     words = config.getoption("vllm_suite") or []
     wanted = {name.strip() for word in words for name in word.split(",")} & set(suite_names())
-    names = [name for name in suite_names() if not wanted or name in wanted]
-    config.args[:] = [str(SUITES / f"test_{name}.py") for name in names]
+    config.pluginmanager.register(BundledSuites(wanted or set(suite_names())), "vllm-suites")
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        # The folder, not its files: a file that is named itself gets an empty node ID.
+        config.args[:] = [str(SUITES)]
 
 
 def _read_baseline(value: object) -> RunRecord | None:
     return read_record(value) if isinstance(value, str) else None
+
+
+class BundledSuites:
+    """Collects the wanted files of the bundled suites, whatever the project's own settings are."""
+
+    def __init__(self, names: set[str]) -> None:
+        self._files = {f"test_{name}.py" for name in names}
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Leave out the suites that nobody asked for."""
+        return collection_path.parent == SUITES and collection_path.name not in self._files or None
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> object:
+        """Collect a suite also where the project's `python_files` would not match it."""
+        patterns = parent.config.getini("python_files")
+        if file_path.parent != SUITES or any(file_path.match(pattern) for pattern in patterns):
+            return None
+        return pytest.Module.from_parent(parent, path=file_path)
 
 
 class WorkerPlugin:
@@ -232,4 +251,4 @@ def _given(env: Sequence[Any]) -> dict[str, str]:
 
 def _wire_checks(items: Sequence[pytest.Item]) -> list[dict[str, Any]]:
     checks = (item.stash.get(CHECK, None) for item in items)
-    return [dataclasses.asdict(check) for check in checks if check is not None]
+    return [to_plain(check) for check in checks if check is not None]

@@ -11,8 +11,9 @@ from pytest_vllm.adapters.backends import Backend, make_backend
 from pytest_vllm.adapters.gpus import probe
 from pytest_vllm.adapters.ready import wait_until_ready
 from pytest_vllm.domain.errors import HostError, LaunchFailed
+from pytest_vllm.domain.phases import PhaseTracker
 from pytest_vllm.domain.verdict import StartFailure
-from pytest_vllm.reports.terminal import StartupView
+from pytest_vllm.reports.startup import StartupView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,8 +45,11 @@ class ServerRun:
         self._terminal = terminal
         self._previous: dict[int, Any] = {}
         self._stopped = False
-        self.phases: tuple[Phase, ...] = ()
+        self._tracker = PhaseTracker()
+        self._elapsed_s = 0.0
+        self._ready_phases: tuple[Phase, ...] = ()
         self.signalled = 0
+        self.problems: list[str] = []
 
     def start(self) -> None:
         """Launch the server and wait until it serves; a failure goes into the state.
@@ -60,7 +64,7 @@ class ServerRun:
             with self._view() as on_phase:
                 self._backend.launch()
                 ready = wait_until_ready(self._backend, state.target, on_phase=on_phase)
-            state.server, self.phases = ready.info, ready.phases
+            state.server, self._ready_phases = ready.info, ready.phases
         except LaunchFailed as error:
             state.failure = StartFailure(
                 kind="launch",
@@ -73,10 +77,17 @@ class ServerRun:
         except HostError as error:
             state.failure = StartFailure(kind="host", message=error.message, advice=error.advice)
 
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Start-up phases with durations, also those of a start that failed."""
+        return self._ready_phases or self._tracker.phases(self._elapsed_s)
+
     def look(self) -> None:
         """Note in the state when the server has ended on its own."""
+        if self._stopped or self._state.gone or self._state.failure is not None:
+            return
         status = self._backend.exit_status()
-        if status is not None and not self._stopped and not self._state.gone:
+        if status is not None:
             note = f" ({status.note})" if status.note else ""
             self._state.gone = f"the server ended in mid-run with exit code {status.code}{note}"
 
@@ -92,9 +103,15 @@ class ServerRun:
             failed = self._state.failure is not None
             keep = bool(self._state.target.settings["keep"].value) and not failed
             if not keep:
-                self._backend.stop()
+                self._stop_backend()
         self._give_signals_back()
         return self._backend.stop_hint() if keep and self._backend.owned else ""
+
+    def _stop_backend(self) -> None:
+        try:
+            self._backend.stop()
+        except HostError as error:
+            self.problems.append(str(error))
 
     def facts(self) -> dict[str, Any]:
         """Return the facts of the launch."""
@@ -107,12 +124,20 @@ class ServerRun:
     @contextmanager
     def _view(self) -> Iterator[Callable[[str, float, str], None]]:
         if self._terminal is None:
-            yield lambda _phase, _elapsed_s, _line: None
+            yield self._note
             return
         live = self._terminal.isatty()
-        view = StartupView(self._terminal, live=live, color=live)
-        with view:
-            yield view.update
+        with StartupView(self._terminal, live=live, color=live) as view:
+
+            def show(phase: str, elapsed_s: float, line: str) -> None:
+                self._note(phase, elapsed_s, line)
+                view.update(phase, elapsed_s, line)
+
+            yield show
+
+    def _note(self, phase: str, elapsed_s: float, _line: str) -> None:
+        self._elapsed_s = elapsed_s
+        self._tracker.enter(phase, elapsed_s)
 
     def _take_signals(self) -> None:
         """Make SIGTERM and SIGHUP end the run as Ctrl-C does, so that it cleans up."""

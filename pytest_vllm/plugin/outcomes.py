@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.errors import HostError
+from pytest_vllm.domain.record import to_plain
 from pytest_vllm.plugin.marks import read_check, read_needs
 from pytest_vllm.plugin.skips import CapabilityMissing, NotApplicable, NotRun
 from pytest_vllm.plugin.state import NOT_RUN_REASON, STATE, failure_text
@@ -98,12 +98,12 @@ def _describe(
     exchanges = client.exchanges[-_EXCHANGES_KEPT:] if client is not None else []
     callspec = getattr(item, "callspec", None)
     return {
-        "check": dataclasses.asdict(check),
+        "check": to_plain(check),
         "case": callspec.id if callspec is not None else "",
         "outcome": outcome.value,
         "message": message[:_MESSAGE_LIMIT],
         "duration_s": report.duration,
-        "exchanges": [dataclasses.asdict(exchange) for exchange in exchanges],
+        "exchanges": [to_plain(exchange) for exchange in exchanges],
         "final": report.when == "teardown",
     }
 

@@ -39,7 +39,7 @@ class Recorder:
     def collect(
         self, collected: Sequence[dict[str, Any]], deselected: Sequence[dict[str, Any]]
     ) -> None:
-        """Note what a process collected and what it left out, as `dataclasses.asdict` of checks."""
+        """Note what a process collected and what it left out, as plain data."""
         for wire in collected:
             check = read_check(wire)
             self.collected[check.id] = check

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vllm.domain.record import read_server
+from pytest_vllm.domain.record import read_server, to_plain
 from pytest_vllm.domain.verdict import StartFailure
 
 if TYPE_CHECKING:
@@ -48,8 +47,8 @@ STATE = pytest.StashKey[RunState]()
 def to_wire(state: RunState, *, reports_failure: bool) -> dict[str, Any]:
     """Write the state as plain data for an xdist worker."""
     return {
-        "server": dataclasses.asdict(state.server) if state.server else None,
-        "failure": dataclasses.asdict(state.failure) if state.failure else None,
+        "server": to_plain(state.server) if state.server else None,
+        "failure": to_plain(state.failure) if state.failure else None,
         "gpus": state.gpus,
         "reports_failure": reports_failure,
     }

@@ -15,6 +15,8 @@ from pytest_vllm.domain.regression import compare_checks
 from pytest_vllm.plugin.header import target_warnings
 from pytest_vllm.plugin.marks import catalogue
 from pytest_vllm.plugin.options import SUITES
+from pytest_vllm.reports.junit import junit_xml
+from pytest_vllm.reports.markdown import report_md
 from pytest_vllm.reports.terminal import summary
 
 if TYPE_CHECKING:
@@ -80,13 +82,14 @@ class Finish:
             deselected=tuple(sorted(recorder.deselected)),
             comparison=None if baseline is None else compare_checks(baseline, results),
             environment=_environment(),
-            warnings=_warnings(state, recorder),
+            warnings=(*_warnings(state, recorder), *(run.problems if run is not None else ())),
         )
         files, log = run.evidence() if run is not None else ({}, [])
-        folder.write(record, files=files, log_lines=log)
+        reports = {"report.md": report_md, "junit.xml": junit_xml}
+        folder.write(record, files={**files, **reports}, log_lines=log)
         judged = bool(results or recorder.collected) or state.failure is not None
         return cls(
-            record=record,
+            record=folder.redacted(record),
             evidence=str(folder.path),
             judged=judged,
             other_failures=recorder.other_failures,

@@ -91,7 +91,6 @@ def test_the_console_script_prints_a_command(python: Path, tmp_path: Path) -> No
     assert "some/image:1" in result.stdout
 
 
-@pytest.mark.real
 def test_the_installed_wheel_accepts_a_real_model(
     python: Path, tmp_path: Path, real_vllm_python: str, real_model: str
 ) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from pytest_vllm.domain.errors import TargetError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -100,3 +102,17 @@ def make_backend(target: Target, *, workdir: Path, run_id: str) -> Backend:
     """
     module, name = _HOME[target.backend]
     return cast("Backend", getattr(import_module(module), name)(target, workdir, run_id))
+
+
+def command_line(target: Target) -> str:
+    """Return the shell command that starts the same server by hand.
+
+    Raises:
+        TargetError: The target is attached to, so there is nothing to start.
+    """
+    if target.backend == "attach":
+        raise TargetError(
+            "a server at a URL is not started by this tool",
+            advice="name --vllm-image or --vllm-backend=process instead of --vllm-url",
+        )
+    return str(import_module(_HOME[target.backend][0]).command_line(target))
