@@ -150,6 +150,7 @@ OPTIONS: tuple[Option, ...] = (
 )
 
 Value = str | float | bool | tuple[str, ...] | None
+_EMPTY: dict[str, Value] = {"list": (), "flag": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +228,7 @@ def resolve_one(
     if found is None and option.default is not None:
         found = option.default, "default"
     if found is None:
-        empty = {"list": (), "flag": False}
-        return Setting(name=option.name, value=empty.get(option.kind), source="default")
+        return Setting(name=option.name, value=_EMPTY.get(option.kind), source="default")
     raw, source = found
     return Setting(name=option.name, value=_convert(option, raw, source), source=source)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["vllm", "vllm_gpus", "vllm_server", "vllm_target", "vllm_transport"]
 
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the group `vLLM acceptance`."""
     add_options(parser)

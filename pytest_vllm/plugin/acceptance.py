@@ -21,7 +21,7 @@ from pytest_vllm.plugin.state import STATE, RunState, from_wire, to_wire
 from pytest_vllm.plugin.summary import Finish, show_summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
     from typing import TextIO
 
@@ -83,7 +83,8 @@ class BundledSuites:
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
         """Leave out the suites that nobody asked for."""
-        return collection_path.parent == SUITES and collection_path.name not in self._files or None
+        ours = collection_path.parent == SUITES
+        return True if ours and collection_path.name not in self._files else None
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> object:
         """Collect a suite also where the project's `python_files` would not match it."""
@@ -129,7 +130,7 @@ class ControllerPlugin:
         self._nodes = 0
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Iterator[object]:
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Launch the server after the collection, if any test wants it."""
         if any(uses_server(item) for item in session.items):
             self._ensure_server()

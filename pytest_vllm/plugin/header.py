@@ -53,7 +53,9 @@ def target_warnings(target: Target, profile: Profile) -> tuple[str, ...]:
             "its content can change, so profile promote refuses it"
         )
     if profile.complete and target.suites:
-        warnings.append(f"profile {profile.name} wants every suite, but --vllm-suite leaves some out")
+        warnings.append(
+            f"profile {profile.name} wants every suite, but --vllm-suite leaves some out"
+        )
     return tuple(warnings)
 
 
@@ -67,7 +69,7 @@ def refuse_mutable_image(target: Target, profile: Profile) -> None:
         raise TargetError(
             f"profile {profile.name} refuses image {target.image.text}: "
             "without a fixed tag or digest nobody knows what was promoted",
-            advice=f"name it as {target.image.repository}:TAG or {target.image.repository}@sha256:…",
+            advice=f"name it as {target.image.repository}:TAG or by its digest",
         )
 
 

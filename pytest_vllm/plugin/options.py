@@ -5,15 +5,24 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.profile import Profile, build_profile
-from pytest_vllm.domain.settings import OPTIONS, Option, Setting, Sources, find_raw, resolve, resolve_one
+from pytest_vllm.domain.settings import (
+    OPTIONS,
+    Option,
+    Setting,
+    Sources,
+    find_raw,
+    resolve,
+    resolve_one,
+)
 from pytest_vllm.domain.target import Target, build_target
 from pytest_vllm.domain.text import closest
+
+if TYPE_CHECKING:
+    import pytest
 
 PACKAGE = Path(__file__).parent.parent
 SUITES = PACKAGE / "suites"

@@ -14,6 +14,8 @@ from pytest_vllm.plugin.skips import CapabilityMissing, NotApplicable, NotRun
 from pytest_vllm.plugin.state import NOT_RUN_REASON, STATE, failure_text
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from pytest_vllm.domain.checks import Check
     from pytest_vllm.plugin.state import RunState
 
@@ -75,12 +77,12 @@ class OutcomePlugin:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Any:  # noqa: ANN401 - a generator of pytest's wrapper protocol
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Attach the result so far; extra attributes of a report travel with it under xdist."""
         report = yield
         check = item.stash.get(CHECK, None)
         if check is not None:
-            report.vllm = _describe(item, call, report, check)
+            vars(report)["vllm"] = _describe(item, call, report, check)
         return report
 
 
@@ -108,9 +110,7 @@ def _describe(
     }
 
 
-def _outcome(
-    call: pytest.CallInfo[None], report: pytest.TestReport
-) -> tuple[Outcome, str]:
+def _outcome(call: pytest.CallInfo[None], report: pytest.TestReport) -> tuple[Outcome, str]:
     error = call.excinfo.value if call.excinfo is not None else None
     if report.passed:
         return Outcome.PASS, ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from pytest_vllm.domain.record import read_check, read_result
 from pytest_vllm.domain.verdict import Verdict, decide
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Sequence
 
     from pytest_vllm.domain.checks import Check

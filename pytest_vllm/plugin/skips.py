@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-import pytest
+from _pytest.outcomes import Failed, Skipped
 
 
-class NotApplicable(pytest.skip.Exception):
+class NotApplicable(Skipped):
     """The requirement does not apply to this server."""
 
 
-class NotRun(pytest.skip.Exception):
+class NotRun(Skipped):
     """Nothing was learnt about the server."""
 
 
-class CapabilityMissing(pytest.fail.Exception):
+class CapabilityMissing(Failed):
     """The profile declares a capability that the server lacks: the server's fault."""
 
 

@@ -43,7 +43,8 @@ def _header(result: pytest.RunResult) -> str:
 def _expect(header: str, source: str) -> None:
     for name, value in ATTACHED.items():
         shown = " ".join(value) if isinstance(value, list) else str(value)
-        mark = source.format(name=name, env=name.upper().replace("-", "_"), ini=name.replace("-", "_"))
+        key = name.replace("-", "_")
+        mark = source.format(env=key.upper(), ini=key)
         assert f"{name}={shown} ({mark})" in header, name
 
 
@@ -63,9 +64,7 @@ def test_options_by_command_line(pytester: pytest.Pytester) -> None:
     _expect(_header(result), "option")
 
 
-def test_options_by_environment(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_options_by_environment(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ATTACHED.items():
         text = shlex.join(value) if isinstance(value, list) else str(value)
         monkeypatch.setenv(f"PYTEST_VLLM_{name.upper().replace('-', '_')}", text)

@@ -15,9 +15,7 @@ SUITES = ("chat", "completions", "errors", "models", "server", "stream")
 
 def _build(**options: object) -> Target:
     names = {key.replace("_", "-"): value for key, value in options.items()}
-    settings = resolve(
-        Sources(options=names, env={}, ini={}), profile={}, profile_name="default"
-    )
+    settings = resolve(Sources(options=names, env={}, ini={}), profile={}, profile_name="default")
     return build_target(settings, known_suites=SUITES)
 
 
