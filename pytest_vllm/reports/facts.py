@@ -103,9 +103,9 @@ def target_facts(record: RunRecord) -> list[tuple[str, str]]:
         f"{one_line(server.version, 60)} " if server and server.version else "version unknown "
     )
     where = f", {one_line(server.url)}" if server else ""
-    python = record.launch.get("python")
-    by = f" of {one_line(str(python))}" if python else ""
-    facts.append(("vLLM", f"{version}(backend {one_line(record.backend, 20)}{by}{where})"))
+    facts.append(("vLLM", f"{version}(backend {one_line(record.backend, 20)}{where})"))
+    if record.launch.get("python"):
+        facts.append(("Python", one_line(str(record.launch["python"]))))
     facts.append(("GPUs", gpu_line(record.gpus)))
     return facts
 

@@ -120,7 +120,7 @@ class _Page:
         room = self.width - indent
         wrapped = list(Text(one_line(value, 2000), style=style).wrap(self._console, room))
         if len(wrapped) > lines:
-            last = Text(f"{wrapped[lines - 1].plain} {wrapped[lines].plain}", style=style)
+            last = Text(f"{wrapped[lines - 1].plain.rstrip()} {wrapped[lines].plain}", style=style)
             wrapped = [*wrapped[: lines - 1], cut(last, room, always=True)]
         heads = [label, *[""] * (len(wrapped) - 1)]
         return [

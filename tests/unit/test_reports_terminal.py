@@ -125,6 +125,12 @@ def test_an_image_without_digest_is_named_by_its_id() -> None:
     assert "rocm/vllm:0.32.0\n" in show(make_record(launch={}))
 
 
+def test_an_interpreter_is_named() -> None:
+    text = show(make_record(launch={"python": "/opt/venv/bin/python"}, backend="process"))
+    assert "0.32.0 (backend process, http://127.0.0.1:8000)\n" in text
+    assert "Python    /opt/venv/bin/python\n" in text
+
+
 def test_gpus_of_a_kind_are_counted() -> None:
     gpu = {"name": "AMD Instinct MI300X", "gfx": "gfx942", "vram_total_bytes": 206141652992}
     gpus = {"monitor": "amd", "reason": "", "gpus": [gpu] * 8}
