@@ -176,7 +176,7 @@ def time_line(record: RunRecord) -> str:
     parts = []
     if len(record.phases) > 1:
         parts.append(f"start-up {seconds(_start_up_s(record))}")
-    ran = sum(result.duration_s for result in shown_results(record))
+    ran = sum(r.duration_s for r in shown_results(record) if r.outcome is not Outcome.NOT_RUN)
     if ran:
         parts.append(f"checks {seconds(ran)}")
     whole = seconds(record.duration_s)

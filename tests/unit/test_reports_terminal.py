@@ -100,6 +100,7 @@ def test_a_failed_start_shows_cause_state_advice_and_log() -> None:
     assert text.count("  | (EngineCore pid=7) line number") == 12
     assert "line number 19" in text
     assert "61 not run" in text
+    assert "41.7 s (start-up 8.0 s)\n" in text
     assert "read server.log first" in text
     assert "(131072)" in text
     assert len(lines) <= 40
