@@ -28,6 +28,11 @@ SERVE_ARGUMENTS = (
     "--max-num-seqs=16",
     "--dtype=bfloat16",
 )
+SERVER_ENVIRONMENT = (
+    "VLLM_CPU_KVCACHE_SPACE=1",  # GiB
+    # a helper of logprobs is compiled even with --enforce-eager, and needs a C++ compiler
+    "TORCHDYNAMO_DISABLE=1",
+)
 CONTAINER_INSTEAD = (
     "For vLLM in a container: as root on a Debian-like machine, ./dev demo --backend docker "
     "installs docker.io and debootstrap with apt-get, and starts the engine"
@@ -59,7 +64,7 @@ def demo(arguments: Sequence[str], *, root: Path) -> int:
         *(str(python), "-m", "pytest"),
         *(f"--vllm-backend={choice.backend}", target, f"--vllm-model={model}"),
         *(f"--vllm-serve-arg={argument}" for argument in SERVE_ARGUMENTS),
-        "--vllm-env=VLLM_CPU_KVCACHE_SPACE=1",
+        *(f"--vllm-env={setting}" for setting in SERVER_ENVIRONMENT),
         *(f"--vllm-suite={suite}" for suite in options.suite),
         *rest,
     ]

