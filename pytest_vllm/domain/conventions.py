@@ -59,18 +59,19 @@ def media_type_violations(reply: Reply, required: str) -> list[str]:
 
 
 def document_violations(
-    document: Mapping[str, Any], *, model: str, headers: Mapping[str, str]
+    document: Mapping[str, Any], *, models: Sequence[str], headers: Mapping[str, str]
 ) -> list[str]:
     """Judge a completion, a chat completion or one chunk of a stream.
 
     Args:
         document: The JSON object.
-        model: ID that the request named.
+        models: IDs that the reply may name, the requested one first.
         headers: Headers of the reply, names in lower case.
     """
     lines = []
-    if document.get("model") != model:
-        lines.append(f"$.model: saw {document.get('model')!r}, required {model!r} as requested")
+    model = document.get("model")
+    if model not in models:
+        lines.append(f"$.model: saw {model!r}, required {models[0]!r} as requested")
     lines += _created_violations(document.get("created"), headers.get("date"))
     usage = document.get("usage")
     if isinstance(usage, dict):

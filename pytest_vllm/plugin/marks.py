@@ -69,7 +69,7 @@ def needs(*capabilities: str) -> pytest.MarkDecorator:
     """Say what the server must have, for a test or for one value of `parametrize`.
 
     Args:
-        capabilities: `chat` (a chat endpoint with a template) or `base` (no chat template).
+        capabilities: Names such as `chat`, a chat endpoint with a template.
     """
     mark: pytest.MarkDecorator = getattr(pytest.mark, NEEDS)(*capabilities)
     return mark
