@@ -25,7 +25,11 @@ def test_given_secrets_hub_tokens_and_bearer_tokens_go() -> None:
     )
 
 
-@pytest.mark.parametrize("spell", [str, json.dumps, html.escape, shlex.quote, quote])
+@pytest.mark.parametrize(
+    "spell",
+    [str, json.dumps, html.escape, shlex.quote, quote],
+    ids=["plain", "json", "xml", "shell", "url"],
+)
 def test_a_secret_is_found_in_every_spelling(spell: object) -> None:
     assert callable(spell)
     text = redact(f"before {spell(SPELLED)} after", [SPELLED])
