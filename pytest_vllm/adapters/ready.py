@@ -171,6 +171,7 @@ class _Watch:
 
     def wait_for_health(self) -> str:
         """Return the server's URL as soon as `/health` answers 200."""
+        self._show(force=True)
         while (url := self._backend.url) is None:
             self._step()
             self._sleep(_POLL_S)
@@ -279,7 +280,7 @@ class _Watch:
                 f"phase {phase}, last seen: {self._seen}",
                 advice="raise --vllm-timeout if the log shows progress; " + _OWN_LOG,
             )
-        stall_s = STALL_S.get(phase, float("inf")) if self._backend.log else float("inf")
+        stall_s = STALL_S.get(phase, float("inf")) if self._backend.owned else float("inf")
         if elapsed - self._active_s > stall_s:
             raise self._failed(
                 f"vLLM hangs in phase {phase}: no new log line for "

@@ -60,7 +60,7 @@ _ADVICE = (
         "end what holds the GPU, or pass --vllm-serve-arg='--gpu-memory-utilization=0.N'",
     ),
     (
-        r"deserializing header|Cannot find any model weights|MemoryError",
+        r"deserializing header|Cannot find any model weights|MemoryError|Unterminated string",
         "the weights are missing or cut short: fetch the model again and compare sizes",
     ),
     (r"gated repo", "accept the model's licence on the Hub and export HF_TOKEN"),

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from pytest_vllm.domain.phases import ORDER, PhaseTracker, clean, split_process
 
+GPU_PHASES = (
+    "start, process, config, engine, load, compile, kv cache, graph capture, engine ready, api up"
+)
 LOGS = Path(__file__).parent.parent / "data" / "logs"
 
 
@@ -30,13 +33,11 @@ def phases_of(name: str) -> list[str]:
         ),
         (
             "h100-0.26/ds7b.log",
-            "start, process, config, engine, load, compile, kv cache, graph capture, engine ready, "
-            "api up",
+            GPU_PHASES,
         ),
         (
             "h100-0.26/v2lite.log",
-            "start, process, config, engine, load, compile, kv cache, graph capture, engine ready, "
-            "api up",
+            GPU_PHASES,
         ),
         ("h100-0.26/free_mem_error.log", "start, process, config, engine"),
         ("cpu-0.32/m_noweights.log", "start, process, config, engine, load"),

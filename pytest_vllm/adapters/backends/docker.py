@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from docker import DockerClient
     from docker.models.containers import Container
+    from docker.types import CancellableStream
 
     from pytest_vllm.domain.target import Target
 
@@ -68,6 +69,7 @@ class DockerBackend:
         self._image: ImageFacts | None = None
         self._plan: Plan | None = None
         self._container: Container | None = None
+        self._stream: CancellableStream[bytes] | None = None
         self._reader: LogReader | None = None
         self._services = contextlib.ExitStack()
         self._compose = ""
@@ -105,10 +107,8 @@ class DockerBackend:
         started = time.monotonic()
         self._up(self._plan)
         self._container = self._find(client)
-        self._reader = LogReader(
-            self._container.logs(stream=True, follow=True, stdout=True, stderr=True),
-            started=started,
-        )
+        self._stream = self._container.logs(stream=True, follow=True, stdout=True, stderr=True)
+        self._reader = LogReader(self._stream, started=started)
 
     def _up(self, planned: Plan) -> None:
         """Start the services; whatever goes wrong, nothing stays."""
@@ -220,8 +220,17 @@ class DockerBackend:
         finally:
             if self._reader is not None:
                 self._reader.drain(_DRAIN_S)
-            if self._client is not None:
-                self._client.close()
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the connections to the engine; the log's is not the client's any more."""
+        stream, self._stream = self._stream, None
+        client, self._client = self._client, None
+        if stream is not None:
+            with contextlib.suppress(OSError, AttributeError):  # already at its end
+                stream.close()
+        if client is not None:
+            client.close()
 
     def facts(self) -> dict[str, Any]:
         """Return what was started and on what; grows as the launch goes on."""
@@ -303,6 +312,6 @@ def _plan_facts(planned: Plan, flags: str) -> dict[str, Any]:
         "groups": list(spec.groups),
         "mounts": [f"{m.source}:{m.target}:{'ro' if m.read_only else 'rw'}" for m in spec.mounts],
         "environment": [name for name, _ in spec.environment],
-        "docker_run": docker_run_line(spec),
+        "docker_run": docker_run_line(replace(spec, labels=())),
         "service": SERVICE,
     }
