@@ -52,7 +52,8 @@ import sys
 
 from vllm.entrypoints.cli.main import main
 
-sys.exit(main())
+if __name__ == "__main__":  # the engine's processes import this file again
+    sys.exit(main())
 """
 
 
