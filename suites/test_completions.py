@@ -122,7 +122,7 @@ def test_logprob_counts(vllm: Client, vllm_target: Target, count: int) -> None:
 
 @check("completions.logprobs.hold-the-sampled", ref="C11")
 def test_sampled_among_alternatives(vllm: Client) -> None:
-    """Each sampled token MUST be among its alternatives, with the same log probability."""
+    """Each sampled token MUST be among its alternatives."""
     reply = vllm.generate("completions", PROMPT, top=5, temperature=1.0, seed=1)
     tokens = vllm.read(reply).tokens
     assert tokens
