@@ -19,6 +19,7 @@ _EXCEPTION = re.compile(
     r"^(?:[A-Za-z_][\w.]*\.)?(?P<name>[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout)):"
     r"\s*(?P<text>\S.*)"
 )
+_BARE = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception)(?P<colon>:?)\s*$")
 _FATAL = re.compile(
     r"error: (?:unrecognized arguments|argument |the following arguments)"
     r"|^(?:/\S+/)?python\d?[\d.]*: (?:No module named|can't open file)"
@@ -94,7 +95,9 @@ def root_cause(lines: Sequence[str]) -> str:
         text = _LEVEL.sub("", rest).strip()
         if _FATAL.search(text) or _TELLING.search(text):
             return text
-        if _EXCEPTION.match(text) or _validation_detail(texts, index):
+        if bare := _BARE.match(text):
+            text += f" {_next_text(texts, index)}" if bare["colon"] else ""
+        if bare or _EXCEPTION.match(text) or _validation_detail(texts, index):
             candidates.append((_depth(process), index, text))
     plain = [entry for entry in candidates if not _ENVELOPE.search(entry[2])]
     if not plain:
@@ -111,6 +114,12 @@ def log_tail(lines: Sequence[str], count: int = TAIL_LINES) -> tuple[str, ...]:
     """Return the last lines that say something, without ANSI codes."""
     cleaned = [clean(line) for line in lines]
     return tuple(line for line in cleaned if line.strip())[-count:]
+
+
+def _next_text(texts: Sequence[tuple[str, str]], index: int) -> str:
+    """Return the first line below that is not empty."""
+    below = (_LEVEL.sub("", rest).strip() for _, rest in texts[index + 1 :])
+    return next((text for text in below if text), "")
 
 
 def _validation_detail(texts: Sequence[tuple[str, str]], index: int) -> bool:

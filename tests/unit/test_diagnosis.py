@@ -91,6 +91,12 @@ def test_a_missing_command_in_the_container_is_a_cause() -> None:
     assert root_cause([line]) == line
 
 
+def test_an_exception_without_a_text_on_its_line_is_a_cause() -> None:
+    assert root_cause(["Traceback (most recent call last):", "MemoryError", ""]) == "MemoryError"
+    spread = ["RuntimeError: ", "", "        An attempt has been made to start a new process"]
+    assert root_cause(spread) == "RuntimeError: An attempt has been made to start a new process"
+
+
 def test_the_innermost_process_wins() -> None:
     log = [
         "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",

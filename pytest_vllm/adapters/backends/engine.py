@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,30 +116,33 @@ def connect(endpoint: Endpoint) -> DockerClient:
 
     where = f"the Docker engine at {endpoint.url} ({endpoint.source})"
     try:
+        _knock(endpoint)
         # Asking for the version also tells whether the engine answers.
-        client = docker.DockerClient(base_url=endpoint.url, timeout=60)
-    except (DockerException, RequestException, OSError) as error:
-        words = str(error)
-        if "PermissionError" in words or "Permission denied" in words:
-            raise HostError(
-                f"{where} refuses this user: permission denied",
-                advice="sudo usermod -aG docker $USER, then log in again; or a rootless engine; "
-                + _ATTACH,
-            ) from None
+        return docker.DockerClient(base_url=endpoint.url, timeout=60)
+    except PermissionError:
         raise HostError(
-            f"{where} cannot be reached: {_reason(words)}",
+            f"{where} refuses this user: permission denied",
+            advice="sudo usermod -aG docker $USER, then log in again; or a rootless engine; "
+            + _ATTACH,
+        ) from None
+    except (DockerException, RequestException, OSError) as error:
+        raise HostError(
+            f"{where} cannot be reached: {_reason(error)}",
             advice="start it (systemctl start docker), set DOCKER_HOST or docker context use NAME, "
             + _ATTACH,
         ) from None
-    return client
 
 
-def _reason(words: str) -> str:
-    known = {
-        "FileNotFoundError": "there is no such socket",
-        "ConnectionRefusedError": "connection refused",
-    }
-    return next((text for name, text in known.items() if name in words), words)
+def _knock(endpoint: Endpoint) -> None:
+    """Connect once: the SDK hides the error's kind and leaks the socket of a failed attempt."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+        door.connect(endpoint.url.removeprefix("unix://"))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such socket"
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def find_compose(env: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
