@@ -14,7 +14,8 @@ import pytest
 
 from pytest_vllm.adapters.backends import make_backend
 from pytest_vllm.adapters.backends.process import ProcessBackend
-from pytest_vllm.adapters.ready import STALL_S, ReadyServer, wait_until_ready
+from pytest_vllm.adapters.ready import ReadyServer, wait_until_ready
+from pytest_vllm.adapters.watch import STALL_S
 from pytest_vllm.domain.errors import HostError, LaunchFailed, TargetError
 from pytest_vllm.domain.phases import ORDER
 from pytest_vllm.domain.settings import Sources, resolve

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import time
 from dataclasses import replace
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_vllm.adapters.backends import ExitStatus, LogLine
 from pytest_vllm.adapters.backends.container import (
     RUN_LABEL,
-    SERVICE,
     compose_json,
     docker_run_line,
 )
@@ -25,10 +23,10 @@ from pytest_vllm.adapters.backends.engine import (
     find_endpoint,
     variables,
 )
-from pytest_vllm.adapters.backends.image import ImageFacts, read_image
+from pytest_vllm.adapters.backends.image import ImageFacts, read_image, record_image
 from pytest_vllm.adapters.backends.lines import LogReader
 from pytest_vllm.adapters.backends.model import make_cache
-from pytest_vllm.adapters.backends.plan import Plan, plan
+from pytest_vllm.adapters.backends.plan import Plan, plan, record_plan
 from pytest_vllm.domain.errors import HostError, TargetError, VllmError
 
 if TYPE_CHECKING:
@@ -236,9 +234,9 @@ class DockerBackend:
         """Return what was started and on what; grows as the launch goes on."""
         facts: dict[str, Any] = dict(self._host)
         if self._image is not None:
-            facts["image"] = _image_facts(self._image)
+            facts["image"] = record_image(self._image)
         if self._plan is not None:
-            facts |= _plan_facts(self._plan, self._target.text("docker-flags"))
+            facts |= record_plan(self._plan, self._target.text("docker-flags"))
         if self._container is not None:
             facts["container"] = self._container.id
             facts["port"] = self._port
@@ -279,39 +277,3 @@ def command_line(target: Target) -> str:
     notes += [f"# set {name} in your environment first" for name, _ in planned.secrets]
     # No labels: what a user starts by hand is not ours to clean up.
     return "\n".join([*notes, docker_run_line(replace(planned.spec, labels=()))]) + "\n"
-
-
-def _image_facts(image: ImageFacts) -> dict[str, Any]:
-    return {
-        "asked": image.asked,
-        "runs": image.runs,
-        "id": image.id,
-        "repo_digests": list(image.repo_digests),
-        "entrypoint": list(image.entrypoint),
-        "cmd": list(image.cmd),
-        "gfx": re.split(r"[;, ]+", image.env["PYTORCH_ROCM_ARCH"])
-        if image.env.get("PYTORCH_ROCM_ARCH")
-        else [],
-        "labels": dict(image.labels),
-        "user": image.user,
-        "architecture": image.architecture,
-        "size_bytes": image.size_bytes,
-    }
-
-
-def _plan_facts(planned: Plan, flags: str) -> dict[str, Any]:
-    spec = planned.spec
-    return {
-        "command": [*spec.entrypoint, *spec.command],
-        "entrypoint_why": planned.start.why,
-        "model": planned.model.name,
-        "model_source": planned.model.source,
-        "flags": flags,
-        "devices": list(spec.devices),
-        "devices_note": planned.devices.note,
-        "groups": list(spec.groups),
-        "mounts": [f"{m.source}:{m.target}:{'ro' if m.read_only else 'rw'}" for m in spec.mounts],
-        "environment": [name for name, _ in spec.environment],
-        "docker_run": docker_run_line(replace(spec, labels=())),
-        "service": SERVICE,
-    }

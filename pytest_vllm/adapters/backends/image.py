@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -179,3 +180,22 @@ def _unwrap(words: list[str]) -> list[str]:
             return words
         return inner[1:] if inner[:1] == ["exec"] else inner
     return words
+
+
+def record_image(image: ImageFacts) -> dict[str, Any]:
+    """Return the facts as they go into the record."""
+    return {
+        "asked": image.asked,
+        "runs": image.runs,
+        "id": image.id,
+        "repo_digests": list(image.repo_digests),
+        "entrypoint": list(image.entrypoint),
+        "cmd": list(image.cmd),
+        "gfx": re.split(r"[;, ]+", image.env["PYTORCH_ROCM_ARCH"])
+        if image.env.get("PYTORCH_ROCM_ARCH")
+        else [],
+        "labels": dict(image.labels),
+        "user": image.user,
+        "architecture": image.architecture,
+        "size_bytes": image.size_bytes,
+    }

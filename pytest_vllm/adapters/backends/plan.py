@@ -7,9 +7,15 @@ import os
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pytest_vllm.adapters.backends.container import OWNER_LABEL, RUN_LABEL, ContainerSpec, Mount
+from pytest_vllm.adapters.backends.container import (
+    OWNER_LABEL,
+    RUN_LABEL,
+    ContainerSpec,
+    Mount,
+    docker_run_line,
+)
 from pytest_vllm.adapters.backends.device import DeviceChoice, choose_devices
 from pytest_vllm.adapters.backends.image import ImageFacts, Start, choose_start
 from pytest_vllm.adapters.backends.model import ModelMount, hub_cache, mount_model
@@ -184,3 +190,21 @@ def _documented(
         security_opt=("seccomp=unconfined",),
         mounts=(*others, mount) if wanted else others,
     )
+
+
+def record_plan(planned: Plan, flags: str) -> dict[str, Any]:
+    """Return the plan as it goes into the record; `flags` names the set of flags."""
+    spec = planned.spec
+    return {
+        "command": [*spec.entrypoint, *spec.command],
+        "entrypoint_why": planned.start.why,
+        "model": planned.model.name,
+        "model_source": planned.model.source,
+        "flags": flags,
+        "devices": list(spec.devices),
+        "devices_note": planned.devices.note,
+        "groups": list(spec.groups),
+        "mounts": [f"{m.source}:{m.target}:{'ro' if m.read_only else 'rw'}" for m in spec.mounts],
+        "environment": [name for name, _ in spec.environment],
+        "docker_run": docker_run_line(replace(spec, labels=())),
+    }
