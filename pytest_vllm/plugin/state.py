@@ -66,14 +66,11 @@ def from_wire(state: RunState, wire: dict[str, Any]) -> None:
 
 
 def failure_text(failure: StartFailure) -> str:
-    """Describe a failed start for a person: cause, state, advice, end of the log."""
+    """Describe a failed start for a person; the end of the log stands in the summary."""
     lines = [failure.message]
     if failure.phase:
         code = "still running" if failure.exit_code is None else f"exit code {failure.exit_code}"
         lines.append(f"last phase: {failure.phase}; {code}")
     if failure.advice:
         lines.append(f"fix: {failure.advice}")
-    if failure.tail:
-        lines += ["", f"last {len(failure.tail)} lines of the log:"]
-        lines += [f"  {line}" for line in failure.tail]
     return "\n".join(lines)
