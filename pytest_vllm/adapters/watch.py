@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.http import UNSET
-from pytest_vllm.domain.diagnosis import advise, log_tail, root_cause
+from pytest_vllm.domain.diagnosis import advise, blames_host, log_tail, root_cause
 from pytest_vllm.domain.errors import LaunchFailed
 from pytest_vllm.domain.phases import PhaseTracker, clean
 from pytest_vllm.domain.reply import Reply, TransportFailure
@@ -184,15 +184,23 @@ class Watch:
             message = f"{one_line(cause, _CAUSE)} - {ended}"
         else:
             message = f"{ended}; its log names no cause"
-        return self.failed(message, advice=advise(cause) or OWN_LOG, code=status.code)
+        return self.failed(
+            message,
+            advice=advise(cause) or OWN_LOG,
+            code=status.code,
+            host=blames_host(cause) or blames_host(status.note),
+        )
 
-    def failed(self, message: str, *, advice: str, code: int | None = None) -> LaunchFailed:
+    def failed(
+        self, message: str, *, advice: str, code: int | None = None, host: bool = False
+    ) -> LaunchFailed:
         """Make a failure with the phase and the end of the log."""
         return LaunchFailed(
             message,
             advice=advice,
             phase=self._tracker.current,
             exit_code_of_server=code,
+            blames_host=host,
             tail=log_tail([line.text for line in self.backend.log]),
         )
 

@@ -79,6 +79,15 @@ _ADVICE = (
     (r"No HIP GPUs are available", "check --vllm-gpus, /dev/kfd and the groups of the container"),
     (r"are not supported for now|does not recognize this architecture", "use a newer image"),
 )
+# launch.md, section 2.2, classes host and network: the same image may start elsewhere or later.
+_HOST_FAULT = re.compile(
+    r"Name or service not known|Temporary failure in name resolution|Failed to resolve"
+    r"|\[Errno -[235]\]|Connection refused|Network is unreachable|Connection timed out"
+    r"|CERTIFICATE_VERIFY_FAILED|429 Too Many Requests|Server error '5\d\d"
+    r"|Address already in use|No space left on device|Free memory on device"
+    r"|No HIP GPUs are available|Unable to open /dev/kfd|HSA_STATUS_ERROR_OUT_OF_RESOURCES"
+    r"|OOMKilled|^Killed$"
+)
 TAIL_LINES = 20
 """Log lines shown with a failure."""
 
@@ -108,6 +117,15 @@ def root_cause(lines: Sequence[str]) -> str:
 def advise(cause: str) -> str:
     """Return what to do about a cause, empty when it is none that is known."""
     return next((text for pattern, text in _ADVICE if re.search(pattern, cause)), "")
+
+
+def blames_host(cause: str) -> bool:
+    """Tell whether a cause lies with the host or the network, not with image or model.
+
+    Args:
+        cause: What `root_cause` found, or what the engine notes about a death.
+    """
+    return _HOST_FAULT.search(cause) is not None
 
 
 def log_tail(lines: Sequence[str], count: int = TAIL_LINES) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ class LaunchFailed(VllmError):  # noqa: N818 - the outcome's name in every repor
         advice: What to do next.
         phase: The last start-up phase that was reached.
         exit_code_of_server: The server's exit status, `None` while it still runs.
+        blames_host: Whether the log says that the host or the network is at fault after all.
         tail: The last log lines, oldest first.
     """
 
@@ -57,9 +58,11 @@ class LaunchFailed(VllmError):  # noqa: N818 - the outcome's name in every repor
         advice: str = "",
         phase: str = "",
         exit_code_of_server: int | None = None,
+        blames_host: bool = False,
         tail: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message, advice=advice)
         self.phase = phase
         self.exit_code_of_server = exit_code_of_server
+        self.blames_host = blames_host
         self.tail = tail

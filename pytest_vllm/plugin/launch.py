@@ -67,7 +67,7 @@ class ServerRun:
             state.server, self._ready_phases = ready.info, ready.phases
         except LaunchFailed as error:
             state.failure = StartFailure(
-                kind="launch",
+                kind="host" if error.blames_host else "launch",
                 message=error.message,
                 advice=error.advice,
                 phase=error.phase,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_vllm.domain.diagnosis import TAIL_LINES, advise, log_tail, root_cause
+from pytest_vllm.domain.diagnosis import TAIL_LINES, advise, blames_host, log_tail, root_cause
 
 LOGS = Path(__file__).parent.parent / "data" / "logs"
 HEALTHY = {"cpu-0.32/ok_startup.log", "h100-0.26/ds7b.log", "h100-0.26/v2lite.log"}
@@ -39,6 +39,15 @@ CAUSES = {
     "cpu-0.32/unkenv.log": "Unknown attention backend: 'FOO'",
     "h100-0.26/free_mem_error.log": "Free memory on device cuda:0 (66.06/79.18 GiB) on startup is",
 }
+NOT_THE_IMAGE = {
+    "cpu-0.32/dns.log",
+    "cpu-0.32/hub_refused.log",
+    "cpu-0.32/hub_s429.log",
+    "cpu-0.32/hub_s503.log",
+    "cpu-0.32/portbusy.log",
+    "h100-0.26/free_mem_error.log",
+}
+"""Logs of failures by the host or the network: a verdict about the image would be false."""
 ENVELOPES = (
     "Engine core initialization failed",
     "WorkerProc initialization failed",
@@ -50,6 +59,11 @@ ENVELOPES = (
 
 def lines_of(name: str) -> list[str]:
     return (LOGS / name).read_bytes().decode().split("\n")
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_host_and_network_are_told_from_image_and_model(name: str) -> None:
+    assert blames_host(root_cause(lines_of(name))) is (name in NOT_THE_IMAGE)
 
 
 def test_every_log_is_judged() -> None:
