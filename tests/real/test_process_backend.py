@@ -1,0 +1,102 @@
+"""The process backend with real vLLM: it serves, it dies of bad weights, and nothing is left."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import shutil
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from pytest_vllm.adapters.backends.process import ProcessBackend
+from pytest_vllm.adapters.backends.session import describe_holder
+from pytest_vllm.adapters.ready import wait_until_ready
+from pytest_vllm.domain.errors import LaunchFailed
+from pytest_vllm.domain.settings import Sources, resolve
+from pytest_vllm.domain.target import Target, build_target
+
+LOGGER = logging.getLogger(__name__)
+ARGS = "--enforce-eager --max-model-len=512 --max-num-seqs=4 --dtype=bfloat16"
+
+
+def make_target(python: str, model: str) -> Target:
+    options = {
+        "backend": "process",
+        "python": python,
+        "model": model,
+        "serve-arg": [ARGS],
+        "env": ["VLLM_CPU_KVCACHE_SPACE=1"],
+    }
+    settings = resolve(Sources(options=options, env={}, ini={}), profile={}, profile_name="default")
+    return build_target(settings, known_suites=())
+
+
+def test_real_vllm_serves_and_leaves_nothing(
+    real_vllm_python: str, real_model: str, tmp_path: Path
+) -> None:
+    target = make_target(real_vllm_python, real_model)
+    backend = ProcessBackend(target, tmp_path, "real-process")
+    try:
+        backend.launch()
+        ready = wait_until_ready(backend, target, on_phase=lambda *_: None)
+        assert ready.info.launch_model == ready.info.model == real_model
+        assert ready.info.max_model_len == 512
+        assert ready.info.capabilities == ("chat",)
+        names = [phase.name for phase in ready.phases]
+        assert names[:4] == ["start", "process", "config", "engine"]
+        assert names[-3:] == ["api up", "ready", "first token"]
+        with urllib.request.urlopen(f"{ready.info.url}/health", timeout=10) as reply:  # noqa: S310
+            assert reply.status == 200
+        assert backend._session is not None
+        assert len(backend._session.members()) >= 3  # server, engine core, worker
+    finally:
+        backend.stop()
+    port = int(str(backend.url).rpartition(":")[2])
+    assert backend._session.members() == ()
+    assert describe_holder(port) == ""
+    status = backend.exit_status()
+    assert status is not None
+
+
+def test_truncated_weights_are_named_as_the_cause_within_a_second_of_the_death(
+    real_vllm_python: str, real_model: str, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(real_model, broken, ignore=shutil.ignore_patterns("*.safetensors"))
+    with (Path(real_model) / "model.safetensors").open("rb") as whole:
+        (broken / "model.safetensors").write_bytes(whole.read(1_000_000))
+    target = make_target(real_vllm_python, str(broken))
+    backend = ProcessBackend(target, tmp_path, "real-truncated")
+    died: list[float] = []
+
+    def note_death(descriptor: int) -> None:
+        select.select([descriptor], [], [])
+        died.append(time.monotonic())
+
+    try:
+        backend.launch()
+        descriptor = os.pidfd_open(backend.facts()["pid"])
+        thread = threading.Thread(target=note_death, args=(descriptor,))
+        thread.start()
+        with pytest.raises(LaunchFailed) as caught:
+            wait_until_ready(backend, target, on_phase=lambda *_: None)
+        reported = time.monotonic()
+        thread.join()
+        os.close(descriptor)
+    finally:
+        backend.stop()
+    late_s = reported - died[0]
+    LOGGER.info("reported %.3f s after the death", late_s)
+    assert late_s < 1.0
+    error = caught.value
+    assert "SafetensorError: Error while deserializing header" in error.message
+    assert "cut short" in error.advice
+    assert error.phase == "load"
+    assert error.exit_code_of_server not in (None, 0)
+    assert backend._session is not None
+    assert backend._session.members() == ()
