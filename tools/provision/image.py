@@ -25,7 +25,7 @@ from tools.provision.vllm import make_vllm, manylinux_platform, resolve_vllm
 
 REPOSITORY = "pytest-vllm-demo"
 OFFICIAL = "vllm/vllm-openai-cpu:v{version}"
-RECIPE = "2"
+RECIPE = "3"
 """Raise it with any change below, so that images of an older recipe are built again."""
 RECIPE_LABEL = "io.github.pytest-vllm.recipe"
 CONTAINER_PYTHON = "3.11"
@@ -40,6 +40,8 @@ CHANGES = (
     "ENV LANG=C.UTF-8",
     # vLLM reports its use to its makers unless told not to: an acceptance test stays at home
     "ENV VLLM_NO_USAGE_STATS=1",
+    # the caches go where any user may write, also in a read-only container with a /tmp
+    "ENV XDG_CACHE_HOME=/tmp/cache",
     # even with --enforce-eager vLLM compiles a helper of logprobs, which takes a C++ compiler and
     # Python's headers; without them the engine dies at the first request for logprobs [0.32.0]
     "ENV TORCHDYNAMO_DISABLE=1",
@@ -123,7 +125,19 @@ def make_bash_variant(image: str) -> str:
         run("image", ["docker", "commit", container, variant])
     finally:
         answer(["docker", "rm", container])
+    _forget_replaced()
     return variant
+
+
+def _substance(facts: dict[str, Any]) -> object:
+    """Return what an image and its variant share: the first layers, variables and labels."""
+    config = facts["Config"]
+    return facts["RootFS"]["Layers"][:1], config["Env"], config["Labels"]
+
+
+def _forget_replaced() -> None:
+    """Remove our own images that lost their tag to a newer build and that nothing uses."""
+    answer(["docker", "image", "prune", "--force", "--filter", f"label={RECIPE_LABEL}"])
 
 
 def _add_command(container: str, version: str) -> None:
@@ -239,6 +253,7 @@ def _import(step: str, version: str, base: Path, packages: Path) -> str:
     if loader.returncode != 0:
         raise failure(step, load[:2], loader.returncode, log)
     run(step, ["docker", "tag", image, tag])
+    _forget_replaced()
     say(step, f"ready, {tag}")
     return tag
 
