@@ -108,12 +108,16 @@ def make_bash_variant(image: str) -> str:
     A commit of a container that never ran: one more tag and one small file.
     """
     variant = f"{REPOSITORY}:{image.rpartition(':')[2]}-bash"
+    with locked(variant.rpartition(":")[2]):
+        return _vary(image, variant)
+
+
+def _vary(image: str, variant: str) -> str:
+    """Make the variant of an image unless it is there; return its tag."""
     facts, wanted = inspect(variant), inspect(image)
     if wanted is None:
         raise ProvisionError(f"There is no image {image} to vary. Make it first.")
-    layers = wanted["RootFS"]["Layers"]
-    same = facts and facts["RootFS"]["Layers"][: len(layers)] == layers
-    if facts and same and not facts["Config"]["Entrypoint"]:
+    if facts and _substance(facts) == _substance(wanted) and not facts["Config"]["Entrypoint"]:
         return variant
     # `docker commit --change 'ENTRYPOINT []'` keeps the old one, an empty option drops it
     container = answer(["docker", "create", "--entrypoint", "", image, "/bin/bash"])
@@ -225,18 +229,14 @@ def _import(step: str, version: str, base: Path, packages: Path) -> str:
     }
     changes = [*CHANGES, *(f"LABEL {key}={json.dumps(value)}" for key, value in labels.items())]
     pack = [
-        *(
-            "tar",
-            "--create",
-            f"--directory={base}",
-            f"--exclude={PACKAGES_FOLDER}",
-            "--exclude=*.pyc.*",
-        ),
-        ".",
+        *("tar", "--create", "--exclude=*.pyc.*", f"--exclude={PACKAGES_FOLDER}"),
+        *(f"--directory={base}", "."),
         *(f"--directory={packages.parent}", f"--transform=s,^site-packages,{PACKAGES_FOLDER},rSh"),
         packages.name,
     ]
-    load = ["docker", "import", *(f"--change={change}" for change in changes), "-"]
+    # a name of its own: a cut stream must not count as the image, and no prune may take it
+    partial = f"{REPOSITORY}:partial-{version}"
+    load = ["docker", "import", *(f"--change={change}" for change in changes), "-", partial]
     log = log_of(step)
     with log.open("ab") as out:
         packer = start(pack, stdout=subprocess.PIPE, stderr=out)
@@ -244,15 +244,15 @@ def _import(step: str, version: str, base: Path, packages: Path) -> str:
         try:
             _pump(step, packer, loader, total)
             if packer.wait() not in (0, FILES_CHANGED):
-                # the engine must not take a cut stream for a whole image
                 raise failure(step, pack, packer.returncode, log)
-            image = loader.communicate()[0].decode().strip()
+            loader.communicate()
         finally:
             stop(packer)
             stop(loader)
     if loader.returncode != 0:
         raise failure(step, load[:2], loader.returncode, log)
-    run(step, ["docker", "tag", image, tag])
+    run(step, ["docker", "tag", partial, tag])
+    run(step, ["docker", "image", "rm", partial])
     _forget_replaced()
     say(step, f"ready, {tag}")
     return tag
