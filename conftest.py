@@ -7,8 +7,20 @@ it; it is never skipped.
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+READY_S = 300
 
 
 def _named(variable: str) -> str:
@@ -46,3 +58,52 @@ def real_image() -> str:
 def real_image_bash() -> str:
     """The same image with bash as its command and no entrypoint, like rocm/vllm."""
     return _named("PYTEST_VLLM_TEST_IMAGE_BASH")
+
+
+@pytest.fixture(scope="session")
+def real_vllm(
+    real_vllm_python: str, real_model: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """URL of one real vLLM server that all tests share; they attach to it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    command = [real_vllm_python, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", real_model, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--dtype", "bfloat16", "--enforce-eager"]
+    command += ["--max-model-len", "2048", "--max-num-seqs", "16"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"},
+            start_new_session=True,
+        )
+    try:
+        _wait_until_healthy(f"http://127.0.0.1:{port}", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        try:
+            # The exit status is asked for with a time limit: that is the pause between two looks.
+            process.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=5).close()
+            except OSError:
+                continue
+            return
+        pytest.fail(f"vLLM ended: {log.read_text()[-2000:]}", pytrace=False)
+    pytest.fail(f"vLLM is not ready after {READY_S} s: {log.read_text()[-2000:]}", pytrace=False)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vllm import SHOULD, Client, check, suite
-from pytest_vllm.plugin.skips import not_applicable
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.target import Target
@@ -21,6 +20,7 @@ USER: dict[str, Any] = {"role": "user", "content": QUESTION}
 INSTRUCTION = "You are a careful assistant. " * 12
 SPECIAL = re.compile(r"<\|[a-z_]{2,}\|>|<(?:start|end)_of_turn>|</s>|<eos>|\[/?INST\]")
 CHAT = ("chat",)
+BASE = ("base",)
 
 
 @check("chat.message.is-the-assistants", needs=CHAT, ref="K01")
@@ -50,17 +50,15 @@ def test_finish_reason_fits(vllm: Client) -> None:
             assert reason == "stop", f"{reason!r} after {tokens} of {max_tokens} tokens"
 
 
-@check("chat.base-model.refused", ref="K02")
+@check("chat.base-model.refused", needs=BASE, ref="K02")
 def test_base_model(vllm: Client) -> None:
     """A model without a chat template MUST refuse to chat with a 4xx error, not break."""
-    _only_without_template(vllm)
     vllm.refuse("/v1/chat/completions", body={"messages": [USER]}, statuses=(400, 404, 422))
 
 
-@check("chat.base-model.names-the-template", level=SHOULD, ref="K02")
+@check("chat.base-model.names-the-template", level=SHOULD, needs=BASE, ref="K02")
 def test_base_model_reason(vllm: Client) -> None:
     """The refusal SHOULD name the chat template, which is what is missing."""
-    _only_without_template(vllm)
     body = {"messages": [USER]}
     reply = vllm.refuse("/v1/chat/completions", body=body, statuses=(400, 404, 422))
     assert "template" in reply.json["error"]["message"].lower()
@@ -187,11 +185,6 @@ def test_prompt_tokens(vllm: Client) -> None:
         assert _prompt_tokens(vllm, [USER]) > 0
         return
     assert _prompt_tokens(vllm, [USER]) == len(ids)
-
-
-def _only_without_template(vllm: Client) -> None:
-    if "chat" in vllm.server.capabilities:
-        not_applicable("the model has a chat template")
 
 
 def _prompt_tokens(vllm: Client, messages: list[dict[str, Any]]) -> int:

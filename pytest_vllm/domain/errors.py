@@ -51,7 +51,7 @@ class LaunchFailed(VllmError):  # noqa: N818 - the outcome's name in every repor
 
     exit_code = 1
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that is known about a death
         self,
         message: str,
         *,

@@ -106,7 +106,11 @@ def test_a_healthy_server_is_described(launch: Callable[..., ProcessBackend]) ->
     assert info.model == backend._target.model == info.launch_model
     assert info.served_names == (info.model, "second")
     assert (info.max_model_len, info.version, info.owned) == (64, "0.0.1", True)
-    assert (info.capabilities, info.absent, info.api_key_env) == (("chat",), {}, "")
+    assert (info.capabilities, info.absent, info.api_key_env) == (
+        ("chat",),
+        {"base": "the server can chat"},
+        "",
+    )
     assert [phase.name for phase in ready.phases] == ["start", "process", "ready", "first token"]
     assert all(phase.duration_s is not None for phase in ready.phases)
     assert list(dict.fromkeys(seen)) == ["start", "process", "ready", "first token"]

