@@ -29,7 +29,7 @@ class CommandVerb:
         """Resolve the target as a run would, print and end."""
         try:
             target, _ = read_target(config)
-            print(command_line(target))  # noqa: T201 - the verb's output
+            print(command_line(target).rstrip())  # noqa: T201 - the verb's output
         except VllmError as error:
             print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
             return error.exit_code

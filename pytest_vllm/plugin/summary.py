@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pytest_vllm.plugin.state import RunState
 
 _SIGNAL_BASE = 128
+_DEFAULT_CHARS = "fE"
+"""What pytest lists after all else unless `-r` says otherwise."""
 _VERDICT_SPEAKS = (
     pytest.ExitCode.OK,
     pytest.ExitCode.TESTS_FAILED,
@@ -120,6 +122,8 @@ def show_summary(reporter: pytest.TerminalReporter, finish: Finish, *, keep_hint
             color=writer.hasmarkup,
             evidence=finish.evidence,
         )
+        if not finish.other_failures and reporter.config.option.reportchars == _DEFAULT_CHARS:
+            reporter.reportchars = ""  # the screen names the failed checks, and stays in sight
         reporter.ensure_newline()
         reporter.write(text if text.endswith("\n") else f"{text}\n")
     else:
