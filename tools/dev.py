@@ -15,6 +15,7 @@ from tools.provision.place import say
 
 ROOT = Path(__file__).resolve().parent.parent
 TOX_VERBS = ("lint", "types", "docs", "packaging", "nightly")
+NEED_PARTS = ("packaging", "nightly")
 USAGE = f"usage: ./dev demo|test|{'|'.join(TOX_VERBS)}|provision ... (./dev --help)"
 
 
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
     if verb == "test":
         return guarded(lambda: test(rest))
     if verb in TOX_VERBS:
-        needs_parts = verb == "nightly"
+        needs_parts = verb in NEED_PARTS
         return guarded(lambda: tox(verb, rest, parts=_parts() if needs_parts else {}))
     print(f"error: unknown verb {verb!r}. {USAGE}", file=sys.stderr)
     return 4
@@ -37,10 +38,7 @@ def main(arguments: list[str]) -> int:
 
 def test(rest: list[str]) -> int:
     """Provision what the tests need, then run all of them with this Python's tox environment."""
-    name = "py{}{}".format(*sys.version_info[:2])
-    # arguments of pytest choose among the tests; only a full run tries the package as well
-    environments = name if rest else f"packaging,{name}"
-    return tox(environments, rest, parts=_parts())
+    return tox("py{}{}".format(*sys.version_info[:2]), rest, parts=_parts())
 
 
 def tox(environments: str, rest: list[str], *, parts: dict[str, str]) -> int:

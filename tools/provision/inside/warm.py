@@ -9,7 +9,12 @@ import sys
 
 MODULES = (
     "vllm.entrypoints.openai.api_server",
-    "vllm.entrypoints.openai.cli_args",
+    "vllm.entrypoints.openai.chat_completion.api_router",
+    "vllm.entrypoints.openai.completion.api_router",
+    "vllm.entrypoints.generate.api_router",
+    "vllm.entrypoints.anthropic.api_router",
+    "vllm.entrypoints.serve.utils.fingerprint",
+    "vllm.v1.core.sched.scheduler",
     "vllm.v1.engine.async_llm",
     "vllm.v1.engine.core",
     "vllm.v1.executor.multiproc_executor",
@@ -18,6 +23,10 @@ MODULES = (
     "vllm.v1.attention.backends.cpu_attn",
     "vllm.model_executor.models.llama",
     "vllm.model_executor.model_loader.default_loader",
+    "vllm.model_executor.layers.quantization.online.base",
+    "compressed_tensors",
+    "uvicorn.protocols.http.httptools_impl",
+    "uvicorn.protocols.websockets.auto",
     "transformers.models.llama.modeling_llama",
     "transformers.models.auto.tokenization_auto",
 )
