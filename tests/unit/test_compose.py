@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_vllm.adapters.backends.container import ContainerSpec, compose_json, docker_run_line
-from pytest_vllm.adapters.backends.device import choose_devices
+from pytest_vllm.adapters.backends.device import choose_devices, visible_variables
 from pytest_vllm.adapters.backends.engine import explain_up
 from pytest_vllm.adapters.backends.image import MODULE, choose_start, facts_of
 from pytest_vllm.adapters.backends.lines import split_lines
@@ -201,6 +201,16 @@ def test_the_users_port_is_published(model_folder: Path) -> None:
     service = service_of(plan(target, "r1", env={}).spec)
     assert service["ports"] == ["127.0.0.1::9001"]
     assert service["command"][1:] == ["--host", "0.0.0.0", "--port", "9001"]
+
+
+def test_a_process_is_shown_the_chosen_gpus_only(dev: Path, tmp_path: Path) -> None:
+    """What cannot be done is refused, not ignored."""
+    assert visible_variables("all", dev=tmp_path, sysfs=tmp_path) == {}
+    assert visible_variables("0,1", dev=dev, sysfs=dev) == {"ROCR_VISIBLE_DEVICES": "0,1"}
+    with pytest.raises(TargetError, match="no GPU 2"):
+        visible_variables("2", dev=dev, sysfs=dev)
+    with pytest.raises(TargetError, match="--vllm-gpus=none"):
+        visible_variables("none", dev=dev, sysfs=dev)
 
 
 def test_devices_are_render_nodes_in_order_with_their_numeric_groups(dev: Path) -> None:

@@ -58,6 +58,30 @@ def choose_devices(
     )
 
 
+def visible_variables(
+    gpus: str, *, dev: Path = Path("/dev"), sysfs: Path = Path("/sys")
+) -> dict[str, str]:
+    """Return the variables that show a process only some GPUs.
+
+    Args:
+        gpus: `all` or indexes; ROCr counts GPUs by itself, as a rule in the order of render nodes.
+        dev: Where device nodes live.
+        sysfs: Where the kernel describes them.
+
+    Raises:
+        TargetError: There is no such GPU, or `none` was asked for, which no variable ensures.
+    """
+    if gpus == "all":
+        return {}
+    if gpus == "none":
+        raise TargetError(
+            "--vllm-gpus=none: a process cannot be kept from the GPUs of its host",
+            advice="use backend docker, which hands over no device, or drop --vllm-gpus",
+        )
+    choose_devices(gpus, dev=dev, sysfs=sysfs)
+    return {"ROCR_VISIBLE_DEVICES": gpus}
+
+
 def _pick(gpus: str, nodes: list[Path], kfd: Path) -> list[Path]:
     indexes = [int(index) for index in dict.fromkeys(gpus.split(","))]
     absent = [index for index in indexes if index >= len(nodes)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.backends import ExitStatus, LogLine
+from pytest_vllm.adapters.backends.device import visible_variables
 from pytest_vllm.adapters.backends.image import MODULE
 from pytest_vllm.adapters.backends.lines import LogReader
 from pytest_vllm.adapters.backends.model import find_model_folder
@@ -76,6 +77,7 @@ class ProcessBackend:
         python = _find_python(self._target)
         start = _start_words(self._target, python)
         model = _model(self._target)
+        gpus = visible_variables(self._target.gpus)
         variables = {v.name: passed_on_or(v.value, v.name) for v in self._target.env}
         _check_vllm(python)
         host, wanted = _host(self._target), self._target.serve_args.port
@@ -83,7 +85,7 @@ class ProcessBackend:
         words = server_words(self._target, host=_ADDRESS, port=self._lease.port)
         self._argv = (*start, *model, *words)
         name, _, value = self._marker.partition("=")
-        self._start({**os.environ, "PYTHONUNBUFFERED": "1", **variables, name: value})
+        self._start({**os.environ, "PYTHONUNBUFFERED": "1", **gpus, **variables, name: value})
 
     def _start(self, env: dict[str, str]) -> None:
         started = time.monotonic()
@@ -171,7 +173,9 @@ class ProcessBackend:
             facts["python"] = str(_find_python(self._target))
         if self._process is not None:
             facts["pid"] = self._process.pid
-        facts["devices_note"] = "a process sees all GPUs that its variables let it see"
+        facts["devices_note"] = f"ROCR_VISIBLE_DEVICES for --vllm-gpus={self._target.gpus}"
+        if self._target.gpus == "all":
+            facts["devices_note"] = "all GPUs that the environment of this run lets it see"
         return facts
 
     def files(self) -> dict[str, str]:
@@ -192,7 +196,9 @@ def command_line(target: Target) -> str:
     start = _start_words(target, _find_python(target))
     port = target.serve_args.port or 8000
     words = [*start, *_model(target), *server_words(target, host=_ADDRESS, port=port)]
-    values = [f"{v.name}={shlex.quote(v.value)}" for v in target.env if v.value is not None]
+    given = {v.name: v.value for v in target.env if v.value is not None}
+    variables = {**visible_variables(target.gpus), **given}
+    values = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
     return " ".join([*values, shlex.join(words)]) + "\n"
 
 
