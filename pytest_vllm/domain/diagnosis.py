@@ -86,7 +86,7 @@ _HOST_FAULT = re.compile(
     r"|CERTIFICATE_VERIFY_FAILED|429 Too Many Requests|Server error '5\d\d"
     r"|Address already in use|No space left on device|Free memory on device"
     r"|No HIP GPUs are available|Unable to open /dev/kfd|HSA_STATUS_ERROR_OUT_OF_RESOURCES"
-    r"|OOMKilled|^Killed$"
+    r"|OOMKilled|^Killed$|Docker engine.* no longer answers"
 )
 TAIL_LINES = 20
 """Log lines shown with a failure."""

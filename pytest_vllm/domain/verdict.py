@@ -68,18 +68,20 @@ def decide(
     *,
     required: Sequence[Check] = (),
     failure: StartFailure | None = None,
+    died: str = "",
     interrupted: str = "",
 ) -> Verdict:
     """Judge a run.
 
-    A failed MUST check rejects. Else a MUST check in ERROR or NOT_RUN, a required check without
-    any result, an interruption or a host failure leaves it open. Else the image is promoted,
-    provided that at least one MUST check passed.
+    A failed MUST check rejects, and so does a server that ended by itself. Else a MUST check in
+    ERROR or NOT_RUN, a required check without any result, an interruption or a host failure leaves
+    it open. Else the image is promoted, provided that at least one MUST check passed.
 
     Args:
         results: Results of all cases that ran.
         required: Checks that must have a result (the catalogue under profile `promote`).
         failure: Why the server never became ready, if so.
+        died: How the server ended in the middle of the run, empty while it lived.
         interrupted: What ended the run early, empty if nothing did.
 
     Returns:
@@ -89,8 +91,9 @@ def decide(
     failed = [result for result in must if result.outcome is Outcome.FAIL]
     if failure is not None and failure.kind == "launch":
         return _verdict(Decision.REJECT, [f"the server did not start: {failure.message}"])
-    if failed:
-        return _verdict(Decision.REJECT, [_reason(result) for result in failed])
+    if failed or died:
+        reasons = [died] if died else []
+        return _verdict(Decision.REJECT, [*reasons, *(_reason(result) for result in failed)])
     open_points = _open_points(must, required=required, failure=failure, interrupted=interrupted)
     if open_points:
         return _verdict(Decision.INCONCLUSIVE, open_points)

@@ -181,6 +181,8 @@ class ControllerPlugin:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Stop the server, decide, write the evidence and set the exit code."""
+        if self._run is not None:
+            self._run.look()
         self._stop()
         if self._folder is None:
             return

@@ -86,7 +86,11 @@ class ServerRun:
         """Note in the state when the server has ended on its own."""
         if self._stopped or self._state.gone or self._state.failure is not None:
             return
-        status = self._backend.exit_status()
+        try:
+            status = self._backend.exit_status()
+        except HostError as error:
+            self._state.gone = error.message
+            return
         if status is not None:
             note = f" ({status.note})" if status.note else ""
             self._state.gone = f"the server ended in mid-run with exit code {status.code}{note}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.checks import CheckResult, Outcome, worst
+from pytest_vllm.domain.diagnosis import blames_host
 from pytest_vllm.domain.record import read_check, read_result
 from pytest_vllm.domain.verdict import Verdict, decide
 
@@ -79,12 +80,15 @@ class Recorder:
         *,
         catalogue: Sequence[Check],
         failure: StartFailure | None,
+        gone: str = "",
     ) -> Verdict:
         """Decide over what ran, what was collected and what the profile requires."""
+        by_host = blames_host(gone)
         required = {check.id: check for check in (*catalogue, *self.collected.values())}
         return decide(
             results,
             required=tuple(required.values()),
             failure=failure,
-            interrupted=self.interrupted,
+            died="" if by_host else gone,
+            interrupted=self.interrupted or (gone if by_host else ""),
         )

@@ -72,7 +72,9 @@ class Finish:
             run_id=folder.path.name,
             started=started.isoformat(timespec="seconds"),
             duration_s=round(duration_s, 3),
-            verdict=recorder.judge(results, catalogue=required, failure=state.failure),
+            verdict=recorder.judge(
+                results, catalogue=required, failure=state.failure, gone=state.gone
+            ),
             settings=tuple(state.target.settings.values()),
             backend=state.target.backend,
             launch=run.facts() if run is not None else {},
@@ -146,6 +148,4 @@ def _warnings(state: RunState, recorder: Recorder) -> tuple[str, ...]:
     warnings = list(target_warnings(state.target, state.profile))
     if recorder.deselected:
         warnings.append(f"{len(recorder.deselected)} checks were deselected")
-    if state.gone:
-        warnings.append(state.gone)
     return tuple(warnings)

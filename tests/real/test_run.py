@@ -11,13 +11,19 @@ import subprocess
 import sys
 import uuid
 import xml.etree.ElementTree as ET
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.record import RunRecord, from_json
 from pytest_vllm.domain.verdict import Decision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 SERVE = "--vllm-serve-arg=--enforce-eager --max-model-len=2048 --max-num-seqs=16 --dtype=bfloat16"
 ENV = ("--vllm-env=VLLM_CPU_KVCACHE_SPACE=1", "--vllm-env=TORCHDYNAMO_DISABLE=1")
@@ -58,15 +64,28 @@ def record(folder: Path) -> RunRecord:
     return from_json((evidence(folder) / "run.json").read_text(), where="run.json")
 
 
-def processes_with(mark: str) -> list[int]:
-    """List processes whose environment holds a text."""
-    found = []
+def family_of(mark: str) -> list[psutil.Process]:
+    """List the processes whose environment holds a text, and all that descend from them.
+
+    vLLM's engine and workers write their title over their environment, so they have no mark.
+    """
+    found: dict[int, psutil.Process] = {}
     for entry in Path("/proc").glob("[0-9]*/environ"):
-        try:
+        with suppress(OSError, psutil.NoSuchProcess):
             if mark.encode() in entry.read_bytes():
-                found.append(int(entry.parent.name))
-        except OSError:
-            continue
+                process = psutil.Process(int(entry.parent.name))
+                for member in (process, *process.children(recursive=True)):
+                    found[member.pid] = member
+    return list(found.values())
+
+
+def alive(processes: Iterable[psutil.Process]) -> list[str]:
+    """Describe the processes that still run; a dead one that init has not collected does not."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(f"{process.pid} {process.status()} {process.cmdline()}")
     return found
 
 
@@ -222,6 +241,50 @@ def test_a_failed_check_leaves_a_replay_and_breaks_the_baseline(
     assert "It's a $HOME" in json.dumps(sent)
 
 
+def run_until(
+    moment: str, act: Callable[[subprocess.Popen[str]], object], folder: Path, *arguments: str
+) -> tuple[int, str]:
+    """Run pytest, act on the first line that matches, and return exit code and output."""
+    lines = []
+    with subprocess.Popen(
+        command("-v", *arguments),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if re.search(moment, line.rstrip()):
+                act(process)
+                break
+        lines += process.stdout.readlines()
+        return process.wait(timeout=LIMIT_S), "".join(lines)
+
+
+def test_an_engine_that_is_killed_in_mid_run_is_rejected(
+    real_vllm_python: str, real_model: str, tmp_path: Path
+) -> None:
+    """When its engine dies, vLLM 0.32 ends with exit code 0; that is no reason to promote."""
+    mark = f"PV_TEST_MARK={uuid.uuid4().hex}"
+    family: list[psutil.Process] = []
+
+    def kill_engine(_process: subprocess.Popen[str]) -> None:
+        family.extend(family_of(mark))
+        (engine,) = [p for p in family if "EngineCore" in " ".join(p.cmdline())]
+        engine.kill()
+
+    arguments = (*by_process(real_vllm_python, real_model), f"--vllm-env={mark}")
+    code, output = run_until("PASSED", kill_engine, tmp_path, *arguments)
+    judged = record(tmp_path)
+    assert (code, judged.verdict.decision) == (1, Decision.REJECT), output
+    assert "the server ended in mid-run with exit code 0" in judged.verdict.reasons[0]
+    assert any(result.outcome is Outcome.NOT_RUN for result in judged.results)
+    assert alive(family) == []
+
+
 @pytest.mark.parametrize(
     ("backend", "number", "moment"),
     [
@@ -246,25 +309,15 @@ def test_a_signal_leaves_nothing_behind(
         arguments = by_docker(request.getfixturevalue("real_image"), real_model)
     else:
         arguments = by_process(request.getfixturevalue("real_vllm_python"), real_model)
-    lines = []
-    with subprocess.Popen(
-        command("-v", *arguments, f"--vllm-env={mark}"),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if re.search(moment, line.rstrip()):
-                assert processes_with(mark)
-                process.send_signal(number)
-                break
-        lines += process.stdout.readlines()
-        code = process.wait(timeout=LIMIT_S)
-    assert code == (2 if number is signal.SIGINT else 128 + number), "".join(lines)
-    assert "INCONCLUSIVE" in "".join(lines)
-    assert processes_with(mark) == []
+    family: list[psutil.Process] = []
+
+    def send(process: subprocess.Popen[str]) -> None:
+        family.extend(family_of(mark))
+        process.send_signal(number)
+
+    code, output = run_until(moment, send, tmp_path, *arguments, f"--vllm-env={mark}")
+    assert code == (2 if number is signal.SIGINT else 128 + number), output
+    assert "INCONCLUSIVE" in output
+    assert family
+    assert alive(family) == []
     assert containers_of(record(tmp_path).run_id) == []

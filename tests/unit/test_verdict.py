@@ -57,6 +57,13 @@ def test_a_failed_must_outweighs_what_is_open() -> None:
     assert decide(results, interrupted="Ctrl-C").decision is Decision.REJECT
 
 
+def test_a_server_that_ends_by_itself_is_rejected_first_of_all() -> None:
+    """An engine may die between two checks, and vLLM may exit with 0: no check fails, yet."""
+    verdict = decide(all_passed(), died="the server ended in mid-run with exit code 0")
+    assert verdict.decision is Decision.REJECT
+    assert verdict.reasons[0].startswith("the server ended")
+
+
 def test_an_error_or_a_missing_result_leaves_it_open() -> None:
     for outcome in OPEN:
         verdict = decide([*all_passed(), make_result("chat.a.b", outcome, "why")])
