@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 
 from pytest_vllm.adapters.backends import command_line
 from pytest_vllm.domain.errors import VllmError
-from pytest_vllm.domain.text import closest
+from pytest_vllm.domain.text import closest, redact
 from pytest_vllm.plugin.options import read_target
 
 _USAGE_ERROR = 4
@@ -29,7 +30,7 @@ class CommandVerb:
         """Resolve the target as a run would, print and end."""
         try:
             target, _ = read_target(config)
-            print(command_line(target).rstrip())  # noqa: T201 - the verb's output
+            print(redact(command_line(target).rstrip(), target.secrets(os.environ)))  # noqa: T201 - the verb's output
         except VllmError as error:
             print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
             return error.exit_code

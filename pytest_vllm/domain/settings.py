@@ -19,7 +19,8 @@ class Option:
     Attributes:
         name: Name without prefix, words joined by `-`.
         help: One line for `--help`.
-        kind: `text`, `list` (may be given many times), `flag` or `seconds`.
+        kind: `text`, `list` (may be given many times), `words` (a list of command-line words),
+            `flag` or `seconds`.
         metavar: Placeholder for the value.
         choices: The only values allowed, empty for any.
         default: Value when nobody sets it, as text.
@@ -79,9 +80,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="serve-arg",
-        kind="list",
+        kind="words",
         metavar="ARG",
-        help="Argument for vLLM's server (repeat; '--max-model-len 4096' is split like a shell).",
+        help="Argument for vLLM's server (repeat; one that holds blanks is split as by a shell).",
     ),
     Option(
         name="env",
@@ -150,7 +151,7 @@ OPTIONS: tuple[Option, ...] = (
 )
 
 Value = str | float | bool | tuple[str, ...] | None
-_EMPTY: dict[str, Value] = {"list": (), "flag": False}
+_EMPTY: dict[str, Value] = {"list": (), "words": (), "flag": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +260,22 @@ def _to_list(raw: object, named: str) -> Value:
     raise TargetError(f"{named}: expected a list of texts, got {raw!r}", advice='write ["a", "b"]')
 
 
+def _to_words(raw: object, named: str) -> Value:
+    """Split exactly once: a variable is a line of a shell, a profile lists words as they are.
+
+    A value of the command line or the ini file is taken as it is, so that JSON keeps its quotes,
+    unless it holds blanks.
+    """
+    items = _to_list(raw, named)
+    if isinstance(raw, str) or named.startswith("profile") or not isinstance(items, tuple):
+        return items
+    words: list[str] = []
+    for item in items:
+        split = _to_list(item, named) if len(item.split()) > 1 else (item,)
+        words += split if isinstance(split, tuple) else ()
+    return tuple(words)
+
+
 def _to_flag(raw: object, named: str) -> Value:
     words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
     if isinstance(raw, bool):
@@ -281,6 +298,7 @@ def _to_seconds(raw: object, named: str) -> Value:
 _CONVERTERS: dict[str, Callable[[object, str], Value]] = {
     "text": _to_text,
     "list": _to_list,
+    "words": _to_words,
     "flag": _to_flag,
     "seconds": _to_seconds,
 }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from pytest_vllm.domain.errors import TargetError
-from pytest_vllm.domain.text import closest
+from pytest_vllm.domain.text import closest, secrets_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ KNOWN_ARGS = (
 )
 """vLLM arguments that this project reads by name; every other one is passed on unread."""
 
+_SECRET_ARGS = ("--api-key", "--hf-token")
 _SHORT_ARGS = {"-tp": "--tensor-parallel-size", "-q": "--quantization"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -35,6 +35,7 @@ _IMAGE = re.compile(
     r"(?P<repository>[A-Za-z0-9][\w.-]*(:\d+(?=/))?(/[A-Za-z0-9][\w.-]*)*)"
     r"(:(?P<tag>\w[\w.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
+_LAST_PORT = 65_535
 _FACTORS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -91,19 +92,6 @@ class ServeArgs:
     """
 
     argv: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, values: Sequence[str]) -> Self:
-        """Split each value like a shell does and join them."""
-        words: list[str] = []
-        for value in values:
-            try:
-                words += shlex.split(value)
-            except ValueError as error:
-                raise TargetError(
-                    f"--vllm-serve-arg: {error} in {value!r}", advice="close the quote"
-                ) from None
-        return cls(tuple(words))
 
     def values(self, name: str) -> tuple[str, ...]:
         """Return the values given to an argument: all words up to the next option, last one wins.
@@ -193,6 +181,15 @@ class Target:
         """Return a setting in seconds."""
         return float(str(self.settings[name].value))
 
+    def secrets(self, environ: Mapping[str, str]) -> tuple[str, ...]:
+        """Return every value that must not be shown, out of the options and the environment."""
+        given = {variable.name: variable.value for variable in self.env if variable.value}
+        foreign = {k: v for k, v in environ.items() if not k.startswith("PYTEST_VLLM_")}
+        keys = [self.serve_args.values(name) for name in _SECRET_ARGS]
+        named = environ.get(self.text("api-key-env"), "")
+        values = [*secrets_in({**foreign, **given}), named, *(key for word in keys for key in word)]
+        return tuple(dict.fromkeys(value for value in values if value))
+
     @property
     def model_is_path(self) -> bool:
         """Whether the model is named by a path instead of a Hub ID."""
@@ -219,13 +216,15 @@ def build_target(settings: Mapping[str, Setting], *, known_suites: Sequence[str]
     backend = _choose_backend(settings, image=image, url=url)
     if model is None and backend != "attach":
         raise TargetError(f"backend {backend} has no model", advice="add --vllm-model=MODEL")
+    serve_args = ServeArgs(_words(settings, "serve-arg"))
+    _check_port(serve_args)
     return Target(
         backend=backend,
         image=ImageRef.parse(image) if image else None,
         url=_parse_url(url, settings["url"].source) if url else None,
         model=model,
         revision=_text(settings, "revision"),
-        serve_args=ServeArgs.parse(_words(settings, "serve-arg")),
+        serve_args=serve_args,
         env=tuple(_parse_env(word) for word in _words(settings, "env")),
         gpus=_parse_gpus(_text(settings, "gpus") or "all"),
         suites=_parse_suites(_words(settings, "suite"), known_suites),
@@ -266,8 +265,12 @@ def _choose_backend(settings: Mapping[str, Setting], *, image: str | None, url: 
 
 
 def _parse_url(url: str, source: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
         raise TargetError(
             f"--vllm-url ({source}): {url!r} is not a URL", advice="write http://HOST:PORT"
         )
@@ -277,6 +280,15 @@ def _parse_url(url: str, source: str) -> str:
             advice="put the key into a variable and name it with --vllm-api-key-env",
         )
     return url.rstrip("/").removesuffix("/v1")
+
+
+def _check_port(serve_args: ServeArgs) -> None:
+    text = serve_args.value("--port")
+    if serve_args.has("--port") and not (text and text.isdecimal() and 0 < int(text) <= _LAST_PORT):
+        raise TargetError(
+            f"--vllm-serve-arg: --port {text or 'without a number'} is no port",
+            advice=f"use a number from 1 to {_LAST_PORT}, or drop --port to have one chosen",
+        )
 
 
 def _parse_env(word: str) -> EnvVar:

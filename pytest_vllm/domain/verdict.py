@@ -63,13 +63,14 @@ class StartFailure:
     tail: tuple[str, ...] = ()
 
 
-def decide(
+def decide(  # noqa: PLR0913 - all that a verdict hangs on
     results: Sequence[CheckResult],
     *,
     required: Sequence[Check] = (),
     failure: StartFailure | None = None,
     died: str = "",
     interrupted: str = "",
+    other_failures: int = 0,
 ) -> Verdict:
     """Judge a run.
 
@@ -83,6 +84,7 @@ def decide(
         failure: Why the server never became ready, if so.
         died: How the server ended in the middle of the run, empty while it lived.
         interrupted: What ended the run early, empty if nothing did.
+        other_failures: How many tests that are no checks failed; who adds them means them.
 
     Returns:
         The verdict; its reasons are never empty.
@@ -91,14 +93,17 @@ def decide(
     failed = [result for result in must if result.outcome is Outcome.FAIL]
     if failure is not None and failure.kind == "launch":
         return _verdict(Decision.REJECT, [f"the server did not start: {failure.message}"])
-    if failed or died:
+    if failed or died or other_failures:
         reasons = [died] if died else []
+        if other_failures:
+            reasons.append(f"failed tests that are no checks: {other_failures}")
         return _verdict(Decision.REJECT, [*reasons, *(_reason(result) for result in failed)])
     open_points = _open_points(must, required=required, failure=failure, interrupted=interrupted)
     if open_points:
         return _verdict(Decision.INCONCLUSIVE, open_points)
     passed = Counter(result.outcome for result in results)[Outcome.PASS]
-    reasons = [f"{passed} checks passed, no MUST check failed"]
+    noun = "check" if passed == 1 else "checks"
+    reasons = [f"{passed} {noun} passed, no MUST check failed"]
     warned = [r for r in results if r.check.level is Level.SHOULD and r.outcome is Outcome.FAIL]
     reasons += [f"SHOULD {_reason(result)}" for result in warned]
     return _verdict(Decision.PROMOTE, reasons)

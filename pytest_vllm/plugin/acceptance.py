@@ -12,7 +12,6 @@ import pytest
 from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.record import to_plain
-from pytest_vllm.domain.text import secrets_in
 from pytest_vllm.plugin import header
 from pytest_vllm.plugin.options import SUITES, read_target, suite_names
 from pytest_vllm.plugin.outcomes import CHECK, OutcomePlugin, uses_server
@@ -50,6 +49,8 @@ def activate(config: pytest.Config) -> None:
             return
         raise pytest.UsageError(str(error)) from None
     config.stash[STATE] = RunState(target=target, profile=profile)
+    if config.option.tbstyle == "auto":
+        config.option.tbstyle = "short"  # what was required and seen, not the source of the check
     config.pluginmanager.register(OutcomePlugin(config), "vllm-outcomes")
     wire = getattr(config, "workerinput", {}).get("vllm")
     if wire is not None:
@@ -131,8 +132,9 @@ class ControllerPlugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Launch the server after the collection, if any test wants it."""
-        if any(uses_server(item) for item in session.items):
+        """Launch the server after the collection, if any test wants it and the run goes on."""
+        goes_on = not session.testsfailed or session.config.option.continue_on_collection_errors
+        if goes_on and any(uses_server(item) for item in session.items):
             self._ensure_server()
         return (yield)
 
@@ -166,28 +168,51 @@ class ControllerPlugin:
         if self._run is not None:
             self._run.look()
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note what could not be collected; its checks have no result."""
+        if report.failed:
+            self._recorder.uncollected.append(report.nodeid or "the named tests")
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record what a test came to."""
+        was_gone = self._state.gone
+        if self._run is not None:
+            self._run.look()  # under xdist this process sets up no test, but it sees the reports
         wire = getattr(report, "vllm", None)
         if wire is not None:
-            self._recorder.add(wire)
+            self._recorder.add(wire, gone=was_gone)
         elif report.failed:
             self._recorder.other_failures += 1
 
-    def pytest_keyboard_interrupt(self) -> None:
-        """Note that the user ended the run."""
-        self._recorder.interrupted = "interrupted by a signal"
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Note what ended the run early: a signal, `pytest.exit`, or errors and `--maxfail`."""
+        by_pytest = isinstance(excinfo.value, pytest.Session.Interrupted)
+        by_signal = isinstance(excinfo.value, KeyboardInterrupt) and not by_pytest
+        self._recorder.interrupted = "interrupted by a signal" if by_signal else str(excinfo.value)
+        self._recorder.stopped_by_pytest = by_pytest
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Stop the server, decide, write the evidence and set the exit code."""
         if self._run is not None:
             self._run.look()
-        self._stop()
-        if self._folder is None:
+        if exitstatus == pytest.ExitCode.USAGE_ERROR:
+            self._stop()
             return
-        if exitstatus == pytest.ExitCode.INTERRUPTED and not self._recorder.interrupted:
-            self._recorder.interrupted = "errors during collection"
+        if self._folder is None and self._recorder.collected:
+            self._make_folder()  # checks that ask for no server are judged all the same
+        self._conclude()
+        if self._finish is not None:
+            signalled = self._run.signalled if self._run is not None else 0
+            session.exitstatus = self._finish.exit_status(int(exitstatus), signalled=signalled)
+
+    def _conclude(self) -> None:
+        """Stop the server, judge and write the evidence, once."""
+        if self._run is not None:
+            self._run.look()
+        self._stop()
+        if self._folder is None or self._finish is not None:
+            return
         self._finish = Finish.build(
             self._state,
             self._recorder,
@@ -197,8 +222,6 @@ class ControllerPlugin:
             started=self._started,
             duration_s=time.monotonic() - self._clock,
         )
-        signalled = self._run.signalled if self._run is not None else 0
-        session.exitstatus = self._finish.exit_status(int(exitstatus), signalled=signalled)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the verdict."""
@@ -206,26 +229,30 @@ class ControllerPlugin:
             show_summary(terminalreporter, self._finish, keep_hint=self._keep_hint)
 
     def pytest_unconfigure(self) -> None:
-        """Leave nothing behind even when the session never finished."""
-        self._stop()
+        """Leave nothing behind, and all evidence, even when the session never finished.
+
+        That is so when a signal comes while xdist's workers wait for the server.
+        """
+        if self._finish is not None or self._folder is None:
+            self._stop()
+            return
+        self._recorder.interrupted = self._recorder.interrupted or "interrupted during the start"
+        self._conclude()
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            self.pytest_terminal_summary(reporter)
 
     def _ensure_server(self) -> None:
         if self._run is not None:
             return
         from pytest_vllm.plugin.launch import ServerRun  # noqa: PLC0415 - only with a server
 
-        run_id = new_run_id(self._started, os.urandom(3).hex())
-        target = self._state.target
         try:
-            self._folder = EvidenceFolder.create(
-                self._config.invocation_params.dir / target.text("artifacts"),
-                run_id,
-                secrets=secrets_in({**os.environ, **_given(target.env)}),
-            )
+            folder = self._make_folder()
             self._run = ServerRun(
                 self._state,
-                workdir=self._folder.path,
-                run_id=self._folder.path.name,
+                workdir=folder.path,
+                run_id=folder.path.name,
                 terminal=self._terminal(),
             )
             self._run.start()
@@ -233,6 +260,15 @@ class ControllerPlugin:
             self._stop()
             self._discard_folder()
             raise pytest.UsageError(str(error)) from None
+
+    def _make_folder(self) -> EvidenceFolder:
+        target = self._state.target
+        self._folder = EvidenceFolder.create(
+            self._config.invocation_params.dir / target.text("artifacts"),
+            new_run_id(self._started, os.urandom(3).hex()),
+            secrets=target.secrets(os.environ),
+        )
+        return self._folder
 
     def _discard_folder(self) -> None:
         if self._folder is not None:
@@ -246,10 +282,6 @@ class ControllerPlugin:
     def _terminal(self) -> TextIO | None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         return reporter._tw._file if reporter is not None else None  # noqa: SLF001 - no public way
-
-
-def _given(env: Sequence[Any]) -> dict[str, str]:
-    return {variable.name: variable.value for variable in env if variable.value is not None}
 
 
 def _wire_checks(items: Sequence[pytest.Item]) -> list[dict[str, Any]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_vllm.adapters.backends.device import choose_devices
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.text import redact, secrets_in
 from pytest_vllm.plugin.state import STATE
@@ -32,16 +35,33 @@ class HeaderPlugin:
         if broken is not None:
             return [f"vllm: this target could not run: {broken}"]
         state = self._config.stash[STATE]
-        return header_lines(state.target, state.profile)
+        return [*header_lines(state.target, state.profile), *_device_lines(state.target)]
 
 
 def header_lines(target: Target, profile: Profile) -> list[str]:
     """Name every setting that has a value, with its source; the target first."""
     ordered = sorted(target.settings.values(), key=_rank)
-    shown = [_show(s, target) for s in ordered if s.value not in (None, (), False)]
+    secrets = target.secrets(os.environ)
+    shown = [
+        redact(_show(setting, target), secrets)
+        for setting in ordered
+        if setting.value not in (None, (), False)
+    ]
     lines = _wrap([f"backend={target.backend} (chosen)", *shown])
     lines += [f"vllm: warning: {text}" for text in target_warnings(target, profile)]
     return lines
+
+
+def _device_lines(target: Target) -> list[str]:
+    """Say which GPU devices a container will get on this host."""
+    if target.backend != "docker":
+        return []
+    try:
+        choice = choose_devices(target.gpus)
+    except TargetError as error:
+        return [f"vllm: devices: {error.message}"]
+    shown = " ".join(choice.devices) or "none"
+    return [f"vllm: devices: {shown}" + (f" ({choice.note})" if choice.note else "")]
 
 
 def target_warnings(target: Target, profile: Profile) -> tuple[str, ...]:
@@ -85,10 +105,10 @@ def _show(setting: Setting, target: Target) -> str:
             for v in target.env
         )
     elif isinstance(setting.value, tuple):
-        value = " ".join(setting.value)
+        value = shlex.join(setting.value)
     else:
         value = f"{setting.value:g}" if isinstance(setting.value, float) else str(setting.value)
-    return f"{setting.name}={redact(value)} ({setting.source})"
+    return f"{setting.name}={value} ({setting.source})"
 
 
 def _hidden(name: str, value: str) -> str:

@@ -161,6 +161,12 @@ def _build_check(
         )
     if not id_.startswith(f"{name}."):
         raise pytest.UsageError(f"{where}: check ID {id_!r} must start with its suite, {name}.")
+    level, layer = mark.kwargs["level"], mark.kwargs["layer"]
+    if not isinstance(level, Level) or not isinstance(layer, Layer):
+        raise pytest.UsageError(
+            f"{where}: check {id_} needs level=MUST or SHOULD and layer=Layer.COMPAT or STRICT, "
+            f"not {level!r} and {layer!r}"
+        )
     requirement = _first_sentence(inspect.getdoc(function) or "")
     if not requirement:
         raise pytest.UsageError(f"{where}: check {id_} has no docstring that requires anything")

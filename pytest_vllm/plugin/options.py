@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parent.parent
 SUITES = PACKAGE / "suites"
 _ACTIVATING = ("model", "image", "url", "backend", "profile", "suite")
-_INI_TYPES = {"text": "string", "seconds": "string", "flag": "bool", "list": "linelist"}
+_INI_TYPES = {
+    "text": "string",
+    "seconds": "string",
+    "flag": "bool",
+    "list": "linelist",
+    "words": "linelist",
+}
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -38,7 +44,7 @@ def add_options(parser: pytest.Parser) -> None:
         keywords: dict[str, Any] = {"dest": f"vllm_{_key(option)}", "help": help_text}
         if option.kind == "flag":
             group.addoption(option.flag, action="store_true", default=None, **keywords)
-        elif option.kind == "list":
+        elif option.kind in ("list", "words"):
             group.addoption(
                 option.flag, action="append", default=None, metavar=option.metavar, **keywords
             )

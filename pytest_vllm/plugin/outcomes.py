@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 CHECK = pytest.StashKey["Check | None"]()
 _MESSAGE_LIMIT = 4000
 _EXCHANGES_KEPT = 6
+_NOT_THE_SERVER = (HostError, NameError, ImportError)
+"""Exceptions in the call of a check that say nothing about the server."""
 
 
 class OutcomePlugin:
@@ -38,6 +40,7 @@ class OutcomePlugin:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Leave out the suites that were not asked for, also below a path that was named."""
+        _refuse_shared_ids(items)
         wanted = self._state.target.suites
         if not wanted:
             return
@@ -86,6 +89,18 @@ class OutcomePlugin:
         return report
 
 
+def _refuse_shared_ids(items: list[pytest.Item]) -> None:
+    owners: dict[str, str] = {}
+    for item in items:
+        check = item.stash[CHECK]
+        owner = item.nodeid.partition("[")[0]
+        if check is not None and owners.setdefault(check.id, owner) != owner:
+            raise pytest.UsageError(
+                f"two tests share the check ID {check.id!r}: {owners[check.id]} and {owner}\n"
+                "  fix: give each check an ID of its own"
+            )
+
+
 def uses_server(item: pytest.Item) -> bool:
     """Tell whether a test asks for the server, directly or through a fixture."""
     return "vllm_server" in getattr(item, "fixturenames", ())
@@ -106,7 +121,6 @@ def _describe(
         "message": message[:_MESSAGE_LIMIT],
         "duration_s": report.duration,
         "exchanges": [to_plain(exchange) for exchange in exchanges],
-        "final": report.when == "teardown",
     }
 
 
@@ -120,7 +134,7 @@ def _outcome(call: pytest.CallInfo[None], report: pytest.TestReport) -> tuple[Ou
         return Outcome.NOT_RUN, str(error)
     message = _message(error, report)
     by_server = report.when == "call" or isinstance(error, CapabilityMissing)
-    if by_server and not isinstance(error, HostError):
+    if by_server and not isinstance(error, _NOT_THE_SERVER):
         return Outcome.FAIL, message
     return Outcome.ERROR, message
 

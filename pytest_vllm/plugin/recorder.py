@@ -29,6 +29,8 @@ class Recorder:
         deselected: IDs of checks that the user left out.
         interrupted: What ended the run early.
         other_failures: How many tests that are no checks failed.
+        uncollected: Files that could not be collected.
+        stopped_by_pytest: Whether pytest itself ended the run, by `--maxfail` or collection errors.
     """
 
     results: dict[tuple[str, str], CheckResult] = field(default_factory=dict)
@@ -36,6 +38,8 @@ class Recorder:
     deselected: set[str] = field(default_factory=set)
     interrupted: str = ""
     other_failures: int = 0
+    uncollected: list[str] = field(default_factory=list)
+    stopped_by_pytest: bool = False
 
     def collect(
         self, collected: Sequence[dict[str, Any]], deselected: Sequence[dict[str, Any]]
@@ -46,10 +50,16 @@ class Recorder:
             self.collected[check.id] = check
         self.deselected |= {wire["id"] for wire in deselected}
 
-    def add(self, wire: dict[str, Any]) -> None:
-        """Take in what one report says; an outcome may only rise, durations add up."""
-        fields = {key: value for key, value in wire.items() if key != "final"}
-        new = read_result(fields)
+    def add(self, wire: dict[str, Any], *, gone: str = "") -> None:
+        """Take in what one report says; an outcome may only rise, durations add up.
+
+        Args:
+            wire: The result as plain data.
+            gone: How the server had ended before this report; what fails then was not run.
+        """
+        new = read_result(wire)
+        if gone and new.outcome in (Outcome.FAIL, Outcome.ERROR):
+            new = replace(new, outcome=Outcome.NOT_RUN, message=f"not run: {gone}", exchanges=())
         key = (new.check.id, new.case)
         old = self.results.get(key)
         if old is None:
@@ -84,11 +94,15 @@ class Recorder:
     ) -> Verdict:
         """Decide over what ran, what was collected and what the profile requires."""
         by_host = blames_host(gone)
+        interrupted = self.interrupted or (gone if by_host else "")
+        if self.uncollected:
+            interrupted = f"errors during the collection of {', '.join(self.uncollected)}"
         required = {check.id: check for check in (*catalogue, *self.collected.values())}
         return decide(
             results,
             required=tuple(required.values()),
             failure=failure,
             died="" if by_host else gone,
-            interrupted=self.interrupted or (gone if by_host else ""),
+            other_failures=self.other_failures,
+            interrupted=interrupted,
         )

@@ -46,12 +46,14 @@ class Finish:
         evidence: Path of the evidence folder.
         judged: Whether there were checks, so that the verdict means something.
         other_failures: How many tests that are no checks failed.
+        stopped_by_pytest: Whether `--maxfail` or collection errors ended the run.
     """
 
     record: RunRecord
     evidence: str
     judged: bool
     other_failures: int
+    stopped_by_pytest: bool
 
     @classmethod
     def build(  # noqa: PLR0913 - the parts of a run
@@ -86,7 +88,7 @@ class Finish:
             deselected=tuple(sorted(recorder.deselected)),
             comparison=None if baseline is None else compare_checks(baseline, results),
             environment=_environment(),
-            warnings=(*_warnings(state, recorder), *(run.problems if run is not None else ())),
+            warnings=_warnings(state, recorder, run, started.date()),
         )
         files, log = run.evidence() if run is not None else ({}, [])
         reports = {"report.md": report_md, "junit.xml": junit_xml}
@@ -97,6 +99,7 @@ class Finish:
             evidence=str(folder.path),
             judged=judged,
             other_failures=recorder.other_failures,
+            stopped_by_pytest=recorder.stopped_by_pytest,
         )
 
     def exit_status(self, by_pytest: int, *, signalled: int) -> int:
@@ -108,10 +111,9 @@ class Finish:
         """
         if signalled:
             return _SIGNAL_BASE + signalled
-        if not self.judged or by_pytest not in _VERDICT_SPEAKS:
+        if not self.judged or (by_pytest not in _VERDICT_SPEAKS and not self.stopped_by_pytest):
             return by_pytest
-        code = self.record.verdict.decision.exit_code
-        return code or min(self.other_failures, 1)
+        return self.record.verdict.decision.exit_code
 
 
 def show_summary(reporter: pytest.TerminalReporter, finish: Finish, *, keep_hint: str) -> None:
@@ -144,8 +146,15 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _warnings(state: RunState, recorder: Recorder) -> tuple[str, ...]:
+def _warnings(
+    state: RunState, recorder: Recorder, run: ServerRun | None, today: dt.date
+) -> tuple[str, ...]:
     warnings = list(target_warnings(state.target, state.profile))
+    for waiver in state.profile.waivers:
+        if waiver.expires < today:
+            warnings.append(f"the waiver of {waiver.check} expired on {waiver.expires}")
+        elif waiver.check not in recorder.collected:
+            warnings.append(f"the waiver of {waiver.check} names no check of this run")
     if recorder.deselected:
         warnings.append(f"{len(recorder.deselected)} checks were deselected")
-    return tuple(warnings)
+    return (*warnings, *(run.problems if run is not None else ()))

@@ -70,7 +70,7 @@ def _check(result: pytest.RunResult, code: int, *words: str) -> None:
         (("--vllm-suite=chat",), ("no server is named",)),
         (
             ("--vllm-image=a/b", "--vllm-model=o/m", "--vllm-profile=promote"),
-            ("profile promote refuses image a/b", "@sha256:"),
+            ("profile promote refuses image a/b", "by its digest"),
         ),
         (
             ("--vllm-backend=process", "--vllm-model=o/m", "--vllm-python=/no/python"),

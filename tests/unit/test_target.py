@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,10 @@ def test_an_image_means_docker_and_a_url_means_attach() -> None:
         ({"url": "http://h:1", "suite": ["chta"]}, ("did you mean chat?", "completions")),
         ({"url": "http://h:1", "gpus": "0;1"}, ("--vllm-gpus",)),
         ({"url": "http://h:1", "env": ["=x"]}, ("--vllm-env",)),
-        ({"url": "http://h:1", "serve_arg": ["'x"]}, ("--vllm-serve-arg",)),
+        ({"url": "http://h:1", "serve_arg": ["'x y"]}, ("--vllm-serve-arg",)),
+        ({"url": "http://h:1", "serve_arg": ["--port=99999"]}, ("--port 99999", "65535")),
+        ({"url": "http://[::1"}, ("not a URL", "http://")),
+        ({"url": "http://h:abc"}, ("not a URL", "http://")),
     ],
 )
 def test_contradictions_are_named_with_the_way_out(
@@ -69,9 +74,8 @@ def test_only_no_tag_and_latest_are_mutable_names(text: str, mutable: bool) -> N
 
 
 def test_serve_arguments_known_by_name_are_read() -> None:
-    args = ServeArgs.parse(
-        ["--max-model-len 4k", "--served_model_name a b", "-tp=2", "--trust-remote-code"]
-    )
+    words = "--max-model-len 4k --served_model_name a b -tp=2 --trust-remote-code"
+    args = ServeArgs(tuple(words.split()))
     assert args.max_model_len == 4000
     assert args.served_names == ("a", "b")
     assert args.value("--tensor-parallel-size") == "2"
@@ -80,7 +84,7 @@ def test_serve_arguments_known_by_name_are_read() -> None:
 
 
 def test_the_last_of_a_repeated_argument_wins() -> None:
-    assert ServeArgs.parse(["--dtype=half", "--dtype bfloat16"]).value("--dtype") == "bfloat16"
+    assert ServeArgs(("--dtype=half", "--dtype", "bfloat16")).value("--dtype") == "bfloat16"
 
 
 @pytest.mark.parametrize(
@@ -88,15 +92,39 @@ def test_the_last_of_a_repeated_argument_wins() -> None:
     [("2048", 2048), ("1K", 1024), ("1.5k", 1500), ("auto", None), ("-1", None)],
 )
 def test_lengths_are_read_as_vllm_reads_them(text: str, tokens: int | None) -> None:
-    assert ServeArgs.parse([f"--max-model-len={text}"]).max_model_len == tokens
+    assert ServeArgs((f"--max-model-len={text}",)).max_model_len == tokens
 
 
-@given(st.lists(st.text(st.characters(blacklist_categories=["Cs"]))))
+@given(st.lists(st.text(st.characters(blacklist_categories=["Cs"]), min_size=1), min_size=1))
 def test_any_words_survive_as_serve_arguments(words: list[str]) -> None:
-    """Every vLLM argument can be passed: quoting a word gives that word back."""
-    import shlex  # noqa: PLC0415
+    """Every vLLM argument can be passed: words are split once, by every way they can come."""
+    by_profile = resolve(
+        Sources(options={}, env={}, ini={}), profile={"serve-arg": words}, profile_name="p"
+    )
+    assert by_profile["serve-arg"].value == tuple(words)
+    env = {"PYTEST_VLLM_SERVE_ARG": shlex.join(words)}
+    by_env = resolve(Sources(options={}, env=env, ini={}), profile={}, profile_name="")
+    assert by_env["serve-arg"].value == tuple(words)
 
-    assert ServeArgs.parse([shlex.quote(word) for word in words]).argv == tuple(words)
+
+def test_json_keeps_its_quotes_on_the_command_line() -> None:
+    """A word without blanks is taken as it is; one with blanks is split as by a shell."""
+    plain = _build(url="http://h:1", serve_arg=['--compilation-config={"level":3}'])
+    assert plain.serve_args.argv == ('--compilation-config={"level":3}',)
+    quoted = _build(url="http://h:1", serve_arg=["--compilation-config '{\"level\": 3}'"])
+    assert quoted.serve_args.argv == ("--compilation-config", '{"level": 3}')
+
+
+def test_every_secret_of_a_run_is_known() -> None:
+    """Keys hide in variables by name, in the variable that is named for it, and in arguments."""
+    target = _build(
+        url="http://h:1",
+        serve_arg=["--api-key=from-argument"],
+        env=["MY_TOKEN=from-option"],
+        api_key_env="MYAUTH",
+    )
+    secrets = target.secrets({"MYAUTH": "from-named", "HF_TOKEN": "from-variable"})
+    assert set(secrets) == {"from-argument", "from-option", "from-named", "from-variable"}
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,9 @@ class PortLease:
     descriptor: int = -1
 
     def release(self) -> None:
-        """Give the port back."""
+        """Give the port back and leave no file."""
         if self.descriptor >= 0:
+            _lock_file(self.port).unlink(missing_ok=True)  # while it is still locked
             os.close(self.descriptor)
 
 
@@ -50,7 +51,7 @@ def lease_port(host: str) -> PortLease:
             continue
         if _bind_error(host, port) == 0:
             return PortLease(port=port, descriptor=descriptor)
-        os.close(descriptor)
+        PortLease(port=port, descriptor=descriptor).release()
     raise HostError(
         f"no free port between {_RANGE.start} and {_RANGE.stop} on {host}",
         advice="name one: --vllm-serve-arg=--port=PORT",
@@ -92,12 +93,18 @@ def _bind_error(host: str, port: int) -> int:
 
 def _lock(port: int) -> int:
     """Lock the file of a port without waiting; -1 when another run holds it."""
-    folder = Path(tempfile.gettempdir()) / f"pytest-vllm-ports-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(folder / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = _lock_file(port)
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_ino == file.stat().st_ino:
+            return descriptor  # not a file that its owner removed a moment ago
     except OSError:
-        os.close(descriptor)
-        return -1
-    return descriptor
+        pass
+    os.close(descriptor)
+    return -1
+
+
+def _lock_file(port: int) -> Path:
+    return Path(tempfile.gettempdir()) / f"pytest-vllm-ports-{os.getuid()}" / str(port)

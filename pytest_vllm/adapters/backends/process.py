@@ -26,7 +26,7 @@ from pytest_vllm.domain.errors import HostError, TargetError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_vllm.domain.target import Target
+    from pytest_vllm.domain.target import EnvVar, Target
 
 _ADDRESS = "127.0.0.1"
 _ANY = ("0.0.0.0", "::", "")  # noqa: S104 - what a user may have asked for
@@ -78,7 +78,7 @@ class ProcessBackend:
         start = _start_words(self._target, python)
         model = _model(self._target)
         gpus = visible_variables(self._target.gpus)
-        variables = {v.name: passed_on_or(v.value, v.name) for v in self._target.env}
+        variables = {v.name: _value(v) for v in self._target.env}
         _check_vllm(python)
         host, wanted = _host(self._target), self._target.serve_args.port
         self._lease = lease_port(host) if wanted is None else claim_port(host, wanted)
@@ -202,11 +202,9 @@ def command_line(target: Target) -> str:
     return " ".join([*values, shlex.join(words)]) + "\n"
 
 
-def passed_on_or(value: str | None, name: str) -> str:
+def _value(variable: EnvVar) -> str:
     """Return a variable's value: the one given, else that of our environment."""
-    from pytest_vllm.domain.target import EnvVar  # noqa: PLC0415
-
-    return passed_on(EnvVar(name=name), os.environ) if value is None else value
+    return passed_on(variable, os.environ) if variable.value is None else variable.value
 
 
 def _find_python(target: Target) -> Path:
