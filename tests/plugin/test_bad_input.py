@@ -85,7 +85,7 @@ def test_a_users_mistake_is_exit_code_4(
     pytester.makefile(".toml", bad="schema = [")
     pytester.mkdir("empty")
     pytester.mkdir("smallmodel").joinpath("config.json").write_text("{}")
-    _check(pytester.runpytest_inprocess(*arguments), 4, *words)
+    _check(pytester.runpytest_subprocess(*arguments), 4, *words)
     assert not list(pytester.path.glob(".vllm/*/run.json"))
 
 
@@ -93,7 +93,7 @@ def test_no_docker_is_the_hosts_fault(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    result = pytester.runpytest_inprocess(
+    result = pytester.runpytest_subprocess(
         "--vllm-image=a/b:1", "--vllm-model=org/model", "--vllm-suite=server"
     )
     _check(result, 75, "INCONCLUSIVE", "/nowhere/docker.sock")
@@ -101,7 +101,7 @@ def test_no_docker_is_the_hosts_fault(
 
 
 def test_an_unreachable_url_is_the_hosts_fault(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest_inprocess("--vllm-url=http://127.0.0.1:9", "--vllm-suite=server")
+    result = pytester.runpytest_subprocess("--vllm-url=http://127.0.0.1:9", "--vllm-suite=server")
     _check(result, 75, "INCONCLUSIVE", "127.0.0.1:9")
     result.assert_outcomes(errors=1, skipped=_skipped(result))
 
@@ -118,7 +118,7 @@ def test_html_in_place_of_a_server_is_named(
     pytester: pytest.Pytester, serve: Callable[[dict[str, Answer]], str]
 ) -> None:
     url = serve({"*": (200, "text/html", b"<html><b>Welcome to nginx!</b></html>")})
-    result = pytester.runpytest_inprocess(f"--vllm-url={url}", "--vllm-suite=server")
+    result = pytester.runpytest_subprocess(f"--vllm-url={url}", "--vllm-suite=server")
     _check(result, 4, "text/html", "--vllm-url")
 
 
@@ -133,7 +133,7 @@ def test_a_server_that_is_not_vllm_is_named(
             "*": (404, "application/json", b'{"error":"no"}'),
         }
     )
-    result = pytester.runpytest_inprocess(f"--vllm-url={url}", "--vllm-suite=server")
+    result = pytester.runpytest_subprocess(f"--vllm-url={url}", "--vllm-suite=server")
     _check(result, 4, "/version", "vLLM")
 
 

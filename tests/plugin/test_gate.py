@@ -49,7 +49,7 @@ def test_what_a_run_ends_in(
 ) -> None:
     """Checks that ask for no server are judged like all others."""
     path = _own(pytester, *parts)
-    result = pytester.runpytest_inprocess(str(path), URL, *arguments)
+    result = pytester.runpytest_subprocess(str(path), URL, *arguments)
     text = result.stdout.str()
     assert words in text
     if "exit" not in parts[0]:
@@ -80,21 +80,21 @@ def test_a_file_that_cannot_be_collected_leaves_the_verdict_open(
 
 def test_two_checks_may_not_share_an_id(pytester: pytest.Pytester) -> None:
     path = _own(pytester, GOOD, GOOD.replace("test_good", "test_other"))
-    result = pytester.runpytest_inprocess(str(path), URL)
+    result = pytester.runpytest_subprocess(str(path), URL)
     assert result.ret == 4
     assert "share the check ID 'own.good'" in result.stdout.str() + result.stderr.str()
 
 
 def test_a_malformed_check_is_a_usage_error(pytester: pytest.Pytester) -> None:
     path = _own(pytester, GOOD.replace("'own.good'", "'own.good', level='must'"))
-    result = pytester.runpytest_inprocess(str(path), URL)
+    result = pytester.runpytest_subprocess(str(path), URL)
     assert result.ret != 0
     assert "needs level=MUST or SHOULD" in result.stdout.str() + result.stderr.str()
 
 
 def test_a_key_in_an_argument_is_not_shown(pytester: pytest.Pytester) -> None:
     path = _own(pytester, GOOD)
-    result = pytester.runpytest_inprocess(str(path), URL, "--vllm-serve-arg=--api-key=topsecret42")
+    result = pytester.runpytest_subprocess(str(path), URL, "--vllm-serve-arg=--api-key=topsecret42")
     assert "topsecret42" not in result.stdout.str()
     for file in pytester.path.glob(".vllm/*/*"):
         assert "topsecret42" not in file.read_text()

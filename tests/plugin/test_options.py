@@ -60,7 +60,7 @@ def test_options_by_command_line(pytester: pytest.Pytester) -> None:
         else:
             values = value if isinstance(value, list) else [value]
             args += [f"--vllm-{name}={item}" for item in values]
-    result = pytester.runpytest_inprocess("--collect-only", *args)
+    result = pytester.runpytest_subprocess("--collect-only", *args)
     _expect(_header(result), "option")
 
 
@@ -68,14 +68,14 @@ def test_options_by_environment(pytester: pytest.Pytester, monkeypatch: pytest.M
     for name, value in ATTACHED.items():
         text = shlex.join(value) if isinstance(value, list) else str(value)
         monkeypatch.setenv(f"PYTEST_VLLM_{name.upper().replace('-', '_')}", text)
-    result = pytester.runpytest_inprocess("--collect-only")
+    result = pytester.runpytest_subprocess("--collect-only")
     _expect(_header(result), "env PYTEST_VLLM_{env}")
 
 
 def test_options_by_profile(pytester: pytest.Pytester) -> None:
     lines = [f"{name} = {json.dumps(value)}" for name, value in ATTACHED.items()]
     pytester.makefile(".toml", mine="\n".join(["schema = 1", "[target]", *lines]))
-    result = pytester.runpytest_inprocess("--collect-only", "--vllm-profile=mine.toml")
+    result = pytester.runpytest_subprocess("--collect-only", "--vllm-profile=mine.toml")
     _expect(_header(result), "profile mine.toml")
 
 
@@ -85,12 +85,12 @@ def test_options_by_ini(pytester: pytest.Pytester) -> None:
         for name, value in ATTACHED.items()
     ]
     pytester.makeini("\n".join(["[pytest]", *lines]))
-    result = pytester.runpytest_inprocess("--collect-only")
+    result = pytester.runpytest_subprocess("--collect-only")
     _expect(_header(result), "ini vllm_{ini}")
 
 
 def test_secret_values_are_not_shown(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest_inprocess(
+    result = pytester.runpytest_subprocess(
         "--collect-only", "--vllm-url=http://127.0.0.1:9", "--vllm-env=HF_TOKEN=abcdef-secret"
     )
     assert "abcdef-secret" not in result.stdout.str()
@@ -98,7 +98,7 @@ def test_secret_values_are_not_shown(pytester: pytest.Pytester) -> None:
 
 
 def test_the_suite_option_selects_the_files_that_are_collected(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest_inprocess(
+    result = pytester.runpytest_subprocess(
         "--collect-only", "-q", "--vllm-url=http://127.0.0.1:9", "--vllm-suite=models,server"
     )
     files = {line.partition("::")[0] for line in result.outlines if "::" in line}
@@ -107,7 +107,7 @@ def test_the_suite_option_selects_the_files_that_are_collected(pytester: pytest.
 
 def test_a_named_path_replaces_the_bundled_suites(pytester: pytest.Pytester) -> None:
     path = pytester.makepyfile("def test_mine(vllm): pass")
-    result = pytester.runpytest_inprocess(
+    result = pytester.runpytest_subprocess(
         "--collect-only", "-q", "--vllm-url=http://127.0.0.1:9", str(path)
     )
     collected = [line for line in result.outlines if "::" in line]
@@ -120,7 +120,7 @@ def test_without_a_path_the_testpaths_of_the_project_do_not_win(
     """Naming a server and no path runs the bundled suites, in any project."""
     pytester.makeini("[pytest]\ntestpaths = mine")
     pytester.mkdir("mine").joinpath("test_x.py").write_text("def test_mine(): pass")
-    result = pytester.runpytest_inprocess("--collect-only", "-q", "--vllm-url=http://127.0.0.1:9")
+    result = pytester.runpytest_subprocess("--collect-only", "-q", "--vllm-url=http://127.0.0.1:9")
     assert any("test_completions.py" in line for line in result.outlines)
     assert not any("test_mine" in line for line in result.outlines)
 
@@ -128,7 +128,7 @@ def test_without_a_path_the_testpaths_of_the_project_do_not_win(
 def test_the_projects_own_file_patterns_do_not_hide_the_suites(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\npython_files = spec_*.py")
     arguments = ("--collect-only", "-q", "--vllm-url=http://127.0.0.1:9", "--vllm-suite=models")
-    result = pytester.runpytest_inprocess(*arguments)
+    result = pytester.runpytest_subprocess(*arguments)
     assert any(line.startswith("test_models.py::") for line in result.outlines)
 
 
@@ -162,6 +162,6 @@ def test_looking_needs_no_server_no_docker_and_no_valid_target(
     """Options that only look work with no engine, no network and a broken profile."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
     pytester.makefile(".toml", broken="schema = [")
-    result = pytester.runpytest_inprocess(*arguments, *target)
+    result = pytester.runpytest_subprocess(*arguments, *target)
     assert result.ret == 0, result.stdout.str() + result.stderr.str()
     assert "Traceback (most" not in result.stdout.str() + result.stderr.str()
