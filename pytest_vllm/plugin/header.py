@@ -47,7 +47,9 @@ def header_lines(target: Target, profile: Profile) -> list[str]:
         for setting in ordered
         if setting.value not in (None, (), False)
     ]
-    lines = _wrap([f"backend={target.backend} (chosen)", *shown])
+    if target.settings["backend"].value is None:
+        shown.insert(0, f"backend={target.backend} (chosen)")
+    lines = _wrap(shown)
     lines += [f"vllm: warning: {text}" for text in target_warnings(target, profile)]
     return lines
 

@@ -93,7 +93,8 @@ class Finish:
         files, log = run.evidence() if run is not None else ({}, [])
         reports = {"report.md": report_md, "junit.xml": junit_xml}
         folder.write(record, files={**files, **reports}, log_lines=log)
-        judged = bool(results or recorder.collected) or state.failure is not None
+        known = results or recorder.collected or recorder.interrupted
+        judged = bool(known) or state.failure is not None
         return cls(
             record=folder.redacted(record),
             evidence=str(folder.path),
