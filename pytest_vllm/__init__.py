@@ -6,13 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_vllm.domain.checks import MUST, SHOULD, Layer, Level
+    from pytest_vllm.domain.checks import INFO, MUST, SHOULD, Layer, Level
     from pytest_vllm.plugin.client import Client
     from pytest_vllm.plugin.marks import ENDPOINTS, check, needs, suite
     from pytest_vllm.plugin.skips import not_applicable
 
 __all__ = [
     "ENDPOINTS",
+    "INFO",
     "MUST",
     "SHOULD",
     "Client",
@@ -27,6 +28,7 @@ __all__ = [
 _HOME = {
     "Client": "pytest_vllm.plugin.client",
     "ENDPOINTS": "pytest_vllm.plugin.marks",
+    "INFO": "pytest_vllm.domain.checks",
     "Layer": "pytest_vllm.domain.checks",
     "Level": "pytest_vllm.domain.checks",
     "MUST": "pytest_vllm.domain.checks",

@@ -12,7 +12,7 @@ from pytest_vllm import SHOULD, Client, check, suite
 if TYPE_CHECKING:
     from pytest_vllm.domain.target import Target
 
-pytestmark = suite("chat")
+pytestmark = suite("chat", concurrent=True)
 
 QUESTION = "What is the capital of France?"
 USER: dict[str, Any] = {"role": "user", "content": QUESTION}

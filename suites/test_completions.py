@@ -12,7 +12,7 @@ from pytest_vllm import SHOULD, Client, Layer, check, suite
 if TYPE_CHECKING:
     from pytest_vllm.domain.target import Target
 
-pytestmark = suite("completions")
+pytestmark = suite("completions", concurrent=True)
 
 PROMPT = "The capital of France is"
 COUNTING = "1, 2, 3, 4, 5, 6, 7, 8,"

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_vllm import ENDPOINTS, SHOULD, Client, check, needs, suite
 
-pytestmark = suite("errors")
+pytestmark = suite("errors", concurrent=True)
 
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 TURN = {"role": "user", "content": "Hello"}

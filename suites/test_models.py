@@ -9,7 +9,7 @@ from pytest_vllm import Client, check, suite
 if TYPE_CHECKING:
     from pytest_vllm.domain.target import Target
 
-pytestmark = suite("models")
+pytestmark = suite("models", concurrent=True)
 
 
 @check("models.list.shape", ref="M01")

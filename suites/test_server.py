@@ -8,7 +8,7 @@ import pytest
 
 from pytest_vllm import SHOULD, Client, check, suite
 
-pytestmark = suite("server")
+pytestmark = suite("server", concurrent=True)
 
 
 @check("server.health.answers", ref="H01")

@@ -11,7 +11,7 @@ from pytest_vllm import ENDPOINTS, SHOULD, Client, check, suite
 if TYPE_CHECKING:
     from pytest_vllm.domain.target import Target
 
-pytestmark = suite("stream")
+pytestmark = suite("stream", concurrent=True)
 
 PROMPT = "Count: 1, 2, 3, 4, 5, 6, 7, 8,"
 GLYPHS = "Repeat: 🎉 日本語 🎊 日本語 🎉 日本語 🎊 日本語 🎉 日本語 🎊"

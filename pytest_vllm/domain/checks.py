@@ -17,10 +17,13 @@ class Level(StrEnum):
 
     MUST = "MUST"
     SHOULD = "SHOULD"
+    INFO = "INFO"
+    """Seen and recorded, never judged."""
 
 
 MUST = Level.MUST
 SHOULD = Level.SHOULD
+INFO = Level.INFO
 
 
 class Layer(StrEnum):
@@ -60,11 +63,13 @@ class Check:
     Attributes:
         id: Stable name such as `chat.usage.adds-up`; never a node ID.
         suite: The suite it belongs to.
-        level: MUST rejects an image, SHOULD is reported.
+        level: MUST rejects an image, SHOULD is reported, INFO is only seen.
         requirement: One sentence, the docstring of the check.
         layer: The contract it comes from.
         needs: Capabilities the server must have for the check to apply.
-        ref: Row of the acceptance catalogue, such as `C08`.
+        ref: Rows of the acceptance catalogue, such as `C08` or `C08 S02`.
+        catches: Names of defects (`pytest-vllm simulate --list-defects`) that it must notice.
+        alone: Whether it needs a server that is idle but for its own requests.
     """
 
     id: str
@@ -74,6 +79,8 @@ class Check:
     layer: Layer = Layer.COMPAT
     needs: tuple[str, ...] = ()
     ref: str = ""
+    catches: tuple[str, ...] = ()
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

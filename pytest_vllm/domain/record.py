@@ -13,6 +13,7 @@ from pytest_vllm.domain.checks import Check, CheckResult
 from pytest_vllm.domain.decode import decode
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.exchange import Exchange
+from pytest_vllm.domain.observation import Observation, Sample
 from pytest_vllm.domain.phases import Phase
 from pytest_vllm.domain.server import ServerInfo
 from pytest_vllm.domain.settings import Setting
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _NAMES = {
     kind.__name__: kind
-    for kind in (Decision, Exchange, Phase, ServerInfo, Setting, StartFailure, Verdict)
+    for kind in (
+        Decision,
+        Exchange,
+        Observation,
+        Phase,
+        Sample,
+        ServerInfo,
+        Setting,
+        StartFailure,
+        Verdict,
+    )
 }
 
 
@@ -80,6 +91,8 @@ class RunRecord:
         phases: Start-up phases.
         gpus: Facts of the GPUs, one mapping each, and `reason` when none are known.
         results: Results of checks.
+        observations: What was seen and not judged, each once.
+        samples: Replies for a person to read.
         deselected: IDs of checks that the user left out.
         comparison: The checks against the baseline, if one was given.
         environment: Versions and host of the run.
@@ -98,6 +111,8 @@ class RunRecord:
     phases: tuple[Phase, ...] = ()
     gpus: dict[str, Any] = field(default_factory=dict)
     results: tuple[CheckResult, ...] = ()
+    observations: tuple[Observation, ...] = ()
+    samples: tuple[Sample, ...] = ()
     deselected: tuple[str, ...] = ()
     comparison: Comparison | None = None
     environment: dict[str, str] = field(default_factory=dict)

@@ -10,8 +10,10 @@ from pytest_vllm.adapters.sdk import strict_violations
 from pytest_vllm.domain import conventions
 from pytest_vllm.domain.errors import HostError
 from pytest_vllm.domain.generation import Generation, difference, read_generation
+from pytest_vllm.domain.observation import Observation, Sample
 from pytest_vllm.domain.reply import Reply, StreamReply, TransportFailure
 from pytest_vllm.domain.request import BOUNDS, PATHS, build_body, chat_body, completion_body
+from pytest_vllm.domain.text import one_line
 from pytest_vllm.plugin.stream import Stream
 
 if TYPE_CHECKING:
@@ -35,11 +37,20 @@ class Client:
     Args:
         server: The server under test.
         transport: Connection to it, shared by all checks.
+        seed: Number from which checks derive everything random, so that a run can be repeated.
+
+    Attributes:
+        exchanges: What was sent and came back so far.
+        observations: What was seen and is not judged.
+        samples: Replies for a person to read.
     """
 
-    def __init__(self, server: ServerInfo, transport: Transport) -> None:
+    def __init__(self, server: ServerInfo, transport: Transport, *, seed: int = 0) -> None:
         self.server = server
+        self.seed = seed
         self.exchanges: list[Exchange] = []
+        self.observations: list[Observation] = []
+        self.samples: list[Sample] = []
         self._transport = transport
 
     @property
@@ -240,6 +251,27 @@ class Client:
         """
         found = difference(left, right)
         assert not found, f"{what}: {found}"  # noqa: S101 - asserting is its purpose
+
+    # --- what is not judged ----------------------------------------------------------------------
+
+    def observe(self, name: str, value: object) -> None:
+        """Note something about the server in the run's record, whatever it is.
+
+        Args:
+            name: What was looked at, as `models.retrieve.status`.
+            value: What was seen; shown as text, at most 300 characters.
+        """
+        self.observations.append(Observation(name=name, value=one_line(str(value), 300)))
+
+    def sample(self, title: str, prompt: str, text: str) -> None:
+        """Keep a reply for a person to read in the reports.
+
+        Args:
+            title: What the request was.
+            prompt: What the model was asked.
+            text: What it wrote.
+        """
+        self.samples.append(Sample(title=title, prompt=prompt, text=text))
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -24,8 +24,9 @@ SUITE = "vllm_suite"
 NEEDS = "vllm_needs"
 
 MARKERS = (
-    f"{CHECK}(id, level, layer, needs, ref): a requirement that a vLLM server can meet or miss",
-    f"{SUITE}(name): the suite that the checks of a module belong to",
+    f"{CHECK}(id, level, layer, needs, ref, catches, alone): "
+    "a requirement that a vLLM server can meet or miss",
+    f"{SUITE}(name, concurrent): the suite that the checks of a module belong to",
     f"{NEEDS}(*capabilities): what the server must have for a check or one of its cases to apply",
 )
 """Lines for `config.addinivalue_line("markers", ...)`."""
@@ -40,17 +41,29 @@ def check(
     layer: Layer = Layer.COMPAT,
     needs: Iterable[str] = (),
     ref: str = "",
+    catches: Iterable[str] = (),
+    alone: bool = False,
 ) -> Callable[[F], F]:
     """Make a test function a check; the first sentence of its docstring is the requirement.
 
     Args:
         id: Stable name that starts with the suite's: `chat.usage.adds-up`.
-        level: MUST rejects an image, SHOULD is reported.
+        level: MUST rejects an image, SHOULD is reported, INFO is recorded and never judged.
         layer: Whether clients need it (COMPAT) or only the specification says so (STRICT).
         needs: Capabilities without which the check is not applicable, such as `chat`.
-        ref: Row of the acceptance catalogue, such as `C08`.
+        ref: Rows of the acceptance catalogue, such as `C08`.
+        catches: Defects of the simulator that it must notice.
+        alone: It needs a server that does nothing else: it runs last, and no other check meanwhile.
     """
-    mark = getattr(pytest.mark, CHECK)(id=id, level=level, layer=layer, needs=tuple(needs), ref=ref)
+    mark = getattr(pytest.mark, CHECK)(
+        id=id,
+        level=level,
+        layer=layer,
+        needs=tuple(needs),
+        ref=ref,
+        catches=tuple(catches),
+        alone=alone,
+    )
 
     def decorate(function: F) -> F:
         decorated: F = mark(function)
@@ -59,9 +72,14 @@ def check(
     return decorate
 
 
-def suite(name: str) -> pytest.MarkDecorator:
-    """Name the suite that the checks of a module belong to; goes into `pytestmark`."""
-    mark: pytest.MarkDecorator = getattr(pytest.mark, SUITE)(name)
+def suite(name: str, *, concurrent: bool = False) -> pytest.MarkDecorator:
+    """Name the suite that the checks of a module belong to; goes into `pytestmark`.
+
+    Args:
+        name: First part of the IDs of its checks.
+        concurrent: Its checks share nothing but the server, so they may run at the same time.
+    """
+    mark: pytest.MarkDecorator = getattr(pytest.mark, SUITE)(name, concurrent=concurrent)
     return mark
 
 
@@ -164,7 +182,7 @@ def _build_check(
     level, layer = mark.kwargs["level"], mark.kwargs["layer"]
     if not isinstance(level, Level) or not isinstance(layer, Layer):
         raise pytest.UsageError(
-            f"{where}: check {id_} needs level=MUST or SHOULD and layer=Layer.COMPAT or STRICT, "
+            f"{where}: check {id_} needs level=MUST, SHOULD or INFO and layer=Layer.COMPAT or STRICT, "
             f"not {level!r} and {layer!r}"
         )
     requirement = _first_sentence(inspect.getdoc(function) or "")
@@ -178,6 +196,8 @@ def _build_check(
         layer=mark.kwargs["layer"],
         needs=mark.kwargs["needs"],
         ref=mark.kwargs["ref"],
+        catches=mark.kwargs["catches"],
+        alone=mark.kwargs["alone"],
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.checks import CheckResult, Outcome, worst
 from pytest_vllm.domain.diagnosis import blames_host
+from pytest_vllm.domain.observation import Observation, Sample
 from pytest_vllm.domain.record import read_check, read_result
 from pytest_vllm.domain.verdict import Verdict, decide
 
@@ -25,6 +26,8 @@ class Recorder:
 
     Attributes:
         results: One for each case, in the order in which they came.
+        observations: What was seen and not judged, each once.
+        samples: Replies for a person to read.
         collected: Checks that were collected and not deselected, by ID.
         deselected: IDs of checks that the user left out.
         interrupted: What ended the run early.
@@ -34,6 +37,8 @@ class Recorder:
     """
 
     results: dict[tuple[str, str], CheckResult] = field(default_factory=dict)
+    observations: dict[Observation, None] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
     collected: dict[str, Check] = field(default_factory=dict)
     deselected: set[str] = field(default_factory=set)
     interrupted: str = ""
@@ -54,10 +59,13 @@ class Recorder:
         """Take in what one report says; an outcome may only rise, durations add up.
 
         Args:
-            wire: The result as plain data.
+            wire: The result as plain data, and what was observed.
             gone: How the server had ended before this report; what fails then was not run.
         """
-        new = read_result(wire)
+        result = dict(wire)
+        self.observations |= {Observation(**seen): None for seen in result.pop("observations")}
+        self.samples += [Sample(**sample) for sample in result.pop("samples")]
+        new = read_result(result)
         if gone and new.outcome in (Outcome.FAIL, Outcome.ERROR):
             new = replace(new, outcome=Outcome.NOT_RUN, message=f"not run: {gone}", exchanges=())
         key = (new.check.id, new.case)

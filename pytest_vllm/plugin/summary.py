@@ -85,6 +85,8 @@ class Finish:
             phases=run.phases if run is not None else (),
             gpus=state.gpus,
             results=results,
+            observations=tuple(sorted(recorder.observations, key=lambda seen: seen.name)),
+            samples=tuple(recorder.samples),
             deselected=tuple(sorted(recorder.deselected)),
             comparison=None if baseline is None else compare_checks(baseline, results),
             environment=_environment(),
