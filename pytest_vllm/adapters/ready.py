@@ -11,7 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_vllm.adapters.http import Transport
+from pytest_vllm.adapters.capabilities import probe_capabilities
+from pytest_vllm.adapters.http import UNSET, Transport
 from pytest_vllm.adapters.watch import OWN_LOG, Watch
 from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.reply import Reply, TransportFailure
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 FIRST_TOKEN_S = 600.0
 """Seconds for the first completion, which may compile kernels."""
 PROBE_S = 10.0
-"""Seconds for any other request."""
+"""Seconds for a request that generates nothing."""
+CAPABILITY_S = 60.0
+"""Seconds for one question about a capability; no answer counts as "present"."""
 _BODY_LIMIT = 2**20
 _SEEN = 80
 _NOT_VLLM = "point --vllm-url at a vLLM server, without any path: http://HOST:PORT"
@@ -83,7 +86,9 @@ def wait_until_ready(
     watch.enter("first token")
     with interview.connect(url, timeout_s=FIRST_TOKEN_S) as http:
         interview.prove_token(http, model)
-        absent = interview.probe_chat(http, model)
+        no_chat = interview.probe_chat(http, model)
+    with interview.connect(url, timeout_s=CAPABILITY_S) as http:
+        reasons = interview.probe_rest(http, model=model, version=version, no_chat=no_chat)
     length = models[0].get("max_model_len")
     info = ServerInfo(
         url=url,
@@ -91,8 +96,8 @@ def wait_until_ready(
         served_names=tuple(str(item["id"]) for item in models),
         max_model_len=length if isinstance(length, int) else None,
         version=version,
-        capabilities=("base",) if absent else ("chat",),
-        absent={"chat": absent} if absent else {"base": "the server can chat"},
+        capabilities=tuple(name for name, reason in reasons.items() if not reason),
+        absent={name: reason for name, reason in reasons.items() if reason},
         owned=backend.owned,
         api_key_env=interview.key_name if interview.api_key else "",
         launch_model=str(backend.facts().get("model", "")),
@@ -183,6 +188,16 @@ class _Interview:
         if answer.status == 400 and "chat template" in str(message):  # noqa: PLR2004
             return f"the model has no chat template ({one_line(str(message), 200)})"
         return ""
+
+    def probe_rest(
+        self, http: Transport, *, model: str, version: str, no_chat: str
+    ) -> dict[str, str]:
+        """Return for each capability why it is absent, empty when it is there."""
+
+        def ask(method: str, path: str, json: Any = UNSET) -> Reply | TransportFailure:
+            return self._watch.ask(http, method, path, json=json)
+
+        return probe_capabilities(ask, model=model, version=version, no_chat=no_chat)
 
     def _expect_200(self, answer: Reply | TransportFailure, http: Transport, what: str) -> Reply:
         """Return a reply of status 200, or raise what anything else means."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.server import CAPABILITIES
 from pytest_vllm.domain.settings import OPTIONS
 from pytest_vllm.domain.text import closest
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _KEYS = ("schema", "description", "target", "verdict", "capabilities", "waiver")
 _VERDICT_KEYS = ("complete", "pinned-image")
-_CAPABILITIES = ("chat",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ def build_profile(name: str, table: Mapping[str, object]) -> Profile:
 
 
 def _capabilities(where: str, table: Mapping[str, object]) -> tuple[str, ...]:
-    _refuse_unknown(f"{where} [capabilities]", table, _CAPABILITIES)
+    _refuse_unknown(f"{where} [capabilities]", table, CAPABILITIES)
     return tuple(key for key in table if _flag(where, table, key))
 
 

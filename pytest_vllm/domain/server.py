@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CAPABILITIES = (
+    "chat",
+    "base",
+    "tools",
+    "responses",
+    "messages",
+    "tokenize",
+    "metrics",
+    "structured-outputs",
+    "beam-search",
+)
+"""What a server may lack without being broken. `base` is the lack of a chat template."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
@@ -15,7 +28,7 @@ class ServerInfo:
         served_names: All IDs of `/v1/models`.
         max_model_len: Context length in tokens, `None` when the server does not say.
         version: What `/version` answered, empty when it did not.
-        capabilities: What was probed to be there (`chat`).
+        capabilities: What was found to be there, of `CAPABILITIES`.
         absent: Capability -> why it is not there.
         owned: Whether this run launched the server.
         api_key_env: Variable that holds the API key, empty when none is set.

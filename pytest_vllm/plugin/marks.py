@@ -24,8 +24,7 @@ SUITE = "vllm_suite"
 NEEDS = "vllm_needs"
 
 MARKERS = (
-    f"{CHECK}(id, level, layer, needs, ref, catches, alone): "
-    "a requirement that a vLLM server can meet or miss",
+    f"{CHECK}(id, level, ...): a requirement that a vLLM server can meet or miss",
     f"{SUITE}(name, concurrent): the suite that the checks of a module belong to",
     f"{NEEDS}(*capabilities): what the server must have for a check or one of its cases to apply",
 )
@@ -34,7 +33,7 @@ MARKERS = (
 F = TypeVar("F", bound="Callable[..., object]")
 
 
-def check(
+def check(  # noqa: PLR0913 - what there is to say about a check
     id: str,  # noqa: A002 - what it is called everywhere
     *,
     level: Level = MUST,
@@ -182,8 +181,8 @@ def _build_check(
     level, layer = mark.kwargs["level"], mark.kwargs["layer"]
     if not isinstance(level, Level) or not isinstance(layer, Layer):
         raise pytest.UsageError(
-            f"{where}: check {id_} needs level=MUST, SHOULD or INFO and layer=Layer.COMPAT or STRICT, "
-            f"not {level!r} and {layer!r}"
+            f"{where}: check {id_} needs level=MUST, SHOULD or INFO and layer=Layer.COMPAT or "
+            f"STRICT, not {level!r} and {layer!r}"
         )
     requirement = _first_sentence(inspect.getdoc(function) or "")
     if not requirement:

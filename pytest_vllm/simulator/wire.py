@@ -67,13 +67,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventStream:
-    """A reply that comes as server-sent events.
+    r"""A reply that comes as server-sent events.
 
     Attributes:
         status: HTTP status.
         headers: Headers, names in lower case, without those of framing.
         events: Each event as its block of lines, without the blank line that ends it:
-            `data: {...}`, or `event: message_start\\ndata: {...}`. Closing it cancels the request.
+            `data: {...}`, or `event: message_start\ndata: {...}`. Closing it cancels the request.
     """
 
     status: int = 200

@@ -46,7 +46,7 @@ def test_real_vllm_serves_and_leaves_nothing(
         ready = wait_until_ready(backend, target, on_phase=lambda *_: None)
         assert ready.info.launch_model == ready.info.model == real_model
         assert ready.info.max_model_len == 512
-        assert ready.info.capabilities == ("chat",)
+        assert "chat" in ready.info.capabilities
         names = [phase.name for phase in ready.phases]
         assert names[:4] == ["start", "process", "config", "engine"]
         assert names[-3:] == ["api up", "ready", "first token"]
