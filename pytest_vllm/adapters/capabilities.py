@@ -1,4 +1,4 @@
-"""Find out what a ready server offers beyond completions, so that checks of the rest can stand back.
+"""Find out what a ready server offers beyond completions; checks of the rest stand back.
 
 A capability is absent only when the server says so in so many words; whatever answers otherwise,
 also by breaking, counts as present and is judged by the checks.

@@ -10,30 +10,40 @@ from __future__ import annotations
 
 import ipaddress
 import json as json_module
-import socket
 import threading
-import time
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import httpx
 
-from pytest_vllm.domain.exchange import Exchange, shorten
-from pytest_vllm.domain.reply import Reply, StreamReply, TransportFailure
+from pytest_vllm.adapters.call import Call
+from pytest_vllm.domain.reply import MAX_VALUES, StreamReply, TransportFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-MAX_BODY_BYTES = 32 * 2**20
-"""A longer body is refused. The longest healthy reply, `/openapi.json`, has 0.3 MB."""
+MAX_BODY_BYTES = 2**20
+"""A longer body is refused, unless a check expects one. `/openapi.json` has 0.3 MB.
+
+Many replies are read at the same time, so that this bounds the memory of a run.
+"""
+
+MAX_LINES = 10_000
+"""A reply of more lines is refused; a stream has two for each token."""
+
+_BYTES_PER_VALUE = 8
+"""A reply that a check expects to be long has no more JSON values than one in so many bytes."""
+
+PATIENCE = 4
+"""So many requests in a row without a complete reply in time: the server counts as hung."""
 
 UNSET: Any = object()
 """Stands for "no JSON body", since None is one."""
 
 
 class Transport:
-    """Send requests to one server, one after the other.
+    """Send requests to one server, from any number of threads.
 
     Args:
         base_url: URL of the server without `/v1`.
@@ -61,8 +71,11 @@ class Transport:
             limits=httpx.Limits(max_keepalive_connections=0),
             headers={"accept": "*/*", "accept-encoding": "identity", "user-agent": "pytest-vllm"},
         )
+        self._calls: set[Call] = set()
+        self._lock = threading.Lock()
+        self._timeouts = 0
 
-    def send(
+    def send(  # noqa: PLR0913 - the parts of a request
         self,
         method: str,
         path: str,
@@ -70,8 +83,9 @@ class Transport:
         json: Any = UNSET,
         content: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Reply:
-        """Send a request and read the whole reply.
+        max_bytes: int | None = None,
+    ) -> StreamReply:
+        """Send a request, read the whole reply and note when each of its lines was complete.
 
         Args:
             method: HTTP method.
@@ -79,32 +93,23 @@ class Transport:
             json: Body as a value; NaN and Infinity are sent literally.
             content: Body as it is, instead of `json`; may be broken JSON.
             headers: More headers, or others than the usual ones.
+            max_bytes: Bytes that the body of the reply may have, if others than usual.
 
         Raises:
             TransportFailure: No complete reply arrived.
         """
-        return self.stream(method, path, json=json, content=content, headers=headers)
-
-    def stream(
-        self,
-        method: str,
-        path: str,
-        *,
-        json: Any = UNSET,
-        content: bytes | str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> StreamReply:
-        """Do what `send` does and note when each line of the reply was complete."""
         body = _body(json, content)
         shown = {name.lower(): value for name, value in (headers or {}).items()}
         if json is not UNSET:
             shown.setdefault("content-type", "application/json")
-        call = _Call(
+        call = Call(
             method=method,
             url=self.base_url + path,
             headers=tuple(shown.items()),
             body=body,
             timeout_s=self.timeout_s,
+            max_bytes=max_bytes or self._max_body_bytes,
+            max_values=max(MAX_VALUES, (max_bytes or 0) // _BYTES_PER_VALUE),
         )
         limits = httpx.Timeout(self.timeout_s).as_dict()
         try:
@@ -117,10 +122,30 @@ class Transport:
             )
         except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as error:
             raise call.failure("protocol", f"cannot send this request: {error}") from None
-        with call:
+        if self._timeouts >= PATIENCE:
+            hung = f"not sent: {self._timeouts} requests in a row got no complete reply in time"
+            raise call.failure("timeout", hung)
+        with self._watched(call):
             return self._receive(request, call)
 
-    def _receive(self, request: httpx.Request, call: _Call) -> StreamReply:
+    @contextmanager
+    def _watched(self, call: Call) -> Iterator[None]:
+        """Keep a call in reach of `close`, and count those that never ended."""
+        with self._lock:
+            self._calls.add(call)
+        try:
+            with call:
+                yield
+        except TransportFailure as failure:
+            self._timeouts = self._timeouts + 1 if failure.kind == "timeout" else 0
+            raise
+        else:
+            self._timeouts = 0
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+
+    def _receive(self, request: httpx.Request, call: Call) -> StreamReply:
         try:
             response = self._client.send(request, stream=True)
             try:
@@ -128,8 +153,11 @@ class Transport:
                 call.response_headers = _headers(response.headers)
                 for chunk in response.iter_bytes():
                     call.feed(chunk)
-                    if len(call.received) > self._max_body_bytes:
-                        limit = f"the body has more than {self._max_body_bytes} bytes"
+                    if len(call.received) > call.max_bytes:
+                        limit = f"the body has more than {call.max_bytes} bytes"
+                        raise call.failure("too large", limit)
+                    if len(call.lines) > MAX_LINES:
+                        limit = f"the body has more than {MAX_LINES} lines"
                         raise call.failure("too large", limit)
             finally:
                 response.close()
@@ -140,7 +168,11 @@ class Transport:
         return call.reply()
 
     def close(self) -> None:
-        """Release the client's resources."""
+        """End what is still on its way and release the client's resources."""
+        with self._lock:
+            calls = list(self._calls)
+        for call in calls:
+            call.expire()
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -150,116 +182,6 @@ class Transport:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
-
-
-@dataclass(kw_only=True)
-class _Call:
-    """One request under its deadline, and what has arrived so far."""
-
-    method: str
-    url: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-    timeout_s: float
-    status: int | None = None
-    response_headers: dict[str, str] = field(default_factory=dict)
-    received: bytearray = field(default_factory=bytearray)
-    lines: list[tuple[str, float]] = field(default_factory=list)
-    expired: bool = False
-    _line_start: int = 0
-    _sockets: list[socket.socket] = field(default_factory=list)
-    _start: float = field(default_factory=time.perf_counter)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __enter__(self) -> Self:
-        self._timer = threading.Timer(self.timeout_s, self._expire)
-        self._timer.daemon = True
-        self._start = time.perf_counter()
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Note the connection when it is there (an httpx extension), to be able to end it."""
-        if not event.endswith(("connect_tcp.complete", "start_tls.complete")):
-            return
-        connection = info["return_value"].get_extra_info("socket")
-        with self._lock:
-            self._sockets.append(connection)
-            late = self.expired
-        if late:
-            self._expire()
-
-    def _expire(self) -> None:
-        with self._lock:
-            self.expired = True
-            sockets = list(self._sockets)
-        for connection in sockets:
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:  # already closed, or handed over to TLS
-                continue
-
-    @property
-    def elapsed_ms(self) -> float:
-        return (time.perf_counter() - self._start) * 1000
-
-    def feed(self, chunk: bytes) -> None:
-        """Take bytes in and cut off the lines that they complete."""
-        at_ms = self.elapsed_ms
-        search = len(self.received)
-        self.received += chunk
-        while (end := self.received.find(b"\n", search)) >= 0:
-            self._cut(end, at_ms)
-            self._line_start = search = end + 1
-
-    def _cut(self, end: int, at_ms: float) -> None:
-        line = bytes(self.received[self._line_start : end]).removesuffix(b"\r")
-        self.lines.append((line.decode("utf-8", "replace"), at_ms))
-
-    def reply(self) -> StreamReply:
-        """Make a reply of what arrived."""
-        elapsed_ms = self.elapsed_ms
-        if self._line_start < len(self.received):
-            self._cut(len(self.received), elapsed_ms)
-        return StreamReply(
-            status=self.status or 0,
-            headers=self.response_headers,
-            body=bytes(self.received),
-            elapsed_ms=elapsed_ms,
-            exchange=self._exchange(elapsed_ms),
-            lines=tuple(self.lines),
-        )
-
-    def failure(self, kind: str, message: str) -> TransportFailure:
-        """Make a failure of what arrived; past the deadline everything is a timeout."""
-        if self.expired:
-            kind = "timeout"
-            message = (
-                f"no complete reply within {self.timeout_s:g} s "
-                f"({len(self.received)} bytes of the body came)"
-            )
-        exchange = self._exchange(self.elapsed_ms, failure=f"{kind}: {message}")
-        return TransportFailure(kind, message, exchange=exchange)
-
-    def _exchange(self, elapsed_ms: float, *, failure: str = "") -> Exchange:
-        return Exchange(
-            method=self.method,
-            url=self.url,
-            request_headers=self.headers,
-            request_body=_evidence(self.body),
-            status=self.status,
-            response_headers=tuple(self.response_headers.items()),
-            response_body=_evidence(bytes(self.received)),
-            elapsed_ms=elapsed_ms,
-            failure=failure,
-        )
-
-
-def _evidence(body: bytes) -> str:
-    return shorten(body.decode("utf-8", "replace"))
 
 
 def _body(json: Any, content: bytes | str | None) -> bytes:

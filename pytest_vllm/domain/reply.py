@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 
     from pytest_vllm.domain.exchange import Exchange
 
+MAX_VALUES = 50_000
+"""JSON values in one reply; a small body can hold a hundred times its size in objects.
+
+The largest healthy reply that no check asks for by itself, `/openapi.json`, has about 20,000.
+"""
+
 _SHOWN = 200
 
 
@@ -25,6 +31,7 @@ class Reply:
         body: Body as it came, at most the transport's cap.
         elapsed_ms: Milliseconds from send to the end of the body.
         exchange: The request with this reply, as evidence.
+        max_values: Values that its JSON may have.
     """
 
     status: int
@@ -32,6 +39,7 @@ class Reply:
     body: bytes
     elapsed_ms: float
     exchange: Exchange
+    max_values: int = MAX_VALUES
 
     @property
     def text(self) -> str:
@@ -43,8 +51,13 @@ class Reply:
         """The body as JSON.
 
         Raises:
-            AssertionError: It is no JSON.
+            AssertionError: It is no JSON, or has more values than anybody asked for.
         """
+        values = sum(self.body.count(mark) for mark in (b",", b"[", b"{"))
+        if values > self.max_values:
+            raise AssertionError(
+                f"{self.request}: required JSON of at most {self.max_values} values, saw {values}"
+            )
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:

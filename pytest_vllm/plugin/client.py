@@ -69,7 +69,7 @@ class Client:
         """GET a path; any status is fine."""
         return self.send("GET", path)
 
-    def send(
+    def send(  # noqa: PLR0913 - the parts of a request
         self,
         method: str,
         path: str,
@@ -77,6 +77,7 @@ class Client:
         body: Any = None,
         content: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
+        max_bytes: int | None = None,
     ) -> StreamReply:
         """Send anything and return whatever comes back; nothing is filled in, nothing asserted.
 
@@ -86,6 +87,7 @@ class Client:
             body: A value that is sent as JSON (also NaN and Infinity).
             content: The body as it is, instead of `body`; it is declared to be JSON, too.
             headers: More headers, or others than the usual ones.
+            max_bytes: Bytes that the body of the reply may have, for a long one that is asked for.
 
         Raises:
             AssertionError: No complete reply came, by the server's fault.
@@ -98,7 +100,9 @@ class Client:
         elif body is not None:
             given = {"json": body}
         try:
-            reply = self._transport.stream(method, path, headers=headers, **given)
+            reply = self._transport.send(
+                method, path, headers=headers, max_bytes=max_bytes, **given
+            )
         except TransportFailure as failure:
             self.exchanges.append(failure.exchange)
             message = f"{method} {path}: no reply ({failure})"
@@ -110,14 +114,18 @@ class Client:
 
     # --- good requests ---------------------------------------------------------------------------
 
-    def complete(self, prompt: str | list[Any], **params: Any) -> Reply:
+    def complete(
+        self, prompt: str | list[Any], *, max_bytes: int | None = None, **params: Any
+    ) -> Reply:
         """Complete a prompt.
 
         Args:
             prompt: Text, token IDs, or a list of either.
+            max_bytes: Bytes that the reply may have, for a long one that is asked for.
             params: Fields of the request; `max_tokens=None` leaves the bound out.
         """
-        return self._good("completions", completion_body(self.model, prompt, params))
+        body = completion_body(self.model, prompt, params)
+        return self._good("completions", body, max_bytes=max_bytes)
 
     def chat(self, messages: str | Messages, **params: Any) -> Reply:
         """Answer a conversation.
@@ -132,7 +140,13 @@ class Client:
         return self._good("chat", chat_body(self.model, messages, params))
 
     def generate(
-        self, endpoint: str, prompt: str | list[Any], *, top: int | None = None, **params: Any
+        self,
+        endpoint: str,
+        prompt: str | list[Any],
+        *,
+        top: int | None = None,
+        max_bytes: int | None = None,
+        **params: Any,
     ) -> Reply:
         """Generate with either endpoint.
 
@@ -140,10 +154,11 @@ class Client:
             endpoint: `completions`, or `chat`, for which a text is one user turn.
             prompt: A prompt, or text or messages for `chat`.
             top: Ask for log probabilities with so many alternatives, in the endpoint's own words.
+            max_bytes: Bytes that the reply may have, for a long one that is asked for.
             params: Fields of the request.
         """
         body = build_body(endpoint, self.model, prompt, top=top, params=params)
-        return self._good(endpoint, body)
+        return self._good(endpoint, body, max_bytes=max_bytes)
 
     def stream(
         self, endpoint: str, prompt: str | list[Any], *, top: int | None = None, **params: Any
@@ -275,8 +290,9 @@ class Client:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _good(self, endpoint: str, body: dict[str, Any]) -> Reply:
-        reply = self._judged("POST", PATHS[endpoint], body, schema=f"{endpoint}/response")
+    def _good(self, endpoint: str, body: dict[str, Any], *, max_bytes: int | None = None) -> Reply:
+        schema = f"{endpoint}/response"
+        reply = self._judged("POST", PATHS[endpoint], body, schema=schema, max_bytes=max_bytes)
         lines = strict_violations(_KINDS[endpoint], reply.body)
         lines += conventions.document_violations(
             reply.json, models=self._names(body["model"]), headers=reply.headers
@@ -285,9 +301,15 @@ class Client:
         return reply
 
     def _judged(
-        self, method: str, path: str, body: dict[str, Any] | None = None, *, schema: str
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        schema: str,
+        max_bytes: int | None = None,
     ) -> Reply:
-        reply = self.send(method, path, body=body)
+        reply = self.send(method, path, body=body, max_bytes=max_bytes)
         _require(reply, conventions.status_violations(reply, (200,)))
         _require(reply, conventions.media_type_violations(reply, "application/json"))
         _require(reply, violations(schema, reply.json))

@@ -96,7 +96,7 @@ def ask(
             url, api_key=None, timeout_s=timeout_s, max_body_bytes=max_body_bytes
         ) as transport,
     ):
-        return transport.stream("GET", "/x")
+        return transport.send("GET", "/x")
 
 
 def failure_of(behave: Callable[[Peer], None], **limits: float) -> TransportFailure:

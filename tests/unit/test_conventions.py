@@ -57,6 +57,10 @@ class TestReply:
 
     def test_a_bottomless_reply_is_no_json(self) -> None:
         with pytest.raises(AssertionError, match="not JSON"):
+            _ = reply(b"[" * 40_000).json
+
+    def test_a_reply_of_very_many_values_is_refused_before_it_is_read(self) -> None:
+        with pytest.raises(AssertionError, match="at most 50000 values, saw 100000"):
             _ = reply(b"[" * 100_000).json
 
     def test_a_media_type_is_compared_without_parameters(self) -> None:
