@@ -213,7 +213,7 @@ class Client:
 
     # --- bad requests ----------------------------------------------------------------------------
 
-    def refuse(
+    def refuse(  # noqa: PLR0913 - all that a request can be made of
         self,
         path: str,
         *,
@@ -221,6 +221,7 @@ class Client:
         content: bytes | str | None = None,
         statuses: Sequence[int] = (400,),
         method: str = "POST",
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Send a request that the server must refuse, and see that it serves the next one.
 
@@ -232,21 +233,60 @@ class Client:
             content: The body as it is, instead of `body`.
             statuses: Accepted statuses.
             method: HTTP method.
+            headers: More headers, or others than the usual ones.
         """
+        reply = self._refused(path, body, statuses, content=content, method=method, headers=headers)
+        self._serve_next(f"after a refused {method} {path}")
+        return reply
+
+    def refuse_each(
+        self, path: str, bodies: Mapping[str, Any], *, statuses: Sequence[int] = (400,)
+    ) -> None:
+        """Do what `refuse` does for several bodies, with one good request after the last.
+
+        Args:
+            path: Path with a leading slash.
+            bodies: What each body is about, for the message, and the body.
+            statuses: Accepted statuses.
+        """
+        found = []
+        for name, body in bodies.items():
+            try:
+                self._refused(path, body, statuses)
+            except AssertionError as error:
+                found.append(f"{name}: {error}")
+        try:
+            self._serve_next(f"after {len(bodies)} refused POST {path}")
+        except AssertionError as error:
+            found.append(str(error))
+        if found:
+            raise AssertionError("\n".join(found))
+
+    def _refused(
+        self,
+        path: str,
+        body: Any,
+        statuses: Sequence[int],
+        *,
+        method: str = "POST",
+        **sent: Any,
+    ) -> Reply:
         if isinstance(body, dict):
             bound = {} if any(name in body for name in BOUNDS) else {"max_tokens": 1}
             body = {"model": self.model, **bound, **body}
-        reply = self.send(method, path, body=body, content=content)
+        reply = self.send(method, path, body=body, **sent)
         _require(reply, conventions.status_violations(reply, statuses))
         _require(reply, conventions.media_type_violations(reply, "application/json"))
         known = (*self.server.served_names, self.server.launch_model)
         lines = violations("errors/error", reply.json)
         _require(reply, lines + conventions.leak_violations(reply, known=known))
+        return reply
+
+    def _serve_next(self, when: str) -> None:
         try:
             self.complete("Hello", max_tokens=1)
         except AssertionError as error:
-            raise AssertionError(f"after a refused {method} {path}: {error}") from None
-        return reply
+            raise AssertionError(f"{when}: {error}") from None
 
     # --- reading ---------------------------------------------------------------------------------
 
