@@ -246,13 +246,15 @@ class Client:
 
         Args:
             path: Path with a leading slash.
-            bodies: What each body is about, for the message, and the body.
+            bodies: What each body is about, for the message, and the body; bytes are sent as they
+                are, any other value as JSON.
             statuses: Accepted statuses.
         """
         found = []
         for name, body in bodies.items():
+            raw = isinstance(body, bytes)
             try:
-                self._refused(path, body, statuses)
+                self._refused(path, None if raw else body, statuses, content=body if raw else None)
             except AssertionError as error:
                 found.append(f"{name}: {error}")
         try:
