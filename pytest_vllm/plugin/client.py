@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.schemas import violations
@@ -14,6 +15,9 @@ from pytest_vllm.domain.observation import Observation, Sample
 from pytest_vllm.domain.reply import Reply, StreamReply, TransportFailure
 from pytest_vllm.domain.request import BOUNDS, PATHS, build_body, chat_body, completion_body
 from pytest_vllm.domain.text import one_line
+from pytest_vllm.plugin.messages import MessagesApi
+from pytest_vllm.plugin.responses import Responses
+from pytest_vllm.plugin.skips import not_applicable
 from pytest_vllm.plugin.stream import Stream
 
 if TYPE_CHECKING:
@@ -62,6 +66,16 @@ class Client:
     def max_model_len(self) -> int | None:
         """Context length in tokens, `None` when the server does not say."""
         return self.server.max_model_len
+
+    @property
+    def responses(self) -> Responses:
+        """The endpoint `/v1/responses`, OpenAI's newer way to ask."""
+        return Responses(self)
+
+    @property
+    def messages(self) -> MessagesApi:
+        """The endpoint `/v1/messages`, Anthropic's way to ask."""
+        return MessagesApi(self)
 
     # --- raw traffic -----------------------------------------------------------------------------
 
@@ -210,6 +224,22 @@ class Client:
         body = {"model": self.model, "tokens": tokens}
         reply = self._judged("POST", "/detokenize", body, schema="detokenize/response")
         return str(reply.json["prompt"])
+
+    def require_field(self, name: str, *, request: str = "CompletionRequest") -> None:
+        """End the check as not applicable when the server's requests have no such field.
+
+        Old versions drop fields that they do not know without a word, so only the server's own
+        description tells. Without a description the field is taken to be there.
+
+        Args:
+            name: A field of vLLM's own, such as `bad_words`.
+            request: What the description calls the request.
+        """
+        reply = self.get("/openapi.json")
+        document = reply.json if reply.status == HTTPStatus.OK else {}
+        known = document.get("components", {}).get("schemas", {}).get(request, {}).get("properties")
+        if known and name not in known:
+            not_applicable(f"/openapi.json names no field {name} of a {request}")
 
     # --- bad requests ----------------------------------------------------------------------------
 
