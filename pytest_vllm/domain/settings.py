@@ -20,7 +20,7 @@ class Option:
         name: Name without prefix, words joined by `-`.
         help: One line for `--help`.
         kind: `text`, `list` (may be given many times), `words` (a list of command-line words),
-            `flag` or `seconds`.
+            `flag`, `seconds` or `number` (a whole one from 0 up).
         metavar: Placeholder for the value.
         choices: The only values allowed, empty for any.
         default: Value when nobody sets it, as text.
@@ -148,9 +148,23 @@ OPTIONS: tuple[Option, ...] = (
         default="120",
         help="Limit for one request of a check.",
     ),
+    Option(
+        name="concurrency",
+        kind="number",
+        metavar="N",
+        default="16",
+        help="Checks that share the server at the same time (1: one after the other).",
+    ),
+    Option(
+        name="seed",
+        kind="number",
+        metavar="N",
+        default="0",
+        help="Root of everything random in the checks; above 0, they are also sent shuffled.",
+    ),
 )
 
-Value = str | float | bool | tuple[str, ...] | None
+Value = str | int | float | bool | tuple[str, ...] | None
 _EMPTY: dict[str, Value] = {"list": (), "words": (), "flag": False}
 
 
@@ -160,7 +174,7 @@ class Setting:
 
     Attributes:
         name: Option name.
-        value: `str`, `tuple[str, ...]`, `bool` or seconds as `float`; `None` when unset.
+        value: `str`, `tuple[str, ...]`, `bool`, `int` or seconds as `float`; `None` when unset.
         source: `option`, `env NAME`, `profile NAME`, `ini NAME` or `default`.
     """
 
@@ -295,10 +309,18 @@ def _to_seconds(raw: object, named: str) -> Value:
     return seconds
 
 
+def _to_number(raw: object, named: str) -> Value:
+    text = str(raw) if isinstance(raw, str | int) and not isinstance(raw, bool) else ""
+    if not (text.isascii() and text.isdigit()):
+        raise TargetError(f"{named}: expected a whole number, got {raw!r}", advice="e.g. 16")
+    return int(text)
+
+
 _CONVERTERS: dict[str, Callable[[object, str], Value]] = {
     "text": _to_text,
     "list": _to_list,
     "words": _to_words,
     "flag": _to_flag,
     "seconds": _to_seconds,
+    "number": _to_number,
 }

@@ -181,6 +181,10 @@ class Target:
         """Return a setting in seconds."""
         return float(str(self.settings[name].value))
 
+    def number(self, name: str) -> int:
+        """Return a setting that is a whole number."""
+        return int(str(self.settings[name].value))
+
     def secrets(self, environ: Mapping[str, str]) -> tuple[str, ...]:
         """Return every value that must not be shown, out of the options and the environment."""
         given = {variable.name: variable.value for variable in self.env if variable.value}

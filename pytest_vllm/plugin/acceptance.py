@@ -13,6 +13,7 @@ from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.plugin import header
+from pytest_vllm.plugin.ahead import AheadPlugin, runs_ahead
 from pytest_vllm.plugin.options import SUITES, read_target, suite_names
 from pytest_vllm.plugin.outcomes import CHECK, OutcomePlugin, uses_server
 from pytest_vllm.plugin.recorder import Recorder
@@ -60,6 +61,8 @@ def activate(config: pytest.Config) -> None:
     config.pluginmanager.register(header.HeaderPlugin(config), "vllm-header")
     if not looking:
         config.pluginmanager.register(ControllerPlugin(config, baseline), "vllm-controller")
+        if runs_ahead(config):
+            config.pluginmanager.register(AheadPlugin(config), "vllm-ahead")
 
 
 def _name_the_suites(config: pytest.Config) -> None:

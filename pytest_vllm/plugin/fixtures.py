@@ -45,22 +45,42 @@ def vllm_gpus(pytestconfig: pytest.Config) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def vllm_transport(vllm_server: ServerInfo, vllm_target: Target) -> Iterator[Transport]:
-    """Pooled HTTP connections to the server, for raw traffic."""
-    from pytest_vllm.adapters.http import Transport  # noqa: PLC0415 - httpx loads on first use
-
-    api_key = os.environ.get(vllm_server.api_key_env) if vllm_server.api_key_env else None
-    timeout_s = vllm_target.seconds("request-timeout")
-    transport = Transport(vllm_server.url, api_key=api_key, timeout_s=timeout_s)
+    """HTTP connections to the server, for raw traffic from any thread."""
+    transport = make_transport(vllm_server, vllm_target)
     yield transport
     transport.close()
 
 
 @pytest.fixture
-def vllm(vllm_server: ServerInfo, vllm_transport: Transport) -> Client:
+def vllm(
+    request: pytest.FixtureRequest,
+    vllm_server: ServerInfo,
+    vllm_target: Target,
+    vllm_transport: Transport,
+) -> Client:
     """Return a client that judges every reply and keeps the exchanges of this test."""
+    from pytest_vllm.plugin.outcomes import ATTEMPT  # noqa: PLC0415 - loads on first use
+
+    attempt = request.node.stash.get(ATTEMPT, None)
+    if attempt is not None:
+        return attempt.client
+    return make_client(vllm_server, vllm_transport, vllm_target)
+
+
+def make_transport(server: ServerInfo, target: Target) -> Transport:
+    """Connect to the server under test with the key and the limits of the run."""
+    from pytest_vllm.adapters.http import Transport  # noqa: PLC0415 - httpx loads on first use
+
+    api_key = os.environ.get(server.api_key_env) if server.api_key_env else None
+    timeout_s = target.seconds("request-timeout")
+    return Transport(server.url, api_key=api_key, timeout_s=timeout_s)
+
+
+def make_client(server: ServerInfo, transport: Transport, target: Target) -> Client:
+    """Return the client of one check."""
     from pytest_vllm.plugin.client import Client  # noqa: PLC0415 - loads on first use
 
-    return Client(vllm_server, vllm_transport)
+    return Client(server, transport, seed=target.number("seed"))
 
 
 def _state(config: pytest.Config) -> run_state.RunState:

@@ -30,6 +30,7 @@ _ACTIVATING = ("model", "image", "url", "backend", "profile", "suite")
 _INI_TYPES = {
     "text": "string",
     "seconds": "string",
+    "number": "string",
     "flag": "bool",
     "list": "linelist",
     "words": "linelist",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from pytest_vllm.domain.checks import Check
+    from pytest_vllm.domain.server import ServerInfo
+    from pytest_vllm.plugin.ahead import Attempt
     from pytest_vllm.plugin.state import RunState
 
 CHECK = pytest.StashKey["Check | None"]()
+ATTEMPT: pytest.StashKey[Attempt] = pytest.StashKey()
+"""A check that runs before its turn."""
+
 _MESSAGE_LIMIT = 4000
 _EXCHANGES_KEPT = 6
 _NOT_THE_SERVER = (HostError, NameError, ImportError)
@@ -41,8 +46,9 @@ class OutcomePlugin:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        """Leave out the suites that were not asked for, also below a path that was named."""
+        """Leave out the suites that were not asked for; what needs an idle server goes last."""
         _refuse_shared_ids(items)
+        items.sort(key=_needs_idle_server)
         wanted = self._state.target.suites
         if not wanted:
             return
@@ -64,13 +70,11 @@ class OutcomePlugin:
             raise NotRun(NOT_RUN_REASON)
         if state.gone:
             raise NotRun(f"not run: {state.gone}")
-        for capability in read_needs(item):
-            self._gate(capability)
+        capability = unmet_capability(item, state)
+        if capability is not None and state.server is not None:
+            self._refuse(capability, state.server)
 
-    def _gate(self, capability: str) -> None:
-        server = self._state.server
-        if server is None or capability in server.capabilities:
-            return
+    def _refuse(self, capability: str, server: ServerInfo) -> NoReturn:
         reason = server.absent.get(capability, f"the server has no capability {capability!r}")
         if capability in self._state.profile.capabilities:
             raise CapabilityMissing(
@@ -93,6 +97,11 @@ class OutcomePlugin:
         return report
 
 
+def _needs_idle_server(item: pytest.Item) -> bool:
+    check = item.stash[CHECK]
+    return check is not None and check.alone
+
+
 def _refuse_shared_ids(items: list[pytest.Item]) -> None:
     owners: dict[str, str] = {}
     for item in items:
@@ -103,6 +112,14 @@ def _refuse_shared_ids(items: list[pytest.Item]) -> None:
                 f"two tests share the check ID {check.id!r}: {owners[check.id]} and {owner}\n"
                 "  fix: give each check an ID of its own"
             )
+
+
+def unmet_capability(item: pytest.Item, state: RunState) -> str | None:
+    """Return what a test needs and the server lacks, the first such thing; `None` for nothing."""
+    if state.server is None:
+        return None
+    has = state.server.capabilities
+    return next((name for name in read_needs(item) if name not in has), None)
 
 
 def uses_server(item: pytest.Item) -> bool:
@@ -123,6 +140,7 @@ def _describe(
     exchanges = client.exchanges[-_EXCHANGES_KEPT:] if client is not None and bad else []
     samples = client.samples if client is not None and report.when == "call" else []
     callspec = getattr(item, "callspec", None)
+    attempt = item.stash.get(ATTEMPT, None) if report.when == "call" else None
     return {
         "observations": [to_plain(observation) for observation in seen],
         "samples": [to_plain(sample) for sample in samples],
@@ -130,7 +148,7 @@ def _describe(
         "case": callspec.id if callspec is not None else "",
         "outcome": outcome.value,
         "message": message[:_MESSAGE_LIMIT],
-        "duration_s": report.duration,
+        "duration_s": report.duration if attempt is None else attempt.duration_s,
         "exchanges": [to_plain(exchange) for exchange in exchanges],
     }
 

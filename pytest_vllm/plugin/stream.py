@@ -63,6 +63,16 @@ class Stream:
             if choice["finish_reason"] is not None
         ]
 
+    def as_sdk(self) -> dict[str, Any]:
+        """Return the chat completion that the openai SDK's stream helper makes of the stream.
+
+        Raises:
+            AssertionError: The helper cannot read it.
+        """
+        from pytest_vllm.adapters.sdk import accumulated  # noqa: PLC0415 - openai loads on use
+
+        return accumulated(self.chunks)
+
     @property
     def usage(self) -> dict[str, Any] | None:
         """The usage that was told last, `None` when none was."""

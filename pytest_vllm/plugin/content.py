@@ -1,0 +1,130 @@
+"""Ask a server for the log probabilities that the content checks and goldens are made of."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.adapters.content import texts, words
+from pytest_vllm.domain.content import read_prompt, read_written
+from pytest_vllm.plugin.skips import not_applicable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_vllm.domain.content import Scored
+    from pytest_vllm.plugin.client import Client
+
+GREEDY: dict[str, Any] = {
+    "temperature": 0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "ignore_eos": True,
+}
+"""Greedy, without the penalties of the model's generation_config, and no end before the bound."""
+
+_BAD_REQUEST = 400
+
+
+def score(vllm: Client, prompts: Sequence[list[int]], *, top: int = 0) -> list[tuple[Scored, ...]]:
+    """Return how probable the tokens of some prompts are, all in one request.
+
+    Args:
+        vllm: The client of the check.
+        prompts: Token IDs.
+        top: Alternatives to ask for at each place.
+    """
+    try:
+        reply = vllm.complete(list(prompts), prompt_logprobs=top, max_tokens=1, temperature=0)
+    except AssertionError:
+        _stand_back_from_old_servers(vllm)
+        raise
+    choices = sorted(reply.json["choices"], key=lambda choice: choice["index"])
+    assert len(choices) == len(prompts), (  # noqa: S101 - judged as in a check
+        f"required {len(prompts)} choices, saw {len(choices)}"
+    )
+    return [read_prompt(choice, ids) for choice, ids in zip(choices, prompts, strict=True)]
+
+
+def write(
+    vllm: Client, prompts: Sequence[Any], *, tokens: int, top: int = 5, **params: Any
+) -> list[tuple[Scored, ...]]:
+    """Return the greedy continuations of some prompts, all in one request.
+
+    Args:
+        vllm: The client of the check.
+        prompts: Texts, or token IDs of each prompt.
+        tokens: Tokens to generate for each.
+        top: Alternatives to ask for at each place.
+        params: Further fields of the request.
+    """
+    reply = vllm.complete(
+        list(prompts),
+        max_tokens=tokens,
+        logprobs=top,
+        return_tokens_as_token_ids=True,
+        **{**GREEDY, **params},
+    )
+    choices = sorted(reply.json["choices"], key=lambda choice: choice["index"])
+    assert len(choices) == len(prompts), (  # noqa: S101 - judged as in a check
+        f"required {len(prompts)} choices, saw {len(choices)}"
+    )
+    written = [read_written(choice) for choice in choices]
+    lengths = [len(one) for one in written]
+    assert set(lengths) == {tokens}, f"required {tokens} tokens each, saw {lengths}"  # noqa: S101
+    return written
+
+
+def beginning(vllm: Client) -> list[int]:
+    """Return what the tokenizer puts before every text (BOS), usually one token or none.
+
+    Some models read nothing well that does not begin with it.
+    """
+    text = "Water"
+    whole, bare = vllm.tokenize(text), vllm.tokenize(text, add_special_tokens=False)
+    return whole[: -len(bare)] if whole[-len(bare) :] == bare else []
+
+
+def text_ids(vllm: Client, name: str) -> list[int]:
+    """Return a reference text as token IDs, without special tokens."""
+    return vllm.tokenize(texts()[name], add_special_tokens=False)
+
+
+def word_ids(vllm: Client, count: int, *, name: str) -> list[int]:
+    """Return token IDs of ordinary words in random order, each once.
+
+    They come from words and not from the whole vocabulary: that holds tokens which no model was
+    ever trained on.
+
+    Args:
+        vllm: The client of the check.
+        count: How many.
+        name: What they are for; another name draws others.
+    """
+    dice = random.Random(f"{vllm.seed}:{name}")  # noqa: S311 - to be repeatable, not secret
+    ids = list(dict.fromkeys(vllm.tokenize(" ".join(words()), add_special_tokens=False)))
+    if len(ids) < count:
+        not_applicable(
+            f"the tokenizer makes only {len(ids)} different tokens of {len(words())} words"
+        )
+    return dice.sample(ids, count)
+
+
+def room(vllm: Client, tokens: int) -> int:
+    """Return the context length, or end the check where it does not hold so many tokens."""
+    limit = vllm.max_model_len or 0
+    if limit < tokens:
+        not_applicable(f"needs a context of {tokens} tokens, the server has {limit or 'none told'}")
+    return limit
+
+
+def _stand_back_from_old_servers(vllm: Client) -> None:
+    """End the check where the server says in so many words that it scores no prompts.
+
+    The first V1 engines refused it next to prefix caching, and some parallel modes still do.
+    """
+    last = vllm.exchanges[-1]
+    refused = last.status == _BAD_REQUEST and "prompt" in last.response_body
+    if refused and any(w in last.response_body for w in ("prompt_logprobs", "prompt logprobs")):
+        not_applicable(f"the server scores no prompts: {last.response_body[:200]}")
