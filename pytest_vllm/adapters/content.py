@@ -1,0 +1,42 @@
+"""Read the texts, words and thresholds that ship with the package."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+_FOLDER = files("pytest_vllm").joinpath("data", "content")
+
+
+@cache
+def texts() -> dict[str, str]:
+    """Return the reference texts by name."""
+    return dict(_table("texts.toml")["texts"])
+
+
+@cache
+def prompts() -> dict[str, str]:
+    """Return short beginnings by name that any language model can go on from."""
+    return dict(_table("texts.toml")["prompts"])
+
+
+@cache
+def words() -> tuple[str, ...]:
+    """Return some hundred ordinary English words, each once."""
+    return tuple(_FOLDER.joinpath("words.txt").read_text(encoding="utf-8").split())
+
+
+def threshold(name: str) -> float:
+    """Return a threshold; the file says what it means and which measurement set it.
+
+    Raises:
+        KeyError: There is none of that name.
+    """
+    return float(_table("thresholds.toml")[name]["value"])
+
+
+@cache
+def _table(name: str) -> dict[str, Any]:
+    return tomllib.loads(_FOLDER.joinpath(name).read_text(encoding="utf-8"))
