@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,10 +21,10 @@ from pytest_vllm.plugin.outcomes import CHECK, OutcomePlugin, uses_server
 from pytest_vllm.plugin.recorder import Recorder
 from pytest_vllm.plugin.state import STATE, RunState, from_wire, to_wire
 from pytest_vllm.plugin.summary import Finish, show_summary
+from pytest_vllm.plugin.turns import TurnsPlugin
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
-    from pathlib import Path
     from typing import TextIO
 
     from pytest_vllm.domain.record import RunRecord
@@ -57,6 +59,7 @@ def activate(config: pytest.Config) -> None:
     if wire is not None:
         from_wire(config.stash[STATE], wire)
         config.pluginmanager.register(WorkerPlugin(), "vllm-worker")
+        config.pluginmanager.register(TurnsPlugin(Path(wire["turns"])), "vllm-turns")
         return
     config.pluginmanager.register(header.HeaderPlugin(config), "vllm-header")
     if not looking:
@@ -132,6 +135,7 @@ class ControllerPlugin:
         self._finish: Finish | None = None
         self._keep_hint = ""
         self._nodes = 0
+        self._turns = tempfile.NamedTemporaryFile(prefix="vllm-turns-")  # noqa: SIM115 - closed late
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -145,7 +149,8 @@ class ControllerPlugin:
     def pytest_configure_node(self, node: Any) -> None:
         """Launch the server before the first xdist worker and hand it to each."""
         self._ensure_server()
-        node.workerinput["vllm"] = to_wire(self._state, reports_failure=self._nodes == 0)
+        wire = to_wire(self._state, reports_failure=self._nodes == 0)
+        node.workerinput["vllm"] = {**wire, "turns": self._turns.name}
         self._nodes += 1
 
     @pytest.hookimpl(optionalhook=True)
@@ -236,6 +241,7 @@ class ControllerPlugin:
 
         That is so when a signal comes while xdist's workers wait for the server.
         """
+        self._turns.close()
         if self._finish is not None or self._folder is None:
             self._stop()
             return

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_vllm.adapters.http import Transport
     from pytest_vllm.domain.server import ServerInfo
     from pytest_vllm.domain.target import Target
+    from pytest_vllm.plugin.ahead import Attempt
     from pytest_vllm.plugin.client import Client
 
 
@@ -61,7 +62,7 @@ def vllm(
     """Return a client that judges every reply and keeps the exchanges of this test."""
     from pytest_vllm.plugin.outcomes import ATTEMPT  # noqa: PLC0415 - loads on first use
 
-    attempt = request.node.stash.get(ATTEMPT, None)
+    attempt: Attempt | None = request.node.stash.get(ATTEMPT, None)
     if attempt is not None:
         return attempt.client
     return make_client(vllm_server, vllm_transport, vllm_target)
