@@ -76,8 +76,8 @@ def _unknown_fails(reply: Reply, request: Request) -> Reply:
 
 
 def _end_turn(document: Document) -> None:
-    for place in (document, document.get("delta") or {}):
-        if place.get("stop_reason"):
+    for place in (document, document.get("delta")):
+        if isinstance(place, dict) and place.get("stop_reason"):
             place["stop_reason"] = "end_turn"
 
 
