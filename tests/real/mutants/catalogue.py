@@ -1,0 +1,191 @@
+"""The broken and the healthy variants of the model: names, what they stand for, how to make them.
+
+Pure data. The operations are functions of `inside/mutant_weights.py` (checkpoint tensors) and
+`inside/mutant_engine.py` (running modules).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Operation = tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One way to serve the model.
+
+    Attributes:
+        name: Used in the table and in test IDs.
+        what: The fault that it stands for.
+        operations: What the worker does to the clean model, in order.
+        dtype: `--dtype` of the server.
+    """
+
+    name: str
+    what: str
+    operations: tuple[Operation, ...] = ()
+    dtype: str = "bfloat16"
+
+
+def variant(name: str, what: str, operation: str, **arguments: Any) -> Variant:
+    """Build a variant that one operation makes."""
+    return Variant(name=name, what=what, operations=((operation, arguments),))
+
+
+MIDDLE = 15  # of 30 layers
+
+HEALTHY = (
+    Variant(name="bf16", what="the weights as they are"),
+    Variant(name="fp32", what="the same computed in float32", dtype="float32"),
+    variant("fp8-rounded", "matrices rounded to fp8 e4m3fn and back, one scale each", "round_fp8"),
+    variant("int8-rounded", "matrices rounded to int8 and back, one scale a row", "round_int8"),
+)
+
+# The 31 of the design report, as far as it names them.
+REPORTED = (
+    variant("rope-theta-x0.1", "RoPE base a tenth", "change_theta", factor=0.1),
+    variant("rope-theta-x0.5", "RoPE base halved", "change_theta", factor=0.5),
+    variant("rope-theta-x2", "RoPE base doubled", "change_theta", factor=2.0),
+    variant("rope-theta-x5", "RoPE base five times", "change_theta", factor=5.0),
+    variant("rope-off", "no rotation at all", "remove_rope"),
+    variant(
+        "layers-last-5-dropped",
+        "the last 5 of 30 layers left out",
+        "drop_layers",
+        layers=[25, 26, 27, 28, 29],
+    ),
+    variant("layer-middle-dropped", "layer 15 left out", "drop_layers", layers=[MIDDLE]),
+    variant("layers-swapped", "layers 10 and 20 exchanged", "swap_layers", first=10, second=20),
+    variant(
+        "layers-neighbours-swapped",
+        "layers 14 and 15 exchanged",
+        "swap_layers",
+        first=14,
+        second=15,
+    ),
+    variant(
+        "head-lost", "one of 270 attention heads gives nothing", "lose_head", layer=MIDDLE, head=4
+    ),
+    variant(
+        "heads-permuted-once",
+        "query heads of layer 15 rotated by one",
+        "permute_heads",
+        only="q_proj",
+        order=[8, 0, 1, 2, 3, 4, 5, 6, 7],
+        layer=MIDDLE,
+    ),
+    variant(
+        "heads-permuted",
+        "query heads rotated by one, all layers",
+        "permute_heads",
+        only="q_proj",
+        order=[8, 0, 1, 2, 3, 4, 5, 6, 7],
+        layer=None,
+    ),
+    variant(
+        "kv-heads-swapped",
+        "key heads 0 and 1 exchanged, all layers",
+        "permute_heads",
+        only="k_proj",
+        order=[1, 0, 2],
+        layer=None,
+    ),
+    variant(
+        "gate-up-swapped",
+        "gate and up halves exchanged, all layers",
+        "swap_gate_and_up",
+        layer=None,
+    ),
+    variant(
+        "fp8-scale-x0.5", "fp8 scales halved (fn taken for fnuz)", "round_fp8", scale_error=0.5
+    ),
+    variant("fp8-scale-x1.1", "fp8 scales 10 % too large", "round_fp8", scale_error=1.1),
+    variant("fp8-scale-x2", "fp8 scales doubled", "round_fp8", scale_error=2.0),
+    variant(
+        "fp8-scale-x0.5-once", "fp8 scales of layer 15 halved", "scale", factor=0.5, layer=MIDDLE
+    ),
+    variant("int8-rows-off", "int8 scales of the next row", "round_int8", rows_off=1),
+    variant(
+        "int4-without-scales",
+        "int4 integers taken for weights",
+        "round_int4",
+        group=64,
+        use_scales=False,
+    ),
+    variant(
+        "int4-groups-off",
+        "int4 scales of the next group",
+        "round_int4",
+        group=64,
+        use_scales=True,
+        groups_off=1,
+    ),
+    variant(
+        "tp2-no-all-reduce",
+        "second rank's half lost behind attention, all layers",
+        "lose_shard",
+        only="o_proj",
+        layer=None,
+    ),
+    variant(
+        "tp2-no-all-reduce-once",
+        "second rank's half lost behind the MLP of layer 15",
+        "lose_shard",
+        only="down_proj",
+        layer=MIDDLE,
+    ),
+    variant("noise-1", "1 % noise on all matrices", "add_noise", ratio=0.01, seed=1),
+    variant("noise-2", "2 % noise on all matrices", "add_noise", ratio=0.02, seed=1),
+    variant("noise-5", "5 % noise on all matrices", "add_noise", ratio=0.05, seed=1),
+    variant("noise-10", "10 % noise on all matrices", "add_noise", ratio=0.10, seed=1),
+    variant("norm-eps", "epsilon of the norms 0.1 instead of 1e-5", "change_eps", eps=0.1),
+    variant(
+        "embeddings-off-by-one",
+        "every token has its neighbour's vector",
+        "shift_embeddings",
+        rows=1,
+    ),
+    variant("random-weights", "random numbers of the same spread", "randomise", seed=1),
+    variant("nan-weight", "one NaN in one matrix", "poison", layer=MIDDLE),
+)
+
+# More that a serving engine can get wrong.
+FURTHER = (
+    variant(
+        "residual-dropped", "residual stream lost behind layer 15", "drop_residual", layer=MIDDLE
+    ),
+    variant("logits-x0.5", "logits halved (temperature applied twice)", "scale_logits", factor=0.5),
+    variant("logits-x1.1", "logits 10 % too large", "scale_logits", factor=1.1),
+    variant("norms-plus-0.1", "a constant error in every norm", "shift_norms", by=0.1),
+    variant("attention-scale-x0.5", "attention scores halved", "scale_attention", factor=0.5),
+    variant(
+        "attention-scale-x1.1", "attention scores 10 % too large", "scale_attention", factor=1.1
+    ),
+    variant("rope-interleaved", "RoPE pairs neighbours instead of halves", "interleave_rope"),
+    variant(
+        "output-transposed-once",
+        "o_proj of layer 15 transposed",
+        "transpose",
+        only="o_proj",
+        layer=MIDDLE,
+    ),
+    variant("rope-table-short", "RoPE table ends at position 1024", "shorten_rope", end=1024),
+    variant(
+        "decode-positions-off",
+        "positions of small steps shifted by one",
+        "shift_decode_positions",
+        by=1,
+        most_tokens=16,
+    ),
+    variant(
+        "rows-swapped",
+        "in batches of 3, 5, 6 or 7 two sequences get each other's logits",
+        "swap_rows",
+        sizes=[3, 5, 6, 7],
+    ),
+)
+
+MUTANTS = REPORTED + FURTHER
+VARIANTS = {entry.name: entry for entry in HEALTHY + MUTANTS}

@@ -1,0 +1,94 @@
+"""Runs the plugin's content suite on a served variant, as a user does, and reads its verdict."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.checks import Outcome
+from pytest_vllm.domain.record import from_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMIT_S = 900
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What the suite said of one variant.
+
+    Attributes:
+        decision: The verdict of the run.
+        failed: Checks that did not pass, by name, with their messages.
+        passed: Checks that passed.
+        seconds: Wall time of the run of pytest.
+    """
+
+    decision: str
+    failed: dict[str, str]
+    passed: tuple[str, ...]
+    seconds: float
+
+    @property
+    def tier0(self) -> tuple[str, ...]:
+        """Failed checks that need no golden."""
+        return tuple(name for name in self.failed if not is_golden(name))
+
+    @property
+    def tier1(self) -> tuple[str, ...]:
+        """Failed checks against the golden."""
+        return tuple(name for name in self.failed if is_golden(name))
+
+
+def is_golden(check: str) -> bool:
+    """Tell whether a check compares with a golden."""
+    return check.startswith("content.golden.")
+
+
+def judge(url: str, folder: Path, *, golden: Path | None, select: str = "") -> Judgement:
+    """Run the content suite on a server, in a folder of its own.
+
+    Raises:
+        RuntimeError: The run left no evidence, so nothing was judged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--vllm-url={url}"]
+    command += ["--vllm-suite=content"]
+    if golden is not None:
+        command += [f"--vllm-golden={golden}"]
+    if select:
+        command += ["-k", select]
+    began = time.monotonic()
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    seconds = time.monotonic() - began
+    found = sorted(folder.glob(".vllm/*/run.json"))
+    if not found:
+        raise RuntimeError(f"no evidence in {folder}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    record = from_json(found[-1].read_text(encoding="utf-8"), where=str(found[-1]))
+    bad = (Outcome.FAIL, Outcome.ERROR)
+    return Judgement(
+        decision=str(record.verdict.decision),
+        failed={r.name: r.message for r in record.results if r.outcome in bad},
+        passed=tuple(r.name for r in record.results if r.outcome is Outcome.PASS),
+        seconds=seconds,
+    )
+
+
+def record_golden(url: str, path: Path) -> Path:
+    """Record the golden of a served model with the project's own verb.
+
+    Raises:
+        RuntimeError: The verb refused.
+    """
+    command = [sys.executable, "-m", "pytest_vllm", "golden", "record"]
+    command += [f"--vllm-url={url}", f"--output={path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"no golden was recorded: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return path

@@ -1,0 +1,88 @@
+"""The page of the mutants, rendered from what a run measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.real.mutants.catalogue import FURTHER, HEALTHY, MUTANTS, REPORTED, Variant
+
+ROOT = Path(__file__).resolve().parents[3]
+TIER0_FLOOR = 24
+BOTH_FLOOR = 29
+
+Row = dict[str, Any]
+
+
+def render(facts: dict[str, str], rows: list[Row]) -> tuple[str, bool]:
+    """Return the page, and whether the bounds hold."""
+    first = {row["name"]: row for row in reversed(rows)}
+    reported, further = (_count(group, first) for group in (REPORTED, FURTHER))
+    healthy = [row for row in rows if row["name"] in {variant.name for variant in HEALTHY}]
+    alarms = [row for row in healthy if row["failed"]]
+    starts = max((row["start"] for row in rows), default=0)
+    met = reported[0] >= TIER0_FLOOR and reported[1] >= BOTH_FLOOR and not alarms
+    judged_s = sum(row["seconds"] for row in rows)
+    lines = [
+        "# Numerics mutants",
+        "",
+        "Written by `python -m tools.mutants`, a part of `./dev nightly`: real vLLM serves broken",
+        "variants of a small model, and the `content` suite of this plugin judges each. Tier 0",
+        "needs no golden; tier 1 compares with a golden that was recorded from the healthy model",
+        "in the first start.",
+        "",
+        f"{facts['date']}: vLLM {facts['vllm']}, torch {facts['torch']}, {facts['model']},",
+        f"{facts['cores']} cores of {facts['cpu']}; {len(rows)} runs of the suite in",
+        f"{judged_s:.0f} s.",
+        "",
+        "| | mutants | tier 0 | tier 0 or 1 | goal |",
+        "|---|---|---|---|---|",
+        f"| of the design report | {len(REPORTED)} | {reported[0]} | {reported[1]} |"
+        f" {TIER0_FLOOR}; {BOTH_FLOOR} |",
+        f"| further | {len(FURTHER)} | {further[0]} | {further[1]} | |",
+        "",
+        f"False alarms: {len(alarms)} in {len(healthy)} runs on {len(HEALTHY)} healthy variants"
+        f" ({starts} starts each).",
+        "",
+        "`copy` is the mean logprob (nats a token) of 100 random tokens that come a second time,",
+        "`text` and `copy d` are mean absolute differences from the healthy model's logprobs, on",
+        "three texts and on that copy; `-` is a number that was missing or not finite.",
+        "",
+    ]
+    for title, group in (("Healthy", HEALTHY), ("Of the report", REPORTED), ("Further", FURTHER)):
+        lines += [f"## {title}", "", *_table(group, rows), ""]
+    missed = [entry for entry in MUTANTS if entry.name in first and not first[entry.name]["failed"]]
+    if missed:
+        lines += ["## Missed", "", *(f"- `{entry.name}`: {entry.what}" for entry in missed), ""]
+    return "\n".join(lines).rstrip() + "\n", met
+
+
+def _count(group: tuple[Variant, ...], first: dict[str, Row]) -> tuple[int, int]:
+    rows = [first[entry.name] for entry in group if entry.name in first]
+    return sum(bool(row["tier0"]) for row in rows), sum(bool(row["failed"]) for row in rows)
+
+
+def _table(group: tuple[Variant, ...], rows: list[Row]) -> list[str]:
+    lines = [
+        "| variant | what it is | English | copy | text d | copy d | tier 0 | tier 1 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for entry in group:
+        mine = [row for row in rows if row["name"] == entry.name]
+        if not mine:
+            continue
+        shown = " | ".join(
+            _number(mine[0][key]) for key in ("english", "copy_second", "text_mad", "copy_mad")
+        )
+        failed = " | ".join(_failed(mine, tier) for tier in ("tier0", "tier1"))
+        lines.append(f"| `{entry.name}` | {entry.what} | {shown} | {failed} |")
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _failed(mine: list[Row], tier: str) -> str:
+    names = dict.fromkeys(name.removeprefix("content.") for row in mine for name in row[tier])
+    return ", ".join(names) or "passes"
