@@ -66,7 +66,7 @@ class MessagesApi:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def create(self, turns: str | Turns, **params: Any) -> Reply:
+    def create(self, turns: str | Turns, /, **params: Any) -> Reply:
         """Ask for a message.
 
         Args:
@@ -76,11 +76,13 @@ class MessagesApi:
         Raises:
             AssertionError: It was no good message.
         """
-        reply = self._judged(PATH, self._body(turns, params), "messages/response")
+        body = self._body(turns, params)
+        reply = self._client.send("POST", PATH, body=body, headers=HEADERS)
+        _judge(reply, "messages/response")
         _require(reply, self._model_violations(reply.json))
         return reply
 
-    def stream(self, turns: str | Turns, **params: Any) -> MessageStream:
+    def stream(self, turns: str | Turns, /, **params: Any) -> MessageStream:
         """Ask for a message as a stream.
 
         Every event is held against the conventions; that the stream as a whole makes sense is left
@@ -110,14 +112,14 @@ class MessagesApi:
             reply=reply, events=[event for event in events if event.type != "ping"]
         )
 
-    def count(self, turns: str | Turns, **params: Any) -> int:
+    def count(self, turns: str | Turns, /, **params: Any) -> int:
         """Return how many tokens messages make; not applicable where vLLM does not count yet."""
         body = self._body(turns, params)
         del body["max_tokens"]
         reply = self._client.send("POST", COUNT_PATH, body=body, headers=HEADERS)
         if reply.status in (404, 405) and "detail" in reply.json:
             not_applicable(f"the server has no route {COUNT_PATH} (status {reply.status})")
-        reply = self._judged(COUNT_PATH, body, "messages/count")
+        _judge(reply, "messages/count")
         count: int = reply.json["input_tokens"]
         return count
 
@@ -166,18 +168,17 @@ class MessagesApi:
             **params,
         }
 
-    def _judged(self, path: str, body: dict[str, Any], schema: str) -> Reply:
-        reply = self._client.send("POST", path, body=body, headers=HEADERS)
-        _require(reply, conventions.status_violations(reply, (200,)))
-        _require(reply, conventions.media_type_violations(reply, "application/json"))
-        _require(reply, violations(schema, reply.json))
-        return reply
-
     def _model_violations(self, message: Mapping[str, Any]) -> list[str]:
         model, required = message["model"], self._client.model
         if model == required:
             return []
         return [f"$.model: saw {model!r}, required {required!r} as requested"]
+
+
+def _judge(reply: Reply, schema: str) -> None:
+    _require(reply, conventions.status_violations(reply, (200,)))
+    _require(reply, conventions.media_type_violations(reply, "application/json"))
+    _require(reply, violations(schema, reply.json))
 
 
 def _require(reply: Reply, lines: list[str]) -> None:

@@ -72,17 +72,17 @@ class Responses:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def create(self, text: str | list[Any], **params: Any) -> Reply:
+    def create(self, asked: str | list[Any], /, **params: Any) -> Reply:
         """Ask for a response.
 
         Args:
-            text: The input: the text of one user turn, or a list of items.
+            asked: The input: the text of one user turn, or a list of items.
             params: Fields of the request; `max_output_tokens` is 16 unless given.
 
         Raises:
             AssertionError: It was no good response.
         """
-        reply = self._client.send("POST", PATH, body=self._body(text, params))
+        reply = self._client.send("POST", PATH, body=self._body(asked, params))
         _require(reply, conventions.status_violations(reply, (200,)))
         _require(reply, conventions.media_type_violations(reply, "application/json"))
         _require(reply, violations("responses/response", reply.json))
@@ -90,20 +90,20 @@ class Responses:
         _require(reply, lines + self._response_violations(reply.json, reply))
         return reply
 
-    def stream(self, text: str | list[Any], **params: Any) -> ResponseStream:
+    def stream(self, asked: str | list[Any], /, **params: Any) -> ResponseStream:
         """Ask for a response as a stream.
 
         Every event is held against the conventions; that the stream as a whole makes sense is left
         to checks.
 
         Args:
-            text: The input: the text of one user turn, or a list of items.
+            asked: The input: the text of one user turn, or a list of items.
             params: Fields of the request; `max_output_tokens` is 16 unless given.
 
         Raises:
             AssertionError: It was no stream of good events.
         """
-        body = {**self._body(text, params), "stream": True}
+        body = {**self._body(asked, params), "stream": True}
         reply = self._client.send("POST", PATH, body=body)
         _require(reply, conventions.status_violations(reply, (200,)))
         _require(reply, conventions.media_type_violations(reply, "text/event-stream"))
@@ -116,13 +116,13 @@ class Responses:
         _require(reply, lines)
         return ResponseStream(reply=reply, events=events)
 
-    def read(self, reply: Reply) -> Said:
-        """Return what a response says."""
-        return read_response(reply.json)
+    def read(self, reply: Reply | ResponseStream) -> Said:
+        """Return what a response says, or the one at the end of a stream."""
+        return read_response(reply.final if isinstance(reply, ResponseStream) else reply.json)
 
-    def _body(self, text: str | list[Any], params: dict[str, Any]) -> dict[str, Any]:
+    def _body(self, asked: str | list[Any], params: dict[str, Any]) -> dict[str, Any]:
         bound = {"max_output_tokens": DEFAULT_MAX_TOKENS}
-        return {"model": self._client.model, "input": text, **bound, **params}
+        return {"model": self._client.model, "input": asked, **bound, **params}
 
     def _event_violations(self, event: NamedEvent, reply: StreamReply) -> list[str]:
         lines = violations("responses/event", event.data)
