@@ -187,33 +187,6 @@ def accumulated(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         ) from error
 
 
-def accumulated(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Put the chunks of a chat stream together the way the SDK's stream helper does.
-
-    Args:
-        chunks: The JSON objects of a sound stream, in order.
-
-    Returns:
-        The chat completion that a caller of `client.chat.completions.stream()` ends with.
-
-    Raises:
-        AssertionError: The helper cannot read the stream.
-    """
-    from openai.lib.streaming.chat import ChatCompletionStreamState  # noqa: PLC0415 - as above
-    from openai.types.chat import ChatCompletionChunk  # noqa: PLC0415
-
-    # `get_final_completion` refuses what `max_tokens` cut, so the snapshot is read.
-    state: ChatCompletionStreamState[None] = ChatCompletionStreamState()
-    try:
-        for chunk in chunks:
-            state.handle_chunk(ChatCompletionChunk.model_validate(chunk))
-        return state.current_completion_snapshot.to_dict()
-    except Exception as error:
-        raise AssertionError(
-            f"the openai SDK cannot read the stream: {type(error).__name__}: {error}"
-        ) from error
-
-
 @cache
 def _types() -> Mapping[str, type[BaseModel]]:
     from openai.pagination import SyncPage  # noqa: PLC0415 - 700 ms that only a check pays
