@@ -98,35 +98,82 @@ class Transport:
         Raises:
             TransportFailure: No complete reply arrived.
         """
-        body = _body(json, content)
-        shown = {name.lower(): value for name, value in (headers or {}).items()}
-        if json is not UNSET:
-            shown.setdefault("content-type", "application/json")
-        call = Call(
-            method=method,
-            url=self.base_url + path,
-            headers=tuple(shown.items()),
-            body=body,
-            timeout_s=self.timeout_s,
-            max_bytes=max_bytes or self._max_body_bytes,
-            max_values=max(MAX_VALUES, (max_bytes or 0) // _BYTES_PER_VALUE),
-        )
-        limits = httpx.Timeout(self.timeout_s).as_dict()
-        try:
-            request = self._client.build_request(
-                method,
-                call.url,
-                content=body or None,
-                headers={**self._secret_headers, **shown},
-                extensions={"trace": call.trace, "timeout": limits},
-            )
-        except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as error:
-            raise call.failure("protocol", f"cannot send this request: {error}") from None
+        call = self._call(method, path, _body(json, content), headers, typed=json is not UNSET)
+        if max_bytes is not None:
+            call.max_bytes = max_bytes
+            call.max_values = max(MAX_VALUES, max_bytes // _BYTES_PER_VALUE)
+        request = self._request(call)
         if self._timeouts >= PATIENCE:
             hung = f"not sent: {self._timeouts} requests in a row got no complete reply in time"
             raise call.failure("timeout", hung)
         with self._watched(call):
             return self._receive(request, call)
+
+    def abandon(
+        self, path: str, *, json: Any, after_lines: int | None = None, after_s: float | None = None
+    ) -> StreamReply:
+        """Post a request and close the connection before the reply is complete.
+
+        Args:
+            path: Path and query, with a leading slash.
+            json: Body as a value.
+            after_lines: Close when so many lines of the reply have come.
+            after_s: Close after so many seconds.
+
+        Returns:
+            What had come by then, of status 0 for nothing; a reply that was complete sooner is
+            returned whole.
+
+        Raises:
+            TransportFailure: The connection ended otherwise.
+        """
+        call = self._call("POST", path, _body(json, None), None, typed=True)
+        call.timeout_s = min(call.timeout_s, after_s or call.timeout_s)
+        request = self._request(call)
+        try:
+            with call:
+                return self._receive(request, call, enough_lines=after_lines)
+        except TransportFailure as failure:
+            if failure.kind == "timeout" and after_s is not None:
+                return call.reply()
+            raise
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str] | None,
+        *,
+        typed: bool,
+    ) -> Call:
+        shown = {name.lower(): value for name, value in (headers or {}).items()}
+        if typed:
+            shown.setdefault("content-type", "application/json")
+        return Call(
+            method=method,
+            url=self.base_url + path,
+            headers=tuple(shown.items()),
+            body=body,
+            timeout_s=self.timeout_s,
+            max_bytes=self._max_body_bytes,
+            max_values=MAX_VALUES,
+        )
+
+    def _request(self, call: Call) -> httpx.Request:
+        try:
+            return self._client.build_request(
+                call.method,
+                call.url,
+                content=call.body or None,
+                headers={**self._secret_headers, **dict(call.headers)},
+                extensions={
+                    "trace": call.trace,
+                    "timeout": httpx.Timeout(call.timeout_s).as_dict(),
+                },
+            )
+        except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as error:
+            raise call.failure("protocol", f"cannot send this request: {error}") from None
 
     @contextmanager
     def _watched(self, call: Call) -> Iterator[None]:
@@ -145,7 +192,9 @@ class Transport:
             with self._lock:
                 self._calls.discard(call)
 
-    def _receive(self, request: httpx.Request, call: Call) -> StreamReply:
+    def _receive(
+        self, request: httpx.Request, call: Call, *, enough_lines: int | None = None
+    ) -> StreamReply:
         try:
             response = self._client.send(request, stream=True)
             try:
@@ -159,6 +208,8 @@ class Transport:
                     if len(call.lines) > MAX_LINES:
                         limit = f"the body has more than {MAX_LINES} lines"
                         raise call.failure("too large", limit)
+                    if enough_lines is not None and len(call.lines) >= enough_lines:
+                        return call.reply()
             finally:
                 response.close()
         except httpx.HTTPError as error:

@@ -9,63 +9,30 @@ from typing import TYPE_CHECKING, Any
 from pytest_vllm.adapters.schemas import violations
 from pytest_vllm.adapters.sdk import strict_violations
 from pytest_vllm.domain import conventions
-from pytest_vllm.domain.errors import HostError
 from pytest_vllm.domain.generation import Generation, difference, read_generation
-from pytest_vllm.domain.observation import Observation, Sample
-from pytest_vllm.domain.reply import Reply, StreamReply, TransportFailure
 from pytest_vllm.domain.request import BOUNDS, PATHS, build_body, chat_body, completion_body
-from pytest_vllm.domain.text import one_line
 from pytest_vllm.plugin.messages import MessagesApi
 from pytest_vllm.plugin.responses import Responses
 from pytest_vllm.plugin.skips import not_applicable
 from pytest_vllm.plugin.stream import Stream
+from pytest_vllm.plugin.traffic import Traffic, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_vllm.adapters.http import Transport
-    from pytest_vllm.domain.exchange import Exchange
+    from pytest_vllm.domain.reply import Reply, StreamReply
     from pytest_vllm.domain.request import Messages
-    from pytest_vllm.domain.server import ServerInfo
 
 _KINDS = {"completions": "completion", "chat": "chat.completion"}
 
 
-class Client:
+class Client(Traffic):
     """Talks to the server under test on behalf of one check.
 
     Every method that expects a good reply asserts the conventions that hold for all replies, so
     that a check only asserts its own concern. A violation is an `AssertionError` with one line for
     each thing that is wrong.
-
-    Args:
-        server: The server under test.
-        transport: Connection to it, shared by all checks.
-        seed: Number from which checks derive everything random, so that a run can be repeated.
-
-    Attributes:
-        exchanges: What was sent and came back so far.
-        observations: What was seen and is not judged.
-        samples: Replies for a person to read.
     """
-
-    def __init__(self, server: ServerInfo, transport: Transport, *, seed: int = 0) -> None:
-        self.server = server
-        self.seed = seed
-        self.exchanges: list[Exchange] = []
-        self.observations: list[Observation] = []
-        self.samples: list[Sample] = []
-        self._transport = transport
-
-    @property
-    def model(self) -> str:
-        """ID of the model that requests name."""
-        return self.server.model
-
-    @property
-    def max_model_len(self) -> int | None:
-        """Context length in tokens, `None` when the server does not say."""
-        return self.server.max_model_len
 
     @property
     def responses(self) -> Responses:
@@ -76,55 +43,6 @@ class Client:
     def messages(self) -> MessagesApi:
         """The endpoint `/v1/messages`, Anthropic's way to ask."""
         return MessagesApi(self)
-
-    # --- raw traffic -----------------------------------------------------------------------------
-
-    def get(self, path: str) -> Reply:
-        """GET a path; any status is fine."""
-        return self.send("GET", path)
-
-    def send(  # noqa: PLR0913 - the parts of a request
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Any = None,
-        content: bytes | str | None = None,
-        headers: Mapping[str, str] | None = None,
-        max_bytes: int | None = None,
-    ) -> StreamReply:
-        """Send anything and return whatever comes back; nothing is filled in, nothing asserted.
-
-        Args:
-            method: HTTP method.
-            path: Path with a leading slash.
-            body: A value that is sent as JSON (also NaN and Infinity).
-            content: The body as it is, instead of `body`; it is declared to be JSON, too.
-            headers: More headers, or others than the usual ones.
-            max_bytes: Bytes that the body of the reply may have, for a long one that is asked for.
-
-        Raises:
-            AssertionError: No complete reply came, by the server's fault.
-            HostError: A server that is not ours cannot be reached.
-        """
-        given: dict[str, Any] = {}
-        if content is not None:
-            given = {"content": content}
-            headers = {"content-type": "application/json", **_lower(headers)}
-        elif body is not None:
-            given = {"json": body}
-        try:
-            reply = self._transport.send(
-                method, path, headers=headers, max_bytes=max_bytes, **given
-            )
-        except TransportFailure as failure:
-            self.exchanges.append(failure.exchange)
-            message = f"{method} {path}: no reply ({failure})"
-            if failure.kind == "refused" and not self.server.owned:
-                raise HostError(message, advice=f"see whether {self.server.url} runs") from None
-            raise AssertionError(message) from None
-        self.exchanges.append(reply.exchange)
-        return reply
 
     # --- good requests ---------------------------------------------------------------------------
 
@@ -190,21 +108,21 @@ class Client:
         """
         body = build_body(endpoint, self.model, prompt, top=top, params=params)
         reply = self.send("POST", PATHS[endpoint], body={**body, "stream": True})
-        _require(reply, conventions.status_violations(reply, (200,)))
-        _require(reply, conventions.media_type_violations(reply, "text/event-stream"))
+        require(reply, conventions.status_violations(reply, (200,)))
+        require(reply, conventions.media_type_violations(reply, "text/event-stream"))
         chunks, lines = conventions.parse_events(line for line, _ in reply.lines)
         for number, chunk in enumerate(chunks, start=1):
             found = self._chunk_violations(endpoint, chunk, reply)
             lines += [f"chunk {number}: {line}" for line in found]
         if not chunks:
             lines.append(f"required chunks, saw none in {len(reply.lines)} lines")
-        _require(reply, lines)
+        require(reply, lines)
         return Stream(reply=reply, chunks=chunks)
 
     def models(self) -> list[dict[str, Any]]:
         """Return the entries of `/v1/models`."""
         reply = self._judged("GET", "/v1/models", schema="models/list")
-        _require(reply, strict_violations("models", reply.body))
+        require(reply, strict_violations("models", reply.body))
         entries: list[dict[str, Any]] = reply.json["data"]
         return entries
 
@@ -307,11 +225,11 @@ class Client:
             bound = {} if any(name in body for name in BOUNDS) else {"max_tokens": 1}
             body = {"model": self.model, **bound, **body}
         reply = self.send(method, path, body=body, **sent)
-        _require(reply, conventions.status_violations(reply, statuses))
-        _require(reply, conventions.media_type_violations(reply, "application/json"))
+        require(reply, conventions.status_violations(reply, statuses))
+        require(reply, conventions.media_type_violations(reply, "application/json"))
         known = (*self.server.served_names, self.server.launch_model)
         lines = violations("errors/error", reply.json)
-        _require(reply, lines + conventions.leak_violations(reply, known=known))
+        require(reply, lines + conventions.leak_violations(reply, known=known))
         return reply
 
     def _serve_next(self, when: str) -> None:
@@ -339,27 +257,6 @@ class Client:
         found = difference(left, right)
         assert not found, f"{what}: {found}"  # noqa: S101 - asserting is its purpose
 
-    # --- what is not judged ----------------------------------------------------------------------
-
-    def observe(self, name: str, value: object) -> None:
-        """Note something about the server in the run's record, whatever it is.
-
-        Args:
-            name: What was looked at, as `models.retrieve.status`.
-            value: What was seen; shown as text, at most 300 characters.
-        """
-        self.observations.append(Observation(name=name, value=one_line(str(value), 300)))
-
-    def sample(self, title: str, prompt: str, text: str) -> None:
-        """Keep a reply for a person to read in the reports.
-
-        Args:
-            title: What the request was.
-            prompt: What the model was asked.
-            text: What it wrote.
-        """
-        self.samples.append(Sample(title=title, prompt=prompt, text=text))
-
     # --- inside ----------------------------------------------------------------------------------
 
     def _good(self, endpoint: str, body: dict[str, Any], *, max_bytes: int | None = None) -> Reply:
@@ -369,22 +266,7 @@ class Client:
         lines += conventions.document_violations(
             reply.json, models=self._names(body["model"]), headers=reply.headers
         )
-        _require(reply, lines)
-        return reply
-
-    def _judged(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None = None,
-        *,
-        schema: str,
-        max_bytes: int | None = None,
-    ) -> Reply:
-        reply = self.send(method, path, body=body, max_bytes=max_bytes)
-        _require(reply, conventions.status_violations(reply, (200,)))
-        _require(reply, conventions.media_type_violations(reply, "application/json"))
-        _require(reply, violations(schema, reply.json))
+        require(reply, lines)
         return reply
 
     def _chunk_violations(
@@ -399,12 +281,3 @@ class Client:
     def _names(self, requested: str) -> tuple[str, str]:
         # vLLM answers with the first of several served names, whichever was asked for (0.32).
         return (requested, self.model)
-
-
-def _require(reply: Reply, lines: list[str]) -> None:
-    if lines:
-        raise AssertionError("\n".join(f"{reply.request}: {line}" for line in lines))
-
-
-def _lower(headers: Mapping[str, str] | None) -> dict[str, str]:
-    return {name.lower(): value for name, value in (headers or {}).items()}
