@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT_S = 900
+QUICK = "test_finite or test_english or test_copy or golden"
+"""The checks that read prompts only: they find most mutants in a small part of the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,12 @@ class Judgement:
 def is_golden(check: str) -> bool:
     """Tell whether a check compares with a golden."""
     return check.startswith("content.golden.")
+
+
+def judge_mutant(url: str, folder: Path, *, golden: Path | None) -> Judgement:
+    """Run the quick checks of the suite, and all if none of those without a golden failed."""
+    quick = judge(url, folder / "quick", golden=golden, select=QUICK)
+    return quick if quick.tier0 else judge(url, folder / "whole", golden=golden)
 
 
 def judge(url: str, folder: Path, *, golden: Path | None, select: str = "") -> Judgement:

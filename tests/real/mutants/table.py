@@ -23,6 +23,7 @@ def render(facts: dict[str, str], rows: list[Row]) -> tuple[str, bool]:
     starts = max((row["start"] for row in rows), default=0)
     met = reported[0] >= TIER0_FLOOR and reported[1] >= BOTH_FLOOR and not alarms
     judged_s = sum(row["seconds"] for row in rows)
+    goal = f"{TIER0_FLOOR}; {BOTH_FLOOR}"
     lines = [
         "# Numerics mutants",
         "",
@@ -37,12 +38,11 @@ def render(facts: dict[str, str], rows: list[Row]) -> tuple[str, bool]:
         "",
         "| | mutants | tier 0 | tier 0 or 1 | goal |",
         "|---|---|---|---|---|",
-        f"| of the design report | {len(REPORTED)} | {reported[0]} | {reported[1]} |"
-        f" {TIER0_FLOOR}; {BOTH_FLOOR} |",
+        f"| of the report | {len(REPORTED)} | {reported[0]} | {reported[1]} | {goal} |",
         f"| further | {len(FURTHER)} | {further[0]} | {further[1]} | |",
         "",
-        f"False alarms: {len(alarms)} in {len(healthy)} runs on {len(HEALTHY)} healthy variants"
-        f" ({starts} starts each).",
+        f"False alarms: {len(alarms)} in {len(healthy)} runs on {len(HEALTHY)} healthy variants",
+        f"({starts} starts each).",
         "",
         "`copy` is the mean logprob (nats a token) of 100 random tokens that come a second time,",
         "`text` and `copy d` are mean absolute differences from the healthy model's logprobs, on",
