@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,10 @@ from pytest_vllm.adapters.backends import command_line
 from pytest_vllm.domain.errors import VllmError
 from pytest_vllm.domain.text import closest, redact
 from pytest_vllm.plugin.options import read_target
+from pytest_vllm.simulator.command import main as simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 _USAGE_ERROR = 4
 _HELP = """usage: pytest-vllm VERB [options]
@@ -18,6 +23,8 @@ _HELP = """usage: pytest-vllm VERB [options]
 verbs:
   command   print the command that starts the same server by hand
             (takes the --vllm-* options of pytest, see pytest --help)
+  simulate  serve a simulated server, or stand in front of a real one, with defects
+            (see pytest-vllm simulate --help)
 
 To run the acceptance: pytest --vllm-image=IMAGE --vllm-model=MODEL
 """
@@ -58,7 +65,11 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return _USAGE_ERROR
-    return int(pytest.main(words[1:], plugins=[_VERBS[words[0]]()]))
+    return _VERBS[words[0]](words[1:])
 
 
-_VERBS = {"command": CommandVerb}
+def _command(words: list[str]) -> int:
+    return int(pytest.main(words, plugins=[CommandVerb()]))
+
+
+_VERBS: Mapping[str, Callable[[list[str]], int]] = {"command": _command, "simulate": simulate}

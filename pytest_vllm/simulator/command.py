@@ -6,14 +6,14 @@ import argparse
 import asyncio
 import signal
 import sys
-from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.errors import HostError, TargetError, VllmError
 from pytest_vllm.simulator.defects import DEFECTS, Where, break_handler, find_defects
 from pytest_vllm.simulator.flaws import Flaws
 from pytest_vllm.simulator.http import serve
-from pytest_vllm.simulator.launch import launch
+from pytest_vllm.simulator.server import run
 from pytest_vllm.simulator.settings import SimulatorSettings
 from pytest_vllm.simulator.upstream import UpstreamError, forward_to, probe
 
@@ -28,43 +28,51 @@ examples:
   pytest-vllm simulate --port 0 --defect chunk-dropped --defect seed-ignored
   pytest-vllm simulate --port 8001 --upstream http://127.0.0.1:8000 --defect chunk-dropped
 """
-_SETTINGS = (
-    ("model", str, "path or name of the model"),
-    ("served-model-name", str, "name that requests use; may be repeated"),
-    ("version", str, "version that /version tells"),
-    ("max-model-len", int, "context length in tokens"),
-    ("max-num-seqs", int, "sequences that run at once"),
-    ("block-size", int, "tokens of a KV cache block"),
-    ("num-gpu-blocks", int, "KV cache blocks"),
-    ("tool-call-parser", str, "name of the tool parser; without it tools are refused"),
-    ("api-key", str, "key that /v1 asks for"),
-    ("first-token-delay-ms", float, "least time of a prefill"),
-    ("token-delay-ms", float, "least time between two tokens"),
-    ("jitter-ms", float, "most that is added to each delay"),
-    ("jitter-seed", int, "seed of the jitter"),
-    ("start-delay-s", float, "time until the server is ready"),
+_VALUES = (
+    ("--model", "model", str, "path or name of the model"),
+    ("--version-told", "version", str, "version that /version tells"),
+    ("--max-model-len", "max_model_len", int, "context length in tokens"),
+    ("--max-num-seqs", "max_num_seqs", int, "sequences that run at once"),
+    ("--block-size", "block_size", int, "tokens of a KV cache block"),
+    ("--num-gpu-blocks", "num_gpu_blocks", int, "KV cache blocks"),
+    ("--tool-call-parser", "tool_call_parser", str, "parser of tool calls; none refuses tools"),
+    ("--api-key", "api_key", str, "key that /v1 asks for"),
+    ("--first-token-delay-ms", "first_token_delay_ms", float, "least time of a prefill"),
+    ("--token-delay-ms", "token_delay_ms", float, "least time between two tokens"),
+    ("--jitter-ms", "jitter_ms", float, "most that is added to each delay"),
+    ("--jitter-seed", "jitter_seed", int, "seed of the jitter"),
+    ("--start-delay-s", "start_delay_s", float, "time between launch and readiness"),
 )
-"""Option without dashes, type, help; the field of `SimulatorSettings` has the same name."""
+"""Option, field of `SimulatorSettings`, type, help."""
 _SWITCHES = (
-    ("base-model", {"chat_template": False}, "serve a base model: no chat template"),
-    ("no-prefix-caching", {"enable_prefix_caching": False}, "keep no blocks of prompts"),
+    ("--base", "chat_template", "store_false", "serve a base model, without a chat template"),
+    ("--no-enable-prefix-caching", "enable_prefix_caching", "store_false", "keep no prompts"),
     (
-        "enable-prompt-tokens-details",
-        {"enable_prompt_tokens_details": True},
+        "--enable-prompt-tokens-details",
+        "enable_prompt_tokens_details",
+        "store_true",
         "tell cached tokens in the usage",
     ),
-    ("enable-server-load-tracking", {"enable_server_load_tracking": True}, "let /load count"),
     (
-        "enable-request-id-headers",
-        {"enable_request_id_headers": True},
+        "--enable-server-load-tracking",
+        "enable_server_load_tracking",
+        "store_true",
+        "let /load count requests",
+    ),
+    (
+        "--enable-request-id-headers",
+        "enable_request_id_headers",
+        "store_true",
         "send X-Request-Id with replies",
     ),
     (
-        "answer-while-starting",
-        {"refuse_while_starting": False},
-        "say 503 until ready instead of refusing connections",
+        "--answer-while-starting",
+        "refuse_while_starting",
+        "store_false",
+        "say 503 until ready in place of refusing connections",
     ),
 )
+"""Option, field of `SimulatorSettings`, action, help."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -76,45 +84,104 @@ def main(words: Sequence[str]) -> int:
     Returns:
         0 after SIGINT or SIGTERM, else the exit code of the error.
     """
-    options = _parser().parse_args(words)
-    if options.list_defects:
+    options = vars(_parser().parse_args(words))
+    if options.pop("list_defects"):
         print(list_defects())  # noqa: T201 - the verb's output
         return 0
     try:
-        return asyncio.run(_serve(options))
+        asyncio.run(_serve(**options))
     except VllmError as error:
         print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
         return error.exit_code
+    return 0
 
 
 def list_defects() -> str:
-    """Return every defect on a line: name, where, what is wrong."""
-    width = max(len(name) for name in DEFECTS)
+    """Return every defect on a line: name, where it sits, what is wrong."""
+    width = max(map(len, DEFECTS))
     return "\n".join(
         f"{defect.name:{width}}  {defect.where:6}  {defect.summary}" for defect in DEFECTS.values()
     )
 
 
-async def _serve(options: argparse.Namespace) -> int:
-    defects = find_defects(options.defect)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    if options.upstream:
-        handler = await _forwarder(options, defects)
-    else:
-        handler = build_handler(_settings(options, defects))
+async def _serve(
+    *, host: str, port: int, defect: list[str], upstream: str | None, **settings: Any
+) -> None:
+    defects = find_defects(defect)
     try:
-        server = await serve(break_handler(handler, defects), options.host, options.port)
+        if upstream:
+            await _stand_in_front(upstream, host, port, defects, given=settings)
+        else:
+            flaws = Flaws(names=frozenset(found.flaw for found in defects if found.flaw))
+            served = tuple(settings.pop("served_model_name", ()))
+            launch = SimulatorSettings(
+                host=host, port=port, served_names=served, flaws=flaws, **settings
+            )
+            await run(launch, partial(break_handler, defects=defects))
     except OSError as error:
         raise HostError(
-            f"cannot listen on {options.host}:{options.port} ({error})",
+            f"cannot listen on {host}:{port} ({error})",
             advice="choose another --port; 0 takes any free one",
         ) from None
+
+
+async def _stand_in_front(
+    upstream: str, host: str, port: int, defects: Sequence[Defect], *, given: dict[str, Any]
+) -> None:
+    """Serve until SIGINT or SIGTERM what another server answers, broken."""
+    inside = [defect.name for defect in defects if defect.where is Where.ENGINE]
+    if inside:
+        raise TargetError(
+            f"--defect {inside[0]} sits in the simulator's engine and cannot be put in front of "
+            f"{upstream}; leave --upstream out"
+        )
+    if given:
+        option = next(iter(given)).replace("_", "-")
+        raise TargetError(
+            f"{option} is an option of the simulator, and --upstream names another server; "
+            "leave one of them out"
+        )
+    try:
+        forward = forward_to(upstream)
+    except UpstreamError as error:
+        raise TargetError(f"--upstream: {error}") from None
+    try:
+        await probe(upstream)
+    except UpstreamError as error:
+        raise HostError(f"--upstream: {error}", advice="start that server first") from None
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = await serve(break_handler(forward, defects), host, port)
     port = server.sockets[0].getsockname()[1]
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    print(f"http://{host}:{port}", flush=True)  # noqa: T201 - the verb's output
+    shown = f"[{host}]" if ":" in host else host
+    print(f"http://{shown}:{port} stands in front of {upstream}", flush=True)  # noqa: T201
     await stop.wait()
     server.close()
-    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pytest-vllm simulate",
+        description="Serve vLLM's API from a small model of its own, or from another server, "
+        "sound or with defects.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="port, 0 for any free one")
+    parser.add_argument(
+        "--defect", action="append", default=[], metavar="NAME", help="break this; may be repeated"
+    )
+    parser.add_argument("--list-defects", action="store_true", help="show all defects and end")
+    parser.add_argument("--upstream", metavar="URL", help="forward to this server")
+    simulator = parser.add_argument_group("the simulator", argument_default=argparse.SUPPRESS)
+    simulator.add_argument(
+        "--served-model-name", nargs="+", metavar="NAME", help="names that requests use"
+    )
+    for option, field, kind, text in _VALUES:
+        simulator.add_argument(option, dest=field, type=kind, help=text)
+    for option, field, action, text in _SWITCHES:
+        simulator.add_argument(option, dest=field, action=action, help=text)
+    return parser
