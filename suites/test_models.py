@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_vllm import Client, check, suite
+from pytest_vllm import INFO, Client, check, suite
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.target import Target
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 pytestmark = suite("models", concurrent=True)
 
 
-@check("models.list.shape", ref="M01")
+@check("models.list.shape", ref="M01", catches=("models-object-wrong",))
 def test_shape(vllm: Client) -> None:
     """`GET /v1/models` MUST list at least one model in the shape that the SDK reads."""
     entries = vllm.models()
@@ -21,7 +21,7 @@ def test_shape(vllm: Client) -> None:
         assert entry["object"] == "model"
 
 
-@check("models.ids.unique", ref="M02")
+@check("models.ids.unique", ref="M02", catches=("models-duplicate",))
 def test_unique(vllm: Client) -> None:
     """No two models MUST have the same ID."""
     ids = [entry["id"] for entry in vllm.models()]
@@ -56,7 +56,14 @@ def test_root(vllm: Client) -> None:
         assert entry["root"].rstrip("/") == vllm.server.launch_model.rstrip("/")
 
 
-@check("models.ids.are-usable", ref="M05")
+@check(
+    "models.ids.are-usable",
+    ref="M05",
+    catches=(
+        "model-id-unusable",
+        "model-rewritten",
+    ),
+)
 def test_usable(vllm: Client) -> None:
     """Each listed ID MUST work in a request and come back as `model`."""
     for entry in vllm.models():
@@ -64,3 +71,23 @@ def test_usable(vllm: Client) -> None:
         # Of several names for one model, vLLM answers with the first (0.32); an adapter has its
         # own name, and names the model below it as its parent.
         assert seen in ((entry["id"],) if entry.get("parent") else (entry["id"], vllm.model))
+
+
+@check("models.root.is-told", ref="M04", catches=("model-root-missing",))
+def test_root_told(vllm: Client) -> None:
+    """`root` MUST say which model runs, also to those who did not launch it."""
+    for entry in vllm.models():
+        assert entry.get("root"), entry["id"]
+
+
+@check("models.retrieve.status", level=INFO, ref="M06")
+def test_retrieve(vllm: Client) -> None:
+    """What `GET /v1/models/{id}` of the SDK's `models.retrieve` gets is noted."""
+    vllm.observe("models.retrieve.status", vllm.get(f"/v1/models/{vllm.model}").status)
+
+
+@check("models.created.is-stable", level=INFO, ref="M07")
+def test_created(vllm: Client) -> None:
+    """Whether `created` is a time of the model, or of the request, is noted."""
+    first, second = ([entry["created"] for entry in vllm.models()] for _ in range(2))
+    vllm.observe("models.created.is-stable", first == second)
