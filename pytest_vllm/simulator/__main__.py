@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--enable-request-id-headers", action="store_true")
     parser.add_argument("--base", action="store_true", help="a model without a chat template")
     parser.add_argument("--api-key")
-    parser.add_argument("--token-delay-ms", type=float, default=0.0)
+    parser.add_argument("--token-delay-ms", type=float, default=1.0)
     parser.add_argument("--first-token-delay-ms", type=float, default=0.0)
     parser.add_argument("--start-delay-s", type=float, default=0.0)
     parser.add_argument("--flaw", action="append", default=[])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_vllm.simulator import service
-from pytest_vllm.simulator.chat import chat_completions
-from pytest_vllm.simulator.completions import completions
+from pytest_vllm.simulator.chat import CHAT_FIELDS, chat_completions
+from pytest_vllm.simulator.completions import COMPLETION_FIELDS, completions
 from pytest_vllm.simulator.errors import ApiError, json_answer
 from pytest_vllm.simulator.messages import count_tokens, messages
 from pytest_vllm.simulator.responses import cancel_response, get_response, responses
@@ -33,8 +33,16 @@ async def _openapi(serving: Serving, request: Request) -> Reply:
         for path, methods in ROUTES.items()
         if path not in {"/docs", "/openapi.json"}
     }
+    schemas = {
+        name: {"type": "object", "properties": {field: {} for field in known}}
+        for name, known in (
+            ("CompletionRequest", COMPLETION_FIELDS),
+            ("ChatCompletionRequest", CHAT_FIELDS),
+        )
+    }
     info = {"title": "FastAPI", "version": "0.1.0"}
-    return json_answer({"openapi": "3.1.0", "info": info, "paths": paths})
+    described = {"openapi": "3.1.0", "info": info, "paths": paths}
+    return json_answer({**described, "components": {"schemas": schemas}})
 
 
 ROUTES: Mapping[str, Mapping[str, Endpoint]] = {

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_vllm.simulator.serving import Serving
     from pytest_vllm.simulator.wire import Reply, Request
 
-_FIELDS = FIELDS | {
+CHAT_FIELDS = FIELDS | {
     "logprobs": fields.boolean,
     "max_completion_tokens": fields.integer,
     "add_generation_prompt": fields.boolean,
@@ -90,7 +90,7 @@ async def read_chat(serving: Serving, request: Request, document: dict[str, Any]
         ApiError: The request is refused.
     """
     fields.required(document, "messages")
-    values = fields.read(document, _FIELDS)
+    values = fields.read(document, CHAT_FIELDS)
     messages = check_messages(serving, document["messages"])
     top = _top(document, values)
     check_early(values)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_vllm.simulator.serving import Serving
     from pytest_vllm.simulator.wire import Reply, Request
 
-_FIELDS = FIELDS | {"prompt": fields.prompt, "logprobs": fields.integer, "suffix": fields.string}
+COMPLETION_FIELDS = FIELDS | {"prompt": fields.prompt, "logprobs": fields.integer, "suffix": fields.string}
 _DEFAULT_MAX_TOKENS = 16
 _MAX_PROMPTS = 1024
 EVENT_HEADERS = {"content-type": "text/event-stream; charset=utf-8"}
@@ -69,7 +69,7 @@ async def completions(serving: Serving, request: Request) -> Reply:
     Raises:
         ApiError: The request is refused.
     """
-    values = fields.read(serving.document(request), _FIELDS)
+    values = fields.read(serving.document(request), COMPLETION_FIELDS)
     check_early(values)
     _check(serving, values)
     prompts = [await _prompt(serving, prompt, values) for prompt in _prompts(values)]

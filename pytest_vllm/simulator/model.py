@@ -15,12 +15,12 @@ ORDER = 14
 """Tokens of context that the shipped text is searched for; an answer must see its question."""
 
 _COPY_TRUST = (
-    *(0.0, 0.04, 0.12, 0.28, 0.42, 0.55, 0.66, 0.75, 0.82, 0.87, 0.9, 0.92, 0.94),
-    *(0.95, 0.96, 0.97, 0.975),
+    *(0.0, 0.03, 0.1, 0.2, 0.33, 0.46, 0.57, 0.65, 0.71, 0.75, 0.78, 0.8, 0.815),
+    *(0.825, 0.835, 0.845, 0.85),
 )
-"""Weight of a copy by the length of the match, in tokens."""
+"""Weight of a copy by the length of the match, in tokens; more than this ends in loops."""
 
-_COPY_CANDIDATES = 12
+_COPY_CANDIDATES = 64
 _DOUBT = 0.6
 """Share of the shorter context for each kind of token that followed a longer one."""
 _TRUST_LONG = 0.82
@@ -201,7 +201,7 @@ def _copies(context: Context, seen: int) -> tuple[dict[int, float], float]:
         longest = max(longest, length)
         votes[tokens[at]] = votes.get(tokens[at], 0.0) + 5.0**length
         left -= 1
-        if not left:
+        if not left or length == limit:
             break
     if not votes:
         return {}, 0.0

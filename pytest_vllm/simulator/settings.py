@@ -54,7 +54,7 @@ class SimulatorSettings:
     enable_request_id_headers: bool = False
     api_key: str | None = None
     first_token_delay_ms: float = 0.0
-    token_delay_ms: float = 0.0
+    token_delay_ms: float = 1.0
     jitter_ms: float = 0.0
     jitter_seed: int = 0
     start_delay_s: float = 0.0
