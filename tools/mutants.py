@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.real.mutants.catalogue import HEALTHY, MUTANTS, VARIANTS, Variant
-from tests.real.mutants.figures import Figures, measure
+from tests.real.mutants.catalogue import DISK, HEALTHY, MUTANTS, VARIANTS, Variant
+from tests.real.mutants.figures import Figures, largest_difference, measure
 from tests.real.mutants.judging import judge, judge_mutant, record_golden
 from tests.real.mutants.serving import serve
 from tests.real.mutants.table import ROOT, render
@@ -40,8 +41,9 @@ def main(argv: list[str]) -> int:
     work.mkdir(parents=True, exist_ok=True)
     print(f"evidence, golden and logs: {work}", flush=True)
     chosen = [VARIANTS[name] for name in options.only.split(",")] if options.only else None
+    drift = None if chosen is not None else compare_with_disk(work)
     rows = run(work, starts=options.starts, chosen=chosen, tier0=options.tier0)
-    facts = describe()
+    facts = describe() | ({} if drift is None else {"disk": f"{drift:.4f}"})
     (work / "mutants.json").write_text(json.dumps({"facts": facts, "rows": rows}, indent=1))
     page, met = render(facts, rows)
     if chosen is None:
@@ -95,6 +97,22 @@ def run(
                     print(_line(rows[-1]), flush=True)
                     (work / "rows.json").write_text(json.dumps(rows, indent=1))
     return rows
+
+
+def compare_with_disk(work: Path) -> float:
+    """Return how far a mutant made in place is from a server started on its weights, in nats."""
+    folder = work / "from-disk"
+    with serve(python=_python(), model=_model(), log=work / "server-in-place.log") as server:
+        server.become(DISK)
+        in_place = measure(server.url, server.model)
+        server.save(DISK, folder)
+    try:
+        log = work / "server-from-disk.log"
+        with serve(python=_python(), model=str(folder), log=log) as server:
+            started = measure(server.url, server.model)
+    finally:
+        shutil.rmtree(folder)
+    return largest_difference(in_place, started)
 
 
 def describe() -> dict[str, str]:

@@ -164,3 +164,5 @@ FURTHER = (
 
 MUTANTS = NAMED + FURTHER
 VARIANTS = {entry.name: entry for entry in HEALTHY + MUTANTS}
+DISK = VARIANTS["noise-10"]
+"""Is compared with a server that starts on its weights: it changes every matrix."""

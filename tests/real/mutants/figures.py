@@ -56,7 +56,6 @@ class Figures:
     copy_second: float | None
     texts: tuple[Logprobs, ...] | None
     copied: Logprobs | None
-    seconds: float = 0.0
 
     def text_mad(self, golden: Figures) -> float | None:
         """Mean absolute difference of chosen-token logprobs on the texts."""
@@ -70,6 +69,22 @@ class Figures:
         if self.copied is None or golden.copied is None:
             return None
         return mean_difference(self.copied[COPIED:], golden.copied[COPIED:])
+
+
+def largest_difference(mine: Figures, theirs: Figures) -> float:
+    """Return the largest difference of two logprobs of the same token, in nats.
+
+    Raises:
+        ValueError: A logprob was missing or not finite.
+    """
+    rows = [(one.texts, one.copied) for one in (mine, theirs)]
+    flat = [
+        [value for row in (*texts, copied) for value in row]
+        for texts, copied in rows
+        if texts is not None and copied is not None
+    ]
+    first, second = flat
+    return max(abs(a - b) for a, b in zip(first, second, strict=True))
 
 
 def measure(url: str, model: str) -> Figures:

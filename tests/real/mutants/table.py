@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.real.mutants.catalogue import FURTHER, HEALTHY, MUTANTS, NAMED, Variant
+from tests.real.mutants.catalogue import DISK, FURTHER, HEALTHY, MUTANTS, NAMED, Variant
 
 ROOT = Path(__file__).resolve().parents[3]
 TIER0_FLOOR = 24
@@ -43,6 +43,10 @@ def render(facts: dict[str, str], rows: list[Row]) -> tuple[str, bool]:
         "",
         f"False alarms: {len(alarms)} in {len(healthy)} runs on {len(HEALTHY)} healthy variants",
         f"({starts} starts each).",
+        "",
+        "Weights are exchanged in the running server, by vLLM's own loader. Largest difference of a",
+        f"logprob from a server that was started on a mutant's folder (`{DISK.name}`), in nats:",
+        f"{facts.get('disk', 'not measured')}.",
         "",
         "`copy` is the mean logprob (nats a token) of 100 random tokens that come a second time,",
         "`text` and `copy d` are mean absolute differences from the healthy model's logprobs, on",
