@@ -89,6 +89,8 @@ def wait_until_ready(
         no_chat = interview.probe_chat(http, model)
     with interview.connect(url, timeout_s=CAPABILITY_S) as http:
         reasons = interview.probe_rest(http, model=model, version=version, no_chat=no_chat)
+        if target.serve_args.has("--disable-log-stats"):
+            reasons["metrics"] = "the server was started with --disable-log-stats"
     length = models[0].get("max_model_len")
     info = ServerInfo(
         url=url,

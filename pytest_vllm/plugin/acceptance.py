@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
+from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.plugin import header
 from pytest_vllm.plugin.ahead import AheadPlugin, runs_ahead
 from pytest_vllm.plugin.options import SUITES, read_target, suite_names
-from pytest_vllm.plugin.outcomes import CHECK, OutcomePlugin, uses_server
+from pytest_vllm.plugin.outcomes import CHECK, LIVENESS, OutcomePlugin, uses_server
 from pytest_vllm.plugin.recorder import Recorder
 from pytest_vllm.plugin.state import STATE, RunState, from_wire, to_wire
 from pytest_vllm.plugin.summary import Finish, show_summary
@@ -86,7 +87,7 @@ class BundledSuites:
     """Collects the wanted files of the bundled suites, whatever the project's own settings are."""
 
     def __init__(self, names: set[str]) -> None:
-        self._files = {f"test_{name}.py" for name in names}
+        self._files = {f"test_{name}.py" for name in (*names, LIVENESS)}
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
         """Leave out the suites that nobody asked for."""
@@ -189,6 +190,8 @@ class ControllerPlugin:
         wire = getattr(report, "vllm", None)
         if wire is not None:
             self._recorder.add(wire, gone=was_gone)
+            if wire["check"]["suite"] == LIVENESS and wire["outcome"] == Outcome.FAIL:
+                self._state.gone = f"the server is up but generates no more: {wire['message']}"
         elif report.failed:
             self._recorder.other_failures += 1
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pytest_vllm.plugin.ahead import Attempt
     from pytest_vllm.plugin.state import RunState
 
+LIVENESS = "liveness"
+"""The suite whose cases run after the other suites, one each."""
 CHECK = pytest.StashKey["Check | None"]()
 ATTEMPT: pytest.StashKey[Attempt] = pytest.StashKey()
 """A check that runs before its turn."""
@@ -46,16 +48,16 @@ class OutcomePlugin:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        """Leave out the suites that were not asked for; what needs an idle server goes last."""
+        """Leave out the suites that were not asked for, and put the others in order."""
         _refuse_shared_ids(items)
-        items.sort(key=_needs_idle_server)
         wanted = self._state.target.suites
-        if not wanted:
-            return
-        out = [item for item in items if (c := item.stash[CHECK]) and c.suite not in wanted]
-        if out:
-            config.hook.pytest_deselected(items=out)
-            items[:] = [item for item in items if item not in out]
+        if wanted:
+            kept = {*wanted, LIVENESS}
+            out = [item for item in items if (c := item.stash[CHECK]) and c.suite not in kept]
+            if out:
+                config.hook.pytest_deselected(items=out)
+                items[:] = [item for item in items if item not in out]
+        items[:] = _in_order(items)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -97,9 +99,21 @@ class OutcomePlugin:
         return report
 
 
-def _needs_idle_server(item: pytest.Item) -> bool:
-    check = item.stash[CHECK]
-    return check is not None and check.alone
+def _in_order(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Put what needs an idle server last, and the liveness of a suite behind its last check."""
+    probes = {
+        item.callspec.id: item  # type: ignore[attr-defined]
+        for item in items
+        if (check := item.stash[CHECK]) is not None and check.suite == LIVENESS
+    }
+    rest = [item for item in items if item not in probes.values()]
+    rest.sort(key=lambda item: (check := item.stash[CHECK]) is not None and check.alone)
+    ordered: list[pytest.Item] = []
+    for item in reversed(rest):
+        check = item.stash[CHECK]
+        probe = probes.pop(check.suite, None) if check is not None else None
+        ordered += [item] if probe is None else [probe, item]
+    return ordered[::-1]
 
 
 def _refuse_shared_ids(items: list[pytest.Item]) -> None:

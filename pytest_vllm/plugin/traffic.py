@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,7 @@ from pytest_vllm.domain.errors import HostError
 from pytest_vllm.domain.observation import Observation, Sample
 from pytest_vllm.domain.reply import Reply, StreamReply, TransportFailure
 from pytest_vllm.domain.text import one_line
+from pytest_vllm.plugin.skips import not_applicable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.server import ServerInfo
 
 T = TypeVar("T")
+_POLL_S = 0.05
+_REST_S = 10.0
 
 
 class Traffic:
@@ -158,6 +162,47 @@ class Traffic:
         except ValueError as error:
             raise AssertionError(f"GET /metrics: required Prometheus' format: {error}") from None
 
+    def metrics_when(self, holds: Callable[[Metrics], bool], *, within_s: float = 5.0) -> Metrics:
+        """Look at `/metrics` until something holds there, and return the last look in any case.
+
+        A server counts a request a moment after it was answered.
+
+        Args:
+            holds: What is waited for.
+            within_s: Seconds after which the wait is over.
+        """
+        deadline = time.monotonic() + within_s
+        while True:
+            metrics = self.metrics()
+            if holds(metrics) or time.monotonic() > deadline:
+                return metrics
+            time.sleep(_POLL_S)
+
+    def metrics_at_rest(self) -> Metrics:
+        """Wait until the server does nothing, and return what `/metrics` says then.
+
+        A server that is not ours may have other clients; then no count can be held against ours.
+
+        Raises:
+            AssertionError: It says that it is busy although its counters stand still.
+        """
+        deadline = time.monotonic() + _REST_S
+        before = self.metrics()
+        while True:
+            time.sleep(_POLL_S)
+            now = self.metrics()
+            if busy(now) == 0 and generated(before) == generated(now):
+                return now
+            if time.monotonic() > deadline:
+                break
+            before = now
+        if generated(before) != generated(now) and not self.server.owned:
+            not_applicable("other clients use this server, so its counters cannot be told apart")
+        raise AssertionError(
+            f"GET /metrics: required no request running or waiting on a server at rest, saw "
+            f"{busy(now):g} for {_REST_S:g} s"
+        )
+
     def observe(self, name: str, value: object) -> None:
         """Note something about the server in the run's record, whatever it is.
 
@@ -191,6 +236,17 @@ class Traffic:
         require(reply, conventions.media_type_violations(reply, "application/json"))
         require(reply, violations(schema, reply.json))
         return reply
+
+
+def busy(metrics: Metrics) -> float:
+    """Return how many requests run or wait, as the gauges say."""
+    return metrics.total("vllm:num_requests_running") + metrics.total("vllm:num_requests_waiting")
+
+
+def generated(metrics: Metrics) -> tuple[float, float]:
+    """Return how many tokens were read and written since the start."""
+    names = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
+    return metrics.total(names[0]), metrics.total(names[1])
 
 
 def require(reply: Reply, lines: Sequence[str]) -> None:
