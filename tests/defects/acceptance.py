@@ -1,0 +1,209 @@
+"""Runs of the suites against broken servers, many in little time.
+
+Each run is a process of its own, and so is each server. They are forked from one process that has
+imported the large libraries already, which halves what a run costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import re
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_vllm.domain.checks import Outcome
+from pytest_vllm.domain.record import from_json
+from pytest_vllm.plugin.marks import catalogue
+from pytest_vllm.simulator.app import build_handler
+from pytest_vllm.simulator.defects import break_handler, find_defects
+from pytest_vllm.simulator.flaws import Flaws
+from pytest_vllm.simulator.http import serve
+from pytest_vllm.simulator.settings import SimulatorSettings
+from pytest_vllm.simulator.upstream import forward_to
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from multiprocessing.connection import Connection
+
+    from pytest_vllm.domain.checks import Check
+    from pytest_vllm.domain.record import RunRecord
+
+ROOT = Path(__file__).parents[2]
+SUITES = ROOT / "suites"
+LIMIT_S = 300
+"""Seconds for one run; a hanging server must end it long before."""
+REQUEST_LIMIT_S = 10
+"""Seconds for one request: more than any defect delays one, less than a hang."""
+START_LIMIT_S = 60
+
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(
+    ["openai", "docker", "rich.live", "pytest_vllm.plugin.acceptance", "pytest_vllm.simulator.app"]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """What came of a run.
+
+    Attributes:
+        code: Exit code of pytest.
+        record: The run's record.
+        log: What the run printed.
+    """
+
+    code: int
+    record: RunRecord
+    log: str
+
+    def checks(self, *outcomes: Outcome) -> set[str]:
+        """Return the IDs of the checks with a case of one of these outcomes."""
+        return {result.check.id for result in self.record.results if result.outcome in outcomes}
+
+    def complaints(self) -> list[str]:
+        """Return a line for each case that neither passed nor was not applicable."""
+        fine = (Outcome.PASS, Outcome.NOT_APPLICABLE)
+        return [
+            f"{result.outcome} {result.name}: {result.message}"
+            for result in self.record.results
+            if result.outcome not in fine
+        ]
+
+
+@cache
+def checks() -> tuple[Check, ...]:
+    """Return all checks of the suites."""
+    return catalogue(SUITES)
+
+
+def claims(defect: str) -> tuple[Check, ...]:
+    """Return the checks that claim to notice a defect."""
+    return tuple(check for check in checks() if defect in check.catches)
+
+
+def nodes(wanted: Sequence[Check]) -> list[str]:
+    """Return the tests of checks, as pytest names them."""
+    ids = {check.id for check in wanted}
+    found = []
+    for path in sorted(SUITES.glob("test_*.py")):
+        pairs = re.findall(r'@check\(\s*"([^"]+)".*?\ndef (\w+)', path.read_text(), re.DOTALL)
+        found += [f"{path}::{name}" for check_id, name in pairs if check_id in ids]
+    assert len(found) == len(ids)
+    return found
+
+
+@contextmanager
+def serving(defect: str | None, upstream: str | None = None) -> Iterator[str]:
+    """Serve with a defect, or none, in a process of its own; give the URL.
+
+    Args:
+        defect: Name of the defect, `None` for none.
+        upstream: URL of the server to stand in front of, `None` for the simulator.
+    """
+    ours, theirs = _FORKING.Pipe()
+    process = _FORKING.Process(target=_serve, args=(theirs, defect, upstream), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        assert ours.poll(START_LIMIT_S), f"no server with {defect} after {START_LIMIT_S} s"
+        yield f"http://127.0.0.1:{ours.recv()}"
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+
+
+def accept(url: str, artifacts: Path, tests: Sequence[str] = ()) -> Acceptance:
+    """Run the suites, or some of their tests, against a server.
+
+    Args:
+        url: The server.
+        artifacts: Folder for the evidence.
+        tests: The tests, none for all suites.
+    """
+    artifacts.mkdir(parents=True, exist_ok=True)
+    log = artifacts / "output.txt"
+    words = [*tests, f"--vllm-url={url}", f"--vllm-artifacts={artifacts}"]
+    words += ["-p", "no:cacheprovider", f"--vllm-request-timeout={REQUEST_LIMIT_S}"]
+    # The plugin is imported before pytest could rewrite its asserts.
+    words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    process = _FORKING.Process(target=_accept, args=(words, log), daemon=True)
+    process.start()
+    process.join(LIMIT_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    said = log.read_text(errors="replace") if log.exists() else ""
+    records = sorted(artifacts.glob("*/run.json"))
+    assert records, f"exit code {process.exitcode}: {said}"
+    record = from_json(records[-1].read_text(), where="run.json")
+    return Acceptance(code=process.exitcode or 0, record=record, log=said)
+
+
+class Matrix:
+    """Runs the checks that claim a defect against servers that have it, several at a time.
+
+    Args:
+        folder: Where the evidence of all runs goes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+        self._runs: dict[tuple[str, str], Future[Acceptance]] = {}
+
+    def begin(self, defect: str, upstream: str | None) -> None:
+        """Put a run in the queue."""
+        run = self._pool.submit(self._run, defect, upstream)
+        self._runs[defect, upstream or ""] = run
+
+    def result(self, defect: str, upstream: str | None) -> Acceptance:
+        """Wait for a run that was begun."""
+        return self._runs[defect, upstream or ""].result()
+
+    def close(self) -> None:
+        """Forget the runs that have not begun."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _run(self, defect: str, upstream: str | None) -> Acceptance:
+        folder = self._folder / ("real" if upstream else "simulator") / defect
+        with serving(defect, upstream) as url:
+            return accept(url, folder, nodes(claims(defect)))
+
+
+def _serve(connection: Connection, defect: str | None, upstream: str | None) -> None:
+    defects = find_defects([defect] if defect else [])
+    settings = SimulatorSettings(
+        tool_call_parser="hermes",
+        enable_prompt_tokens_details=True,
+        enable_server_load_tracking=True,
+        flaws=Flaws(names=frozenset(found.flaw for found in defects if found.flaw)),
+    )
+
+    async def serve_for_ever() -> None:
+        handler = forward_to(upstream) if upstream else build_handler(settings)
+        server = await serve(break_handler(handler, defects), "127.0.0.1", 0)
+        connection.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(serve_for_ever())
+
+
+def _accept(words: list[str], log: Path) -> None:
+    with log.open("wb") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    for name in ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER"):
+        os.environ.pop(name, None)
+    os.chdir(ROOT)
+    code: Any = pytest.main(words)
+    sys.exit(int(code))
