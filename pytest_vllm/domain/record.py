@@ -82,6 +82,7 @@ class RunRecord:
         run_id: Name of the evidence folder.
         started: When the run began.
         duration_s: How long it took.
+        checks_s: How long the checks took all together; they run at the same time.
         verdict: The decision with its reasons.
         settings: Every option that was set, and the defaults.
         backend: How the server was run.
@@ -110,6 +111,7 @@ class RunRecord:
     failure: StartFailure | None = None
     phases: tuple[Phase, ...] = ()
     gpus: dict[str, Any] = field(default_factory=dict)
+    checks_s: float = 0.0
     results: tuple[CheckResult, ...] = ()
     observations: tuple[Observation, ...] = ()
     samples: tuple[Sample, ...] = ()

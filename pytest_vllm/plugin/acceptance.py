@@ -144,7 +144,11 @@ class ControllerPlugin:
         goes_on = not session.testsfailed or session.config.option.continue_on_collection_errors
         if goes_on and any(uses_server(item) for item in session.items):
             self._ensure_server()
-        return (yield)
+        start = time.monotonic()
+        try:
+            return (yield)
+        finally:
+            self._recorder.checks_s = time.monotonic() - start
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:

@@ -33,6 +33,7 @@ class Recorder:
         interrupted: What ended the run early.
         other_failures: How many tests that are no checks failed.
         uncollected: Files that could not be collected.
+        checks_s: How long the checks took all together.
         stopped_by_pytest: Whether pytest itself ended the run, by `--maxfail` or collection errors.
     """
 
@@ -44,6 +45,7 @@ class Recorder:
     interrupted: str = ""
     other_failures: int = 0
     uncollected: list[str] = field(default_factory=list)
+    checks_s: float = 0.0
     stopped_by_pytest: bool = False
 
     def collect(

@@ -84,6 +84,7 @@ class Finish:
             failure=state.failure,
             phases=run.phases if run is not None else (),
             gpus=state.gpus,
+            checks_s=round(recorder.checks_s, 3),
             results=results,
             observations=tuple(sorted(recorder.observations, key=lambda seen: seen.name)),
             samples=tuple(recorder.samples),

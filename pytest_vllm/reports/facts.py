@@ -33,12 +33,10 @@ class SuiteCount:
     Attributes:
         suite: Name of the suite.
         outcomes: How many results came to each outcome.
-        seconds: How long they took.
     """
 
     suite: str
     outcomes: Mapping[Outcome, int]
-    seconds: float
 
     @property
     def clean(self) -> bool:
@@ -60,7 +58,6 @@ def sum_up(suite: str, results: Sequence[CheckResult]) -> SuiteCount:
     return SuiteCount(
         suite=one_line(suite, 60),
         outcomes=Counter(result.outcome for result in results),
-        seconds=sum(result.duration_s for result in results),
     )
 
 
@@ -176,9 +173,8 @@ def time_line(record: RunRecord) -> str:
     parts = []
     if len(record.phases) > 1:
         parts.append(f"start-up {seconds(_start_up_s(record))}")
-    ran = sum(r.duration_s for r in shown_results(record) if r.outcome is not Outcome.NOT_RUN)
-    if ran:
-        parts.append(f"checks {seconds(ran)}")
+    if record.checks_s and any(r.outcome is not Outcome.NOT_RUN for r in shown_results(record)):
+        parts.append(f"checks {seconds(record.checks_s)}")
     whole = seconds(record.duration_s)
     return f"{whole} ({', '.join(parts)})" if parts else whole
 

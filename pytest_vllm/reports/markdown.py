@@ -50,9 +50,11 @@ def report_md(record: RunRecord) -> str:
         _warnings(record),
         _comparison(record),
         _suites(record),
+        _samples(record),
     ]
     foot = [
         _unrun(record),
+        _observations(record),
         _phases(record),
         _launch(record),
         _settings(record),
@@ -150,16 +152,25 @@ def _suites(record: RunRecord) -> str:
     if not counts:
         return _section("Suites", "No check ran.")
     rows = [
-        (
-            code(count.suite),
-            *(str(count.outcomes.get(outcome, 0)) for outcome in Outcome),
-            f"{count.seconds:.1f}",
-        )
+        (code(count.suite), *(str(count.outcomes.get(outcome, 0)) for outcome in Outcome))
         for count in counts
     ]
-    return _section(
-        "Suites", _table(("Suite", *(outcome.value for outcome in Outcome), "seconds"), rows)
-    )
+    return _section("Suites", _table(("Suite", *(outcome.value for outcome in Outcome)), rows))
+
+
+def _samples(record: RunRecord) -> str:
+    """Show what the model wrote to a few fixed requests, for a person to judge."""
+    parts = [
+        f"{code(sample.title)}: {code(sample.prompt)}\n\n{block(sample.text)}"
+        for sample in record.samples[:_ROWS_SHOWN]
+    ]
+    return _section("Samples", "\n\n".join(parts))
+
+
+def _observations(record: RunRecord) -> str:
+    rows = [(code(seen.name), code(seen.value)) for seen in record.observations[:_ROWS_SHOWN]]
+    table = _table(("What", "Seen"), rows) if rows else ""
+    return _section("Observations (not judged)", table)
 
 
 def _checks(record: RunRecord, room: int) -> list[str]:

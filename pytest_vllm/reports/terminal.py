@@ -58,6 +58,7 @@ _NARROWEST = 40
 _SUITE_WIDTH = 16
 _REASONS = 5
 _WARNINGS = 2
+_SAMPLES = 2
 _TAIL = 12
 _SUITES_WHEN_GOOD = 7
 _SUITES_WHEN_BAD = 10
@@ -80,6 +81,7 @@ def summary(record: RunRecord, *, width: int, color: bool, evidence: str) -> str
         [page.bar(record.verdict.decision), *_why(page, record)],
         _facts(page, record),
         _suites(page, record, limit=_SUITES_WHEN_GOOD if good else _SUITES_WHEN_BAD),
+        _samples(page, record),
         [*_warnings(page, record), *_evidence(page, record, evidence)],
     ]
     if record.failure is not None:
@@ -184,6 +186,16 @@ def _facts(page: _Page, record: RunRecord) -> list[Text]:
     return lines
 
 
+def _samples(page: _Page, record: RunRecord) -> list[Text]:
+    """Show what the model wrote, for a person to judge."""
+    samples = record.samples[:_SAMPLES]
+    texts = [f"{sample.prompt!r} -> {sample.text!r}" for sample in samples]
+    heads = ["Sample", *[""] * (len(texts) - 1)]
+    return [
+        line for head, text in zip(heads, texts, strict=False) for line in page.fact(head, text)
+    ]
+
+
 def _suites(page: _Page, record: RunRecord, *, limit: int) -> list[Text]:
     results = shown_results(record)
     if not any(result.outcome is not Outcome.NOT_RUN for result in results):
@@ -200,14 +212,14 @@ def _suites(page: _Page, record: RunRecord, *, limit: int) -> list[Text]:
     head = Text("Suite".ljust(_SUITE_WIDTH), style="bold")
     for _, title, _ in columns:
         head.append(f"  {title}")
-    lines = [head.append("  seconds")]
+    lines = [head]
     for count in counts:
         name = cut(Text(printable(count.suite)), _SUITE_WIDTH)
         name.append(" " * (_SUITE_WIDTH - cell_len(name.plain)))
         for outcome, title, style in columns:
             number = count.outcomes.get(outcome, 0)
             name.append(f"{number or '-':>{len(title) + 2}}", style=style if number else "dim")
-        lines.append(name.append(f"{count.seconds:>9.1f}"))
+        lines.append(name)
     return [cut(line, page.width) for line in lines]
 
 
@@ -218,8 +230,7 @@ def _shorten(counts: list[SuiteCount], limit: int) -> list[SuiteCount]:
     ordered = sorted(counts, key=lambda count: count.clean)
     rest = ordered[limit - 1 :]
     outcomes = {kind: sum(c.outcomes.get(kind, 0) for c in rest) for kind in Outcome}
-    took = sum(count.seconds for count in rest)
-    summed = SuiteCount(suite=f"{len(rest)} more suites", outcomes=outcomes, seconds=took)
+    summed = SuiteCount(suite=f"{len(rest)} more suites", outcomes=outcomes)
     return [*(count for count in counts if count not in rest), summed]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pytest_vllm.domain.checks import Check, CheckResult, Level, Outcome
 from pytest_vllm.domain.exchange import Exchange
+from pytest_vllm.domain.observation import Observation, Sample
 from pytest_vllm.domain.phases import Phase
 from pytest_vllm.domain.record import Change, Comparison, RunRecord
 from pytest_vllm.domain.server import ServerInfo
@@ -134,6 +135,7 @@ def make_record(
         "run_id": "20261122-181930-3fa9c1",
         "started": "2026-11-22T18:19:30+00:00",
         "duration_s": 41.7,
+        "checks_s": 12.2,
         "verdict": decide(shown, failure=failure, interrupted=interrupted),
         "settings": settings,
         "backend": "docker",
@@ -165,7 +167,6 @@ def hostile_record() -> RunRecord:
         make_result(f"chat.{outcome.name}.x", outcome, HOSTILE, case=HOSTILE, exchanges=(exchange,))
         for outcome in Outcome
     )
-    record = make_record(results, warnings=(HOSTILE,), environment={HOSTILE: HOSTILE})
     failure = make_failure(message=HOSTILE, advice=HOSTILE, phase=HOSTILE, tail=(HOSTILE,) * 20)
     server = ServerInfo(
         url=f"http://h/{HOSTILE}",
@@ -181,8 +182,10 @@ def hostile_record() -> RunRecord:
         results,
         failure=failure,
         server=server,
-        warnings=record.warnings,
-        environment=record.environment,
+        warnings=(HOSTILE,),
+        environment={HOSTILE: HOSTILE},
+        observations=(Observation(name=HOSTILE, value=HOSTILE),),
+        samples=(Sample(title=HOSTILE, prompt=HOSTILE, text=HOSTILE),) * 3,
         launch={
             "image": {"runs": HOSTILE},
             "docker_run": HOSTILE,

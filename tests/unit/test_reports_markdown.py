@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from pytest_vllm.domain.checks import Outcome
+from pytest_vllm.domain.observation import Observation, Sample
 from pytest_vllm.reports.markdown import block, code, report_md
 from tests.unit.records import (
     DIGEST,
@@ -45,7 +46,7 @@ def test_a_passing_run_is_told() -> None:
     assert text.startswith("# ✅ PROMOTE\n\n- `61 checks passed, no MUST check failed`\n")
     for words in (
         f"| Image | `rocm/vllm:0.32.0@{DIGEST}` |",
-        "| `stream` | 22 | 0 | 0 | 0 | 0 | 0 | 4.4 |",
+        "| `stream` | 22 | 0 | 0 | 0 | 0 | 0 |",
         "| broken | `chat.usage.adds-up` | `pass` | `fail` |",
         "| `model` | `HuggingFaceTB/SmolLM2-135M-Instruct` | `env PYTEST_VLLM_MODEL` |",
         "| `load` | 6.0 | 2.0 s |",
@@ -122,9 +123,11 @@ def test_foreign_text_stays_text() -> None:
         "Since the baseline",
         "Checks that did not pass",
         "Checks without a judgement",
+        "Observations (not judged)",
+        "Samples",
     }
     for row in re.findall(r"^\|.*", text, re.MULTILINE):
-        assert len(row.split("|")) in (4, 5, 6, 10)
+        assert len(row.split("|")) in (4, 5, 6, 9)
 
 
 def test_a_huge_run_stays_below_the_limit_of_github() -> None:
@@ -160,3 +163,14 @@ def test_a_block_cannot_be_left(text: str) -> None:
         "inline",
         "paragraph_close",
     ]
+
+
+def test_what_the_model_wrote_and_what_was_seen_is_shown() -> None:
+    text = report_md(
+        make_record(
+            observations=(Observation(name="HEAD /health", value="405"),),
+            samples=(Sample(title="poem", prompt="the stars", text="They shine."),),
+        )
+    )
+    assert "| `HEAD /health` | `405` |" in text
+    assert "`poem`: `the stars`\n\n```text\nThey shine.\n```" in text

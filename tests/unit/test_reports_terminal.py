@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from pytest_vllm.domain.checks import Level, Outcome
+from pytest_vllm.domain.observation import Sample
 from pytest_vllm.reports.terminal import StartupView, summary
 from tests.unit.records import (
     DIGEST,
@@ -75,7 +76,7 @@ def test_it_names_target_time_table_and_evidence() -> None:
         f"{EVIDENCE}  (read report.md first)",
     ):
         assert words in text
-    assert re.search(r"^stream +22 +- +- +- +- +4\.4$", text, re.MULTILINE)
+    assert re.search(r"^stream +22 +- +- +- +-$", text, re.MULTILINE)
     assert re.search(r"^all +61 +- +- +- +- +12\.2$", text, re.MULTILINE)
 
 
@@ -276,3 +277,11 @@ def test_a_stream_that_knows_few_characters_gets_their_codes() -> None:
         view.update("load", 0.0, "")
         view.update("load", 60.0, "日本")
     assert raw.getvalue().endswith(b"still | \\u65e5\\u672c\n")
+
+
+def test_what_the_model_wrote_is_shown_for_a_person_to_judge() -> None:
+    sample = Sample(title="story", prompt="San Francisco is a", text=" city by\nthe bay\x1b[31m")
+    text = show(make_record(samples=(sample,) * 3))
+    line = "Sample    'San Francisco is a' -> ' city by\\nthe bay\\x1b[31m'"
+    assert text.count("San Francisco is a") == 2
+    assert line in text
