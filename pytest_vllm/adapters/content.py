@@ -23,18 +23,35 @@ def prompts() -> dict[str, str]:
 
 
 @cache
+def strings() -> tuple[str, ...]:
+    """Return short texts on which tokenizers differ."""
+    return tuple(_table("texts.toml")["tokenizer"]["strings"])
+
+
+@cache
+def conversations() -> tuple[tuple[dict[str, str], ...], ...]:
+    """Return messages on which chat templates differ."""
+    entries = _table("texts.toml")["conversation"]
+    return tuple(tuple(dict(one) for one in entry["messages"]) for entry in entries)
+
+
+@cache
 def words() -> tuple[str, ...]:
     """Return some hundred ordinary English words, each once."""
     return tuple(_FOLDER.joinpath("words.txt").read_text(encoding="utf-8").split())
 
 
-def threshold(name: str) -> float:
+def threshold(name: str, *, same: bool = True) -> float:
     """Return a threshold; the file says what it means and which measurement set it.
+
+    Args:
+        name: Its name.
+        same: Whether what is compared has the same precision.
 
     Raises:
         KeyError: There is none of that name.
     """
-    return float(_table("thresholds.toml")[name]["value"])
+    return float(_table("thresholds.toml")[name]["value" if same else "other"])
 
 
 @cache

@@ -162,6 +162,22 @@ OPTIONS: tuple[Option, ...] = (
         default="0",
         help="Root of everything random in the checks; above 0, they are also sent shuffled.",
     ),
+    Option(
+        name="golden",
+        metavar="FILE",
+        help="Golden to compare with (pytest-vllm golden record makes one).",
+    ),
+    Option(
+        name="accuracy-floor",
+        kind="number",
+        metavar="PERCENT",
+        help="Share of right answers that the suite `accuracy` requires.",
+    ),
+    Option(
+        name="accuracy-task",
+        metavar="NAME",
+        help="Task of lm-evaluation-harness for the suite `accuracy`, such as gsm8k.",
+    ),
 )
 
 Value = str | int | float | bool | tuple[str, ...] | None

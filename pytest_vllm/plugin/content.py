@@ -11,9 +11,17 @@ from pytest_vllm.plugin.skips import not_applicable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Protocol
 
     from pytest_vllm.domain.content import Scored
     from pytest_vllm.plugin.client import Client
+
+    class Tokenize(Protocol):
+        """Makes token IDs of a text, with or without special tokens."""
+
+        def __call__(self, text: str, *, special: bool) -> list[int]:
+            """Return the token IDs."""
+
 
 GREEDY: dict[str, Any] = {
     "temperature": 0,
@@ -85,8 +93,12 @@ def beginning(vllm: Client) -> list[int]:
 
     Some models read nothing well that does not begin with it.
     """
-    text = "Water"
-    whole, bare = vllm.tokenize(text), vllm.tokenize(text, add_special_tokens=False)
+    return beginning_of(_tokenizer(vllm))
+
+
+def beginning_of(tokenize: Tokenize) -> list[int]:
+    """Do what `beginning` does with any tokenizer."""
+    whole, bare = tokenize("Water", special=True), tokenize("Water", special=False)
     return whole[: -len(bare)] if whole[-len(bare) :] == bare else []
 
 
@@ -106,7 +118,12 @@ def word_row(vllm: Client, count: int, number: int) -> list[int]:
         count: How many.
         number: Which row.
     """
-    ids = list(dict.fromkeys(vllm.tokenize(" ".join(words()), add_special_tokens=False)))
+    return word_row_of(_tokenizer(vllm), count, number)
+
+
+def word_row_of(tokenize: Tokenize, count: int, number: int) -> list[int]:
+    """Do what `word_row` does with any tokenizer."""
+    ids = list(dict.fromkeys(tokenize(" ".join(words()), special=False)))
     if len(ids) < count:
         not_applicable(f"the tokenizer makes only {len(ids)} tokens of {len(words())} words")
     return random.Random(f"copy {number}").sample(ids, count)  # noqa: S311 - repeatable, not secret
@@ -118,6 +135,13 @@ def room(vllm: Client, tokens: int) -> int:
     if limit < tokens:
         not_applicable(f"needs a context of {tokens} tokens, the server has {limit or 'none told'}")
     return limit
+
+
+def _tokenizer(vllm: Client) -> Tokenize:
+    def tokenize(text: str, *, special: bool) -> list[int]:
+        return vllm.tokenize(text, add_special_tokens=special)
+
+    return tokenize
 
 
 def _stand_back_from_old_servers(vllm: Client) -> None:

@@ -1,0 +1,1 @@
+"""A program for another interpreter: it reads a model with transformers and answers questions."""
