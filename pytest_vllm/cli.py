@@ -12,6 +12,7 @@ from pytest_vllm.adapters.backends import command_line
 from pytest_vllm.domain.errors import VllmError
 from pytest_vllm.domain.text import closest, redact
 from pytest_vllm.plugin.options import read_target
+from pytest_vllm.plugin.recording import main as golden
 from pytest_vllm.simulator.command import main as simulate
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ verbs:
             (takes the --vllm-* options of pytest, see pytest --help)
   simulate  serve a simulated server, or stand in front of a real one, with defects
             (see pytest-vllm simulate --help)
+  golden    record the numbers of an accepted server or a reference
+            (see pytest-vllm golden record --help)
 
 To run the acceptance: pytest --vllm-image=IMAGE --vllm-model=MODEL
 """
@@ -72,4 +75,8 @@ def _command(words: list[str]) -> int:
     return int(pytest.main(words, plugins=[CommandVerb()]))
 
 
-_VERBS: Mapping[str, Callable[[list[str]], int]] = {"command": _command, "simulate": simulate}
+_VERBS: Mapping[str, Callable[[list[str]], int]] = {
+    "command": _command,
+    "golden": golden,
+    "simulate": simulate,
+}
