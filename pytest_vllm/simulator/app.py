@@ -72,9 +72,9 @@ def build_handler(settings: SimulatorSettings) -> Handler:
     serving = Serving.start(settings)
 
     async def handle(request: Request) -> Reply:
-        if settings.api_key is not None and request.path.startswith("/v1"):
-            if request.headers.get("authorization") != f"Bearer {settings.api_key}":
-                return json_answer({"error": "Unauthorized"}, status=401)
+        guarded = settings.api_key is not None and request.path.startswith("/v1")
+        if guarded and request.headers.get("authorization") != f"Bearer {settings.api_key}":
+            return json_answer({"error": "Unauthorized"}, status=401)
         reply = await _routed(serving, request)
         asked = request.headers.get("x-request-id")
         if asked and settings.enable_request_id_headers:

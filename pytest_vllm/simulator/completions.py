@@ -3,64 +3,40 @@
 from __future__ import annotations
 
 import time
-from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.simulator import fields
 from pytest_vllm.simulator.beam import beam_search
+from pytest_vllm.simulator.completion_events import (
+    EVENT_HEADERS,
+    CompletionCall,
+    PromptInput,
+    as_ids,
+    completion_events,
+)
 from pytest_vllm.simulator.detokenize import TokenText
 from pytest_vllm.simulator.engine import Job
-from pytest_vllm.simulator.errors import ApiError, about, dump, json_answer
+from pytest_vllm.simulator.errors import ApiError, about, json_answer
 from pytest_vllm.simulator.params import FIELDS, check_early, sampling_params
-from pytest_vllm.simulator.serving import collect, gathered, merge
+from pytest_vllm.simulator.serving import collect
 from pytest_vllm.simulator.shapes import completion_logprobs, prompt_logprobs
 from pytest_vllm.simulator.structured import constraint_factory
 from pytest_vllm.simulator.wire import EventStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_vllm.simulator.engine import Step
-    from pytest_vllm.simulator.logprobs import TokenLogprobs
-    from pytest_vllm.simulator.sampling import SamplingParams
     from pytest_vllm.simulator.serving import Serving
     from pytest_vllm.simulator.wire import Reply, Request
 
-COMPLETION_FIELDS = FIELDS | {"prompt": fields.prompt, "logprobs": fields.integer, "suffix": fields.string}
+COMPLETION_FIELDS = FIELDS | {
+    "prompt": fields.prompt,
+    "logprobs": fields.integer,
+    "suffix": fields.string,
+}
 _DEFAULT_MAX_TOKENS = 16
 _MAX_PROMPTS = 1024
-EVENT_HEADERS = {"content-type": "text/event-stream; charset=utf-8"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prompt:
-    """A prompt with its tokens, its text, and what it may generate."""
-
-    tokens: list[int]
-    text: str
-    first: str
-    params: SamplingParams
-    scores: Sequence[TokenLogprobs | None] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Call:
-    """A request that was found good."""
-
-    values: Mapping[str, Any]
-    prompts: Sequence[_Prompt]
-    jobs: Sequence[Job]
-    identity: Mapping[str, Any]
-
-    def prompt_of(self, number: int) -> _Prompt:
-        """Return the prompt of a choice; those of the first prompt come first."""
-        return self.prompts[number // self.prompts[0].params.n]
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens of all prompts, each counted once."""
-        return sum(len(prompt.tokens) for prompt in self.prompts)
 
 
 async def completions(serving: Serving, request: Request) -> Reply:
@@ -87,11 +63,11 @@ async def completions(serving: Serving, request: Request) -> Reply:
         for prompt in prompts
         for index in range(prompt.params.n)
     ]
-    call = _Call(
+    call = CompletionCall(
         values=values, prompts=prompts, jobs=jobs, identity=_identity(serving, request, values)
     )
     if values.get("stream"):
-        return EventStream(headers=EVENT_HEADERS, events=_events(serving, call))
+        return EventStream(headers=EVENT_HEADERS, events=completion_events(serving, call))
     results = await collect(serving.engine, jobs)
     choices = [_choice(call, number, steps) for number, steps in enumerate(results)]
     generated = sum(map(len, results))
@@ -130,7 +106,7 @@ def _prompts(values: Mapping[str, Any]) -> list[str | list[int]]:
 
 async def _prompt(
     serving: Serving, prompt: str | list[int], values: Mapping[str, Any]
-) -> _Prompt:
+) -> PromptInput:
     tokenizer = serving.engine.tokenizer
     tokens = serving.encode(prompt) if isinstance(prompt, str) else list(prompt)
     for token in tokens:
@@ -148,16 +124,14 @@ async def _prompt(
         tokenizer,
         max_tokens=serving.bound(1 if hidden else asked, len(tokens)),
         logprobs=values.get("logprobs"),
-        prompt_logprobs=values.get(
-            "prompt_logprobs", values.get("logprobs") if echo else None
-        ),
+        prompt_logprobs=values.get("prompt_logprobs", values.get("logprobs") if echo else None),
     )
     scores = None
     if params.prompt_logprobs is not None:
         scores = await serving.engine.score(tokens, params.prompt_logprobs)
     text = prompt if isinstance(prompt, str) else tokenizer.decode(tokens)
     first = TokenText(tokenizer).of(tokens[0])
-    return _Prompt(tokens=tokens, text=text, first=first, params=params, scores=scores)
+    return PromptInput(tokens=tokens, text=text, first=first, params=params, scores=scores)
 
 
 def _identity(serving: Serving, request: Request, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +146,7 @@ def _identity(serving: Serving, request: Request, values: Mapping[str, Any]) -> 
 # --- writing -------------------------------------------------------------------------------------
 
 
-def _choice(call: _Call, number: int, steps: Sequence[Step]) -> dict[str, Any]:
+def _choice(call: CompletionCall, number: int, steps: Sequence[Step]) -> dict[str, Any]:
     values, prompt = call.values, call.prompt_of(number)
     echo = values.get("echo", False)
     hidden = echo and values.get("max_tokens") == 0
@@ -182,7 +156,7 @@ def _choice(call: _Call, number: int, steps: Sequence[Step]) -> dict[str, Any]:
         scores = [*(prompt.scores or ())] if echo else []
         entries = [*scores, *(step.logprobs for step in shown)]
         tokens = [*(prompt.tokens if echo else ()), *(step.token for step in shown)]
-        logprobs = completion_logprobs(entries, tokens, _as_ids(values), prompt.first)
+        logprobs = completion_logprobs(entries, tokens, as_ids(values), prompt.first)
     told = prompt.scores if prompt.params.prompt_logprobs is not None else None
     ids = values.get("return_token_ids", False)
     return {
@@ -198,12 +172,12 @@ def _choice(call: _Call, number: int, steps: Sequence[Step]) -> dict[str, Any]:
     }
 
 
-def _as_ids(values: Mapping[str, Any]) -> bool:
-    return bool(values.get("return_tokens_as_token_ids", False))
-
-
 def _body(
-    serving: Serving, call: _Call, choices: list[dict[str, Any]], generated: int, cached: int
+    serving: Serving,
+    call: CompletionCall,
+    choices: list[dict[str, Any]],
+    generated: int,
+    cached: int,
 ) -> dict[str, Any]:
     return {
         **call.identity,
@@ -217,84 +191,10 @@ def _body(
     }
 
 
-async def _events(serving: Serving, call: _Call) -> AsyncIterator[str]:
-    values, choices = call.values, len(call.jobs)
-    options = values.get("stream_options") or {}
-    usage = bool(options.get("include_usage"))
-    continuous = usage and bool(options.get("continuous_usage_stats"))
-    counts, offsets, left, cached = [0] * choices, [0] * choices, choices, 0
-    interval = max(1, values.get("stream_interval", 1))
-    async with aclosing(merge(serving.engine, call.jobs)) as steps:
-        async for number, group in gathered(steps, interval):
-            prompt = call.prompt_of(number)
-            first = not counts[number]
-            if first:
-                cached += group[0].cached
-            counts[number] += len(group)
-            part, offsets[number] = _part(call, number, group, first=first, offset=offsets[number])
-            left -= part["finish_reason"] is not None
-            chunk = {**call.identity, "choices": [part]}
-            if continuous:
-                chunk["usage"] = serving.stream_usage(len(prompt.tokens), counts[number], None)
-            if not left and not usage:
-                chunk["system_fingerprint"] = serving.fingerprint
-            yield f"data: {streamed(chunk)}"
-    if usage:
-        total = serving.stream_usage(call.prompt_tokens, sum(counts), cached)
-        last = {**call.identity, "choices": [], "usage": total}
-        yield f"data: {dump({**last, 'system_fingerprint': serving.fingerprint})}"
-    yield "data: [DONE]"
-
-
-def _part(
-    call: _Call, number: int, group: Sequence[Step], *, first: bool, offset: int
-) -> tuple[dict[str, Any], int]:
-    """Return one choice of a chunk and the text offset behind it."""
-    values, prompt = call.values, call.prompt_of(number)
-    echoed = first and values.get("echo", False)
-    hidden = values.get("echo", False) and values.get("max_tokens") == 0
-    shown = () if hidden else group
-    logprobs = None
-    if prompt.params.logprobs is not None:
-        entries = [*((prompt.scores or ()) if echoed else ()), *(step.logprobs for step in shown)]
-        tokens = [*(prompt.tokens if echoed else ()), *(step.token for step in shown)]
-        logprobs = completion_logprobs(entries, tokens, _as_ids(values), prompt.first, offset)
-        offset += sum(map(len, logprobs["tokens"]))
-    ids = values.get("return_token_ids", False)
-    part = {
-        "index": number,
-        "text": (prompt.text if echoed else "") + "".join(step.text for step in shown),
-        "logprobs": logprobs,
-        "finish_reason": "length" if hidden else group[-1].finish_reason,
-        "stop_reason": group[-1].stop_reason,
-        "prompt_token_ids": prompt.tokens if first and (ids or echoed) else None,
-        "token_ids": [step.token for step in shown] if ids else None,
-    }
-    return part, offset
-
-
-def streamed(chunk: Mapping[str, Any]) -> str:
-    """Return a chunk as JSON; numbers that JSON cannot say become `null`, as in vLLM's streams."""
-    try:
-        return dump(chunk)
-    except ValueError:
-        return dump(_without_nan(chunk))
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value - value == 0.0 else None
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value
-
-
 async def _beams(
-    serving: Serving, request: Request, values: Mapping[str, Any], prompts: Sequence[_Prompt]
+    serving: Serving, request: Request, values: Mapping[str, Any], prompts: Sequence[PromptInput]
 ) -> Reply:
-    call = _Call(
+    call = CompletionCall(
         values=values, prompts=prompts, jobs=(), identity=_identity(serving, request, values)
     )
     choices: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Wrong numbers: the model's distributions as faulty kernels, caches and weights would give them."""
+"""Wrong numbers: the distributions that faulty kernels, caches and weights would give."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ class Corruption:
         self._flaws = flaws
         self.forces_zero = "constant-token" in flaws or "nan-logits" in flaws
 
-    def predict(
-        self, context: Context, *, decode: bool, running: int, first: bool
-    ) -> Distribution:
+    def predict(self, context: Context, *, decode: bool, running: int, first: bool) -> Distribution:
         """Return the distribution of the next token of a running sequence.
 
         Args:

@@ -23,9 +23,8 @@ from pytest_vllm.simulator.grammar import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-_TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 _INSIDE = OneOf(PRINTABLE - {0x22, 0x5C})
 _LONGEST_TEXT = 24
 _MORE_ITEMS = 2
@@ -55,11 +54,6 @@ def any_object() -> Node:
     return _object_of_any(0)
 
 
-def text_of_json(value: Any) -> Node:
-    """Return the grammar of one JSON document."""
-    return literal(json.dumps(value, ensure_ascii=False))
-
-
 class _Schema:
     """Reads one schema with its definitions."""
 
@@ -73,51 +67,47 @@ class _Schema:
             return _any(depth)
         if not isinstance(schema, dict):
             raise GrammarError(f"Invalid schema: {schema!r}")
-        if "$ref" in schema:
-            return self._reference(str(schema["$ref"]), depth)
-        if "const" in schema:
-            return text_of_json(schema["const"])
-        if "enum" in schema:
-            if not isinstance(schema["enum"], list) or not schema["enum"]:
-                raise GrammarError("enum must be a list that is not empty")
-            return Either(text_of_json(value) for value in schema["enum"])
-        for name in ("anyOf", "oneOf"):
-            if name in schema:
-                base = {key: value for key, value in schema.items() if key != name}
-                return Either(self.node({**base, **one}, depth) for one in schema[name])
-        if "allOf" in schema:
-            merged = {key: value for key, value in schema.items() if key != "allOf"}
-            for one in schema["allOf"]:
-                merged = _merged(merged, one)
-            return self.node(merged, depth)
+        for keyword, reader in (
+            ("$ref", self._reference),
+            ("const", _constant),
+            ("enum", _enumeration),
+            ("anyOf", self._alternatives),
+            ("oneOf", self._alternatives),
+            ("allOf", self._conjunction),
+        ):
+            if keyword in schema:
+                return reader(schema, keyword, depth)
         return self._typed(schema, depth)
+
+    def _alternatives(self, schema: Mapping[str, Any], keyword: str, depth: int) -> Node:
+        base = {name: value for name, value in schema.items() if name != keyword}
+        return Either(self.node({**base, **one}, depth) for one in schema[keyword])
+
+    def _conjunction(self, schema: Mapping[str, Any], keyword: str, depth: int) -> Node:
+        merged = {name: value for name, value in schema.items() if name != keyword}
+        for one in schema[keyword]:
+            merged = _merged(merged, one)
+        return self.node(merged, depth)
 
     def _typed(self, schema: Mapping[str, Any], depth: int) -> Node:
         kind = schema.get("type")
         if isinstance(kind, list):
             return Either(self._typed({**schema, "type": one}, depth) for one in kind)
         if kind is None:
-            if "properties" in schema:
-                kind = "object"
-            elif "items" in schema:
-                kind = "array"
-            else:
+            implied = {"properties": "object", "items": "array"}
+            kind = next((implied[name] for name in implied if name in schema), None)
+            if kind is None:
                 return _any(depth)
-        if kind not in _TYPES:
-            raise GrammarError(f"Invalid type: {kind}")
         if kind == "object":
             return self._object(schema, depth)
         if kind == "array":
             return self._array(schema, depth)
-        if kind == "string":
-            return _string(schema)
-        if kind == "boolean":
-            return Either([literal("true"), literal("false")])
-        if kind == "null":
-            return literal("null")
-        return _number(schema, whole=kind == "integer")
+        if kind not in _SIMPLE:
+            raise GrammarError(f"Invalid type: {kind}")
+        return _SIMPLE[kind](schema)
 
-    def _reference(self, name: str, depth: int) -> Node:
+    def _reference(self, schema: Mapping[str, Any], keyword: str, depth: int) -> Node:
+        name = str(schema[keyword])
         if name not in self._rules:
             found: Any = self._root
             for part in name.removeprefix("#").strip("/").split("/"):
@@ -143,7 +133,9 @@ class _Schema:
         names += [name for name in needed if name not in properties]
         parts: list[Node] = [literal("{")]
         for at, name in enumerate(names):
-            parts.append(literal((", " if at else "") + json.dumps(name, ensure_ascii=False) + ": "))
+            parts.append(
+                literal((", " if at else "") + json.dumps(name, ensure_ascii=False) + ": ")
+            )
             parts.append(self.node(properties.get(name, True), depth + 1))
         return Chain([*parts, literal("}")])
 
@@ -162,6 +154,23 @@ class _Schema:
         more = Repeat(Chain([literal(", "), item]), max(0, least - 1), most - 1)
         filled = Chain([literal("["), item, more, literal("]")])
         return filled if least else Either([filled, literal("[]")])
+
+
+def _constant(schema: Mapping[str, Any], keyword: str, depth: int) -> Node:
+    del depth
+    return _json(schema[keyword])
+
+
+def _enumeration(schema: Mapping[str, Any], keyword: str, depth: int) -> Node:
+    del depth
+    values = schema[keyword]
+    if not isinstance(values, list) or not values:
+        raise GrammarError("enum must be a list that is not empty")
+    return Either(_json(value) for value in values)
+
+
+def _json(value: Any) -> Node:
+    return literal(json.dumps(value, ensure_ascii=False))
 
 
 def _separated(parts: Sequence[Node]) -> list[Node]:
@@ -205,13 +214,27 @@ def _number(schema: Mapping[str, Any], *, whole: bool) -> Node:
     return Either(literal(json.dumps(int(one) if int(one) == one else one)) for one in values)
 
 
+def _boolean(schema: Mapping[str, Any]) -> Node:
+    del schema
+    return Either([literal("true"), literal("false")])
+
+
+def _null(schema: Mapping[str, Any]) -> Node:
+    del schema
+    return literal("null")
+
+
+_SIMPLE: Mapping[str, Callable[[Mapping[str, Any]], Node]] = {
+    "string": _string,
+    "integer": lambda schema: _number(schema, whole=True),
+    "number": lambda schema: _number(schema, whole=False),
+    "boolean": _boolean,
+    "null": _null,
+}
+
+
 def _any(depth: int) -> Node:
-    simple = [
-        _string({}),
-        _number({}, whole=False),
-        Either([literal("true"), literal("false")]),
-        literal("null"),
-    ]
+    simple = [_SIMPLE[kind]({}) for kind in ("string", "number", "boolean", "null")]
     return Either(simple if depth >= _DEPTH else [*simple, _object_of_any(depth + 1)])
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
-from contextlib import suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,11 +16,12 @@ from pytest_vllm.simulator.knowledge import knowledge
 from pytest_vllm.simulator.logprobs import TokenLogprobs, token_logprobs
 from pytest_vllm.simulator.metrics import Metrics
 from pytest_vllm.simulator.model import Context
+from pytest_vllm.simulator.places import Places
 from pytest_vllm.simulator.sampling import Sampler, SamplingParams
 from pytest_vllm.simulator.tokens import TURN_END
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Sequence
+    from collections.abc import AsyncGenerator, Collection, Sequence
 
     from pytest_vllm.simulator.distribution import Distribution
     from pytest_vllm.simulator.settings import SimulatorSettings
@@ -96,46 +96,53 @@ class Engine:
         self._corruption = Corruption(known.model, settings.flaws)
         self._random = random.Random()  # noqa: S311 - sampling
         self._jitter = random.Random(settings.jitter_seed)  # noqa: S311 - a schedule
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._places = Places(1 if "serial-engine" in settings.flaws else settings.max_num_seqs)
+        self._ghosts = 0
         self._used_blocks = 0
         self._last_prompt: Sequence[int] = ()
         self._background: set[asyncio.Task[None]] = set()
-        self.running = 0
         self.admitted = 0
+
+    @property
+    def running(self) -> int:
+        """Sequences that run now."""
+        return self._places.taken
 
     @property
     def gauges(self) -> dict[str, float]:
         """Running, waiting and KV cache usage of now."""
         return {
-            "running": float(self.running),
-            "waiting": float(len(self._waiting)),
+            "running": float(self.running + self._ghosts),
+            "waiting": float(self._places.waiting),
             "kv": self._used_blocks / self.settings.blocks,
         }
 
-    async def generate(self, job: Job) -> AsyncIterator[Step]:
+    async def generate(self, job: Job) -> AsyncGenerator[Step]:
         """Generate a sequence; closing the iterator aborts it and frees its place at once."""
         times = [time.monotonic()]
-        await self._enter()
+        await self._places.take()
+        self.admitted += 1
         blocks = -(-(len(job.prompt) + 1) // self.settings.block_size)
         self._used_blocks += blocks
         step: Step | None = None
         count = 0
         try:
             times.append(time.monotonic())
-            async for step in self._run(job):
-                times.append(time.monotonic())
-                count += 1
-                grown = -(-(len(job.prompt) + count) // self.settings.block_size)
-                self._used_blocks += grown - blocks
-                blocks = grown
-                yield step
-                if step.finish_reason is None:
-                    await self._pace(self.settings.token_delay_ms)
+            async with aclosing(self._run(job)) as steps:
+                async for step in steps:
+                    times.append(time.monotonic())
+                    count += 1
+                    grown = -(-(len(job.prompt) + count) // self.settings.block_size)
+                    self._used_blocks += grown - blocks
+                    blocks = grown
+                    yield step
+                    if step.finish_reason is None:
+                        await self._pace(self.settings.token_delay_ms)
         finally:
-            finished = step is not None and step.finish_reason is not None
-            if finished and step is not None:
-                self._count(job, step, times)
-            self._leave(job, blocks, count, finished=finished)
+            reason = None if step is None else step.finish_reason
+            if reason is not None and "metrics-frozen" not in self.settings.flaws:
+                self.metrics.finish(len(job.prompt), job.params, reason, times)
+            self._leave(job, blocks, count, finished=reason is not None)
 
     async def score(self, prompt: Sequence[int], count: int) -> list[TokenLogprobs | None]:
         """Return log probabilities of a prompt's tokens; the first has none.
@@ -158,7 +165,7 @@ class Engine:
 
     # --- one sequence ----------------------------------------------------------------------------
 
-    async def _run(self, job: Job) -> AsyncIterator[Step]:
+    async def _run(self, job: Job) -> AsyncGenerator[Step]:
         params, flaws = job.params, self.settings.flaws
         prompt = self._prompt(job)
         cached = self._look_up(job)
@@ -261,43 +268,14 @@ class Engine:
 
     # --- places ----------------------------------------------------------------------------------
 
-    async def _enter(self) -> None:
-        """Wait for a place in the batch."""
-        limit = 1 if "serial-engine" in self.settings.flaws else self.settings.max_num_seqs
-        if self.running >= limit or self._waiting:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._give_place()
-                else:
-                    with suppress(ValueError):
-                        self._waiting.remove(turn)
-                raise
-        else:
-            self.running += 1
-        self.admitted += 1
-
-    def _give_place(self) -> None:
-        """Hand a place on to the sequence that waits longest, or free it."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.running -= 1
-
     def _leave(self, job: Job, blocks: int, count: int, *, finished: bool) -> None:
         flaws = self.settings.flaws
         if not finished:
             if "slots-leak" in flaws:
                 return
             if "gauges-never-fall" in flaws:
-                # The place is free, the gauge is not: one more sequence fits, one more is told.
-                self._give_place()
-                self.running += 1
+                self._ghosts += 1  # the place is free, the gauges do not know
+                self._places.give()
                 return
             if "cancelled-go-on" in flaws:
                 task = asyncio.ensure_future(self._go_on(job, blocks, count))
@@ -305,45 +283,19 @@ class Engine:
                 task.add_done_callback(self._background.discard)
                 return
         self._used_blocks -= blocks
-        self._give_place()
+        self._places.give()
 
     async def _go_on(self, job: Job, blocks: int, count: int) -> None:
         """Spend the time and the place of tokens that nobody will read."""
         for _ in range(count, job.params.max_tokens):
             await self._pace(max(self.settings.token_delay_ms, 5.0))
         self._used_blocks -= blocks
-        self._give_place()
+        self._places.give()
 
     async def _pace(self, delay_ms: float) -> None:
         if self.settings.jitter_ms:
             delay_ms += self._jitter.random() * self.settings.jitter_ms
         await asyncio.sleep(delay_ms / 1000)
-
-    def _count(self, job: Job, step: Step, times: list[float]) -> None:
-        """Count a finished sequence; `times` are its arrival, its start and each token."""
-        if "metrics-frozen" in self.settings.flaws:
-            return
-        metrics, tokens = self.metrics, len(times) - 2
-        metrics.generation_tokens += tokens
-        metrics.finished[step.finish_reason or "error"] += 1
-        arrived, started, first, last = times[0], times[1], times[2], times[-1]
-        observe = metrics.observe
-        observe("request_prompt_tokens", len(job.prompt))
-        observe("request_generation_tokens", tokens)
-        observe("iteration_tokens_total", len(job.prompt))
-        observe("request_max_num_generation_tokens", tokens)
-        observe("request_params_n", job.params.n)
-        observe("request_params_max_tokens", job.params.max_tokens)
-        observe("time_to_first_token_seconds", first - arrived)
-        for before, after in zip(times[2:], times[3:], strict=False):
-            observe("inter_token_latency_seconds", after - before)
-        if tokens > 1:
-            observe("request_time_per_output_token_seconds", (last - first) / (tokens - 1))
-        observe("e2e_request_latency_seconds", last - arrived)
-        observe("request_queue_time_seconds", started - arrived)
-        observe("request_inference_time_seconds", last - started)
-        observe("request_prefill_time_seconds", first - started)
-        observe("request_decode_time_seconds", last - first)
 
 
 def _repeats(output: list[int], largest: int, smallest: int, least: int) -> bool:

@@ -194,5 +194,3 @@ class _Reader:
         if most < least:
             raise self.error("invalid repetition count range")
         return least, most
-
-

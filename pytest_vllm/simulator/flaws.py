@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FLAWS: Mapping[str, str] = MappingProxyType(
     {
@@ -66,6 +69,7 @@ class Flaws:
     names: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
+        """Refuse unknown names."""
         unknown = self.names - FLAWS.keys()
         if unknown:
             raise ValueError(f"unknown flaws: {', '.join(sorted(unknown))}")

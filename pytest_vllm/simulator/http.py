@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 from pytest_vllm.simulator.wire import Answer, EventStream, Request
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
-
     from pytest_vllm.simulator.wire import Handler, Reply
 
 MAX_HEAD_BYTES = 64 * 1024

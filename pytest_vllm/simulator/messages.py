@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.simulator import fields
 from pytest_vllm.simulator.chat import read_chat
-from pytest_vllm.simulator.completions import EVENT_HEADERS
+from pytest_vllm.simulator.completion_events import EVENT_HEADERS
 from pytest_vllm.simulator.errors import ApiError, InvalidFieldsError, dump, invalid, json_answer
 from pytest_vllm.simulator.serving import collect, merge
 from pytest_vllm.simulator.wire import EventStream
@@ -16,7 +16,7 @@ from pytest_vllm.simulator.wire import EventStream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from pytest_vllm.simulator.chat import ChatCall
+    from pytest_vllm.simulator.chat_events import ChatCall
     from pytest_vllm.simulator.engine import Step
     from pytest_vllm.simulator.serving import Serving
     from pytest_vllm.simulator.wire import Reply, Request
@@ -102,9 +102,7 @@ def _check_roles(turns: Sequence[Any]) -> None:
                 raise InvalidFieldsError([entry])
         if turn["role"] not in _ROLES:
             text = f"Input should be {expected}"
-            entry = invalid(
-                "literal_error", f"{place}.role", text, turn["role"], expected=expected
-            )
+            entry = invalid("literal_error", f"{place}.role", text, turn["role"], expected=expected)
             raise InvalidFieldsError([entry])
         if not isinstance(turn["content"], str | list):
             text = "Input should be a valid string"
@@ -196,6 +194,8 @@ def _stop(steps: Sequence[Step], *, called: bool) -> tuple[str, str | None]:
 def _usage(serving: Serving, call: ChatCall, steps: Sequence[Step]) -> dict[str, Any]:
     usage = {"input_tokens": len(call.prompt), "output_tokens": len(steps)}
     if serving.settings.enable_prompt_tokens_details and steps:
+        # Anthropic counts what came from the cache apart from the input.
+        usage["input_tokens"] -= steps[0].cached
         usage |= {"cache_creation_input_tokens": 0, "cache_read_input_tokens": steps[0].cached}
     return usage
 

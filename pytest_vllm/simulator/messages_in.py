@@ -149,6 +149,4 @@ def rendered(
             "add_generation_prompt when you want to add a header that will prompt it to start a "
             "new assistant message instead."
         )
-    return render(
-        messages, tools=tools, generation_prompt=generation, continue_final=continues
-    )
+    return render(messages, tools=tools, generation_prompt=generation, continue_final=continues)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from pytest_vllm.simulator.sampling import SamplingParams
     from pytest_vllm.simulator.settings import SimulatorSettings
 
 _TTFT_S = (
@@ -111,6 +113,39 @@ class Metrics:
         """Count an observation; `family` goes without its prefix."""
         self.histograms[f"vllm:{family}"].observe(value)
 
+    def finish(
+        self, prompt: int, params: SamplingParams, reason: str, times: Sequence[float]
+    ) -> None:
+        """Count a finished sequence.
+
+        Args:
+            prompt: Tokens of its prompt.
+            params: What was asked of it.
+            reason: Why it ended.
+            times: When it arrived, when it began to run, and when each token came, in seconds.
+        """
+        tokens = len(times) - 2
+        self.generation_tokens += tokens
+        self.finished[reason] += 1
+        arrived, started, first, last = times[0], times[1], times[2], times[-1]
+        observe = self.observe
+        observe("request_prompt_tokens", prompt)
+        observe("request_generation_tokens", tokens)
+        observe("iteration_tokens_total", prompt)
+        observe("request_max_num_generation_tokens", tokens)
+        observe("request_params_n", params.n)
+        observe("request_params_max_tokens", params.max_tokens)
+        observe("time_to_first_token_seconds", first - arrived)
+        for before, after in pairwise(times[2:]):
+            observe("inter_token_latency_seconds", after - before)
+        if tokens > 1:
+            observe("request_time_per_output_token_seconds", (last - first) / (tokens - 1))
+        observe("e2e_request_latency_seconds", last - arrived)
+        observe("request_queue_time_seconds", started - arrived)
+        observe("request_inference_time_seconds", last - started)
+        observe("request_prefill_time_seconds", first - started)
+        observe("request_decode_time_seconds", last - first)
+
     def render(self, settings: SimulatorSettings, gauges: Mapping[str, float]) -> str:
         """Return the text of `/metrics`.
 
@@ -153,7 +188,7 @@ class Metrics:
         lines += _family("vllm:cache_config_info", "gauge", text, [(f"{{{labels}}}", 1.0)])
         return "\n".join(lines) + "\n"
 
-    def _counter(self, name: str, text: str, samples: list[tuple[str, float]]) -> list[str]:
+    def _counter(self, name: str, text: str, samples: Sequence[tuple[str, float]]) -> list[str]:
         created = [(labels, self.started) for labels, _ in samples]
         family = f"vllm:{name}"
         return [
@@ -169,9 +204,7 @@ def _family(name: str, kind: str, text: str, samples: Iterable[tuple[str, float]
 
 def _histogram(family: str, histogram: Histogram, label: str) -> list[str]:
     lines, running = [f"# HELP {family} {histogram.help}", f"# TYPE {family} histogram"], 0
-    for bound, count in zip(
-        [*map(repr, histogram.bounds), "+Inf"], histogram.counts, strict=True
-    ):
+    for bound, count in zip([*map(repr, histogram.bounds), "+Inf"], histogram.counts, strict=True):
         running += count
         lines.append(f'{family}_bucket{{{label},le="{bound}"}} {float(running)!r}')
     lines.append(f"{family}_count{{{label}}} {float(running)!r}")

@@ -105,7 +105,9 @@ class LanguageModel:
         return Distribution(self.background, weight, mixed)
 
     def _recall(
-        self, is_chat: bool, recent: tuple[int, ...]  # noqa: FBT001 - the key of the memory
+        self,
+        is_chat: bool,
+        recent: tuple[int, ...],
     ) -> tuple[dict[int, float], float]:
         """Return what followed a context in the learned text, and the background's weight."""
         key = (is_chat, recent)
@@ -196,7 +198,9 @@ def _copies(context: Context, seen: int) -> tuple[dict[int, float], float]:
         if at >= seen:
             continue
         length = 1
-        while length < limit and at > length and tokens[at - 1 - length] == tokens[seen - 1 - length]:
+        while (
+            length < limit and at > length and tokens[at - 1 - length] == tokens[seen - 1 - length]
+        ):
             length += 1
         longest = max(longest, length)
         votes[tokens[at]] = votes.get(tokens[at], 0.0) + 5.0**length

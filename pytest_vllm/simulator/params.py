@@ -169,15 +169,7 @@ def _check_ranges(values: Mapping[str, Any], max_tokens: int, *, greedy: bool) -
     repetition = values.get("repetition_penalty", 1.0)
     if not repetition > 0:
         raise ApiError(f"repetition_penalty must be greater than zero, got {repetition}.")
-    top_p = values.get("top_p", 1.0)
-    if not 0 < top_p <= 1:
-        raise ApiError(f"top_p must be in (0, 1], got {top_p}.", param="top_p", value=top_p)
-    top_k = values.get("top_k", 0)
-    if top_k < -1:
-        raise ApiError(f"top_k must be 0 (disable), or at least 1, got {top_k}.")
-    min_p = values.get("min_p", 0.0)
-    if not 0 <= min_p <= 1:
-        raise ApiError(f"min_p must be in [0, 1], got {min_p}.")
+    _check_truncation(values)
     min_tokens = values.get("min_tokens", 0)
     if min_tokens < 0:
         raise ApiError(f"min_tokens must be greater than or equal to 0, got {min_tokens}.")
@@ -187,6 +179,18 @@ def _check_ranges(values: Mapping[str, Any], max_tokens: int, *, greedy: bool) -
         )
     if greedy and n > 1 and not values.get("use_beam_search"):
         raise ApiError(f"n must be 1 when using greedy sampling, got {n}.")
+
+
+def _check_truncation(values: Mapping[str, Any]) -> None:
+    top_p = values.get("top_p", 1.0)
+    if not 0 < top_p <= 1:
+        raise ApiError(f"top_p must be in (0, 1], got {top_p}.", param="top_p", value=top_p)
+    top_k = values.get("top_k", 0)
+    if top_k < -1:
+        raise ApiError(f"top_k must be 0 (disable), or at least 1, got {top_k}.")
+    min_p = values.get("min_p", 0.0)
+    if not 0 <= min_p <= 1:
+        raise ApiError(f"min_p must be in [0, 1], got {min_p}.")
 
 
 def _check_logprobs(name: str, count: int | None, vocabulary: int) -> None:
@@ -205,7 +209,7 @@ def _check_logprobs(name: str, count: int | None, vocabulary: int) -> None:
 def _bias(given: Mapping[str, Any], vocabulary: int) -> dict[int, float]:
     unreadable = [key for key in given if not key.lstrip("-").isdigit()]
     if unreadable:
-        message = f"logit_bias contains key(s) that cannot be converted to integer token IDs: "
+        message = "logit_bias contains key(s) that cannot be converted to integer token IDs: "
         raise ApiError(f"{message}{unreadable}", param="logit_bias", value=unreadable)
     bias = {
         int(key): max(-100.0, min(100.0, fields.number("body.logit_bias", value)))

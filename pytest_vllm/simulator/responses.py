@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.simulator import fields
 from pytest_vllm.simulator.chat import read_chat
-from pytest_vllm.simulator.completions import EVENT_HEADERS
+from pytest_vllm.simulator.completion_events import EVENT_HEADERS
 from pytest_vllm.simulator.errors import ApiError, InvalidFieldsError, invalid, json_answer
 from pytest_vllm.simulator.response_events import response_events
 from pytest_vllm.simulator.response_items import message_item, messages_of, output_items, tools_of
@@ -19,7 +19,7 @@ from pytest_vllm.simulator.wire import EventStream
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_vllm.simulator.chat import ChatCall
+    from pytest_vllm.simulator.chat_events import ChatCall
     from pytest_vllm.simulator.engine import Step
     from pytest_vllm.simulator.serving import Serving
     from pytest_vllm.simulator.wire import Reply, Request

@@ -133,7 +133,9 @@ class Sampler:
         touched = set(raw.explicit)
         only = params.allowed_token_ids if "allowed-ids-ignored" not in flaws else None
         if allowed is not None:
-            touched = set(allowed if only is None else (token for token in allowed if token in only))
+            touched = set(
+                allowed if only is None else (token for token in allowed if token in only)
+            )
         elif only is not None:
             touched = set(only)
         closed = allowed is not None or only is not None

@@ -25,9 +25,7 @@ def identity(handler: Handler) -> Handler:
     return handler
 
 
-async def run(
-    settings: SimulatorSettings, wrap: Callable[[Handler], Handler] = identity
-) -> None:
+async def run(settings: SimulatorSettings, wrap: Callable[[Handler], Handler] = identity) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:

@@ -13,7 +13,7 @@ from pytest_vllm.simulator.engine import Engine
 from pytest_vllm.simulator.errors import ApiError, InvalidFieldsError, invalid
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from pytest_vllm.simulator.engine import Job, Step
     from pytest_vllm.simulator.settings import SimulatorSettings
@@ -204,14 +204,18 @@ def read_document(request: Request) -> dict[str, Any]:
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json" and not (media.startswith("application/") and "+json" in media):
-        message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
+        message = (
+            "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
+        )
         raise ApiError(message, kind="Bad Request")
     if not request.body:
         raise InvalidFieldsError([invalid("missing", "body", "Field required", None)])
     try:
         document = json.loads(request.body)
     except json.JSONDecodeError as error:
-        entry = invalid("json_invalid", f"body.{error.pos}", "JSON decode error", {}, error=error.msg)
+        entry = invalid(
+            "json_invalid", f"body.{error.pos}", "JSON decode error", {}, error=error.msg
+        )
         raise InvalidFieldsError([entry]) from None
     except (UnicodeDecodeError, RecursionError):
         raise UnreadableBodyError from None
@@ -227,7 +231,7 @@ class UnreadableBodyError(Exception):
     """A body that the web framework itself cannot read."""
 
 
-async def merge(engine: Engine, jobs: Sequence[Job]) -> AsyncIterator[tuple[int, Step]]:
+async def merge(engine: Engine, jobs: Sequence[Job]) -> AsyncGenerator[tuple[int, Step]]:
     """Run jobs at once and yield the steps of all with their number, as they come."""
     if len(jobs) == 1:
         async with aclosing(engine.generate(jobs[0])) as steps:

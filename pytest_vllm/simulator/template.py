@@ -28,8 +28,9 @@ def render(
     if tools:
         listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
         parts.append(f"<|im_start|>system\nTools:\n{listed}<|im_end|>\n")
-    for message in messages:
-        parts.append(f"<|im_start|>{message['role']}\n{_content(message)}<|im_end|>\n")
+    parts += [
+        f"<|im_start|>{message['role']}\n{_content(message)}<|im_end|>\n" for message in messages
+    ]
     if continue_final and parts:
         parts[-1] = parts[-1].removesuffix("<|im_end|>\n")
     if generation_prompt:

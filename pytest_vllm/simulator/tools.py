@@ -154,7 +154,9 @@ class CallReader:
         found: list[dict[str, Any]] = []
         while True:
             before = (self._told, self._named, self._calls)
-            found += self._content(finished=reason is not None) if not self._inside else self._call()
+            found += (
+                self._content(finished=reason is not None) if not self._inside else self._call()
+            )
             if before == (self._told, self._named, self._calls):
                 break
         if not found and (reason is not None or not self._inside):
@@ -269,7 +271,7 @@ def _choice(choice: Any, names: Sequence[str]) -> str:
             "tool_choice",
         )
     raise about(
-        f"Invalid value for `tool_choice`: {choice}! Only named tools, \"none\", \"auto\" or "
+        f'Invalid value for `tool_choice`: {choice}! Only named tools, "none", "auto" or '
         '"required" are supported.',
         "tool_choice",
     )
