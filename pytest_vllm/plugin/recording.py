@@ -5,27 +5,27 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
+import subprocess
 import sys
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from pytest_vllm.adapters.golden import refuse_to_overwrite, write_golden
 from pytest_vllm.adapters.http import Transport
 from pytest_vllm.adapters.reference import TransformersReference
+from pytest_vllm.adapters.store import read_record
 from pytest_vllm.domain.errors import HostError, TargetError, VllmError
 from pytest_vllm.domain.golden import UNKNOWN, Golden, short_name
 from pytest_vllm.plugin.client import Client
 from pytest_vllm.plugin.golden import ServerReader, record
 from pytest_vllm.plugin.skips import NotApplicable
-from pytest_vllm.plugin.state import STATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_vllm.domain.record import RunRecord
     from pytest_vllm.domain.server import ServerInfo
 
 REQUEST_S = 600.0
@@ -71,17 +71,6 @@ class _NotAccepted(Exception):  # noqa: N818 - an outcome
         self.code = code
 
 
-class _ServerOfRun:
-    """Keeps what a run of the content checks learnt about its server."""
-
-    server: ServerInfo | None = None
-
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Take it over."""
-        state = session.config.stash.get(STATE, None)
-        self.server = state.server if state is not None else None
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pytest-vllm golden", description=__doc__)
     verb = parser.add_subparsers(dest="verb", required=True).add_parser(
@@ -116,14 +105,10 @@ def _check(asked: argparse.Namespace) -> None:
 
 
 def _of_server(asked: argparse.Namespace) -> Golden:
-    run = _ServerOfRun()
-    words = [f"--vllm-url={asked.url}", "--vllm-suite=content", "-p", "no:cacheprovider"]
-    code = int(pytest.main(words, plugins=[run]))
-    if code:
-        raise _NotAccepted(code)
-    if run.server is None:
+    accepted = _accept(asked.url)
+    info = accepted.server
+    if info is None:
         raise HostError("the content checks ended without a server")
-    info = run.server
     key = os.environ.get(info.api_key_env) if info.api_key_env else None
     with closing(Transport(info.url, api_key=key, timeout_s=REQUEST_S)) as transport:
         client = Client(info, transport)
@@ -134,12 +119,31 @@ def _of_server(asked: argparse.Namespace) -> Golden:
                 dtype=asked.dtype or UNKNOWN,
                 quantization=asked.quantization or UNKNOWN,
                 provenance=_provenance(
-                    source="vllm", vllm=info.version, server=info.url, image=asked.image
+                    source="vllm",
+                    vllm=info.version,
+                    server=info.url,
+                    image=asked.image,
+                    accepted_by=accepted.run_id,
                 ),
             )
         except AssertionError as error:
             _complain(str(error))
             raise _NotAccepted(_REJECTED) from None
+
+
+def _accept(url: str) -> RunRecord:
+    """Run the content checks on a server, as anybody would, and return what came of it.
+
+    Raises:
+        _NotAccepted: The server does not pass them.
+    """
+    folder = Path(f".vllm/golden-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}-{os.getpid()}")
+    words = [f"--vllm-url={url}", "--vllm-suite=content", f"--vllm-artifacts={folder}"]
+    command = [sys.executable, "-m", "pytest", *words, "-p", "no:cacheprovider"]
+    code = subprocess.run(command, check=False).returncode  # noqa: S603 - ourselves
+    if code:
+        raise _NotAccepted(code)
+    return read_record(next(folder.glob("*/run.json")))
 
 
 def short_name_of(info: ServerInfo, client: Client) -> str:
