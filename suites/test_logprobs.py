@@ -1,4 +1,4 @@
-"""Log probabilities of completions: how many, in which order, of which token and of the prompt."""
+"""Log probabilities: how many, in which order, of which token, and of the prompt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vllm import SHOULD, Client, check, suite
+from pytest_vllm import SHOULD, Client, check, not_applicable, suite
 from pytest_vllm.domain.generation import TIE_NATS
 from pytest_vllm.domain.sampling import NEUTRAL
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 pytestmark = suite("logprobs", concurrent=True)
 
 PROMPT = "The capital of France is"
+QUESTION = "What is the capital of France?"
 GREEDY: dict[str, Any] = {**NEUTRAL, "temperature": 0}
 
 
@@ -177,6 +178,66 @@ def test_prompt_as_echoed(vllm: Client) -> None:
     assert [abs(one - other) <= TIE_NATS for one, other in zip(told, echoed, strict=True)] == [
         True
     ] * len(told)
+
+
+@check(
+    "logprobs.chat.one-each",
+    needs=("chat",),
+    ref="K08",
+    catches=(
+        "completion-tokens-minus-one",
+        "logprobs-ignored",
+    ),
+)
+def test_chat(vllm: Client) -> None:
+    """`logprobs` MUST have one entry for each token of the reply, its end included."""
+    reply = vllm.chat(QUESTION, max_tokens=8, temperature=0, logprobs=True)
+    tokens = reply.json["usage"]["completion_tokens"]
+    entries = reply.json["choices"][0]["logprobs"]["content"]
+    if vllm.read(reply).reasoning:
+        assert 0 < len(entries) <= tokens  # marks between reasoning and text may be left out
+    else:
+        assert len(entries) == tokens
+
+
+@pytest.mark.parametrize("count", [0, 3, 20])
+@check(
+    "logprobs.chat.alternatives",
+    needs=("chat",),
+    ref="K08",
+    catches=(
+        "alternatives-short",
+        "logprobs-ignored",
+    ),
+)
+def test_chat_alternatives(vllm: Client, vllm_target: Target, count: int) -> None:
+    """`top_logprobs=n` MUST give n alternatives for each token."""
+    limit = vllm_target.serve_args.value("--max-logprobs") or ""
+    count = min(count, int(limit)) if limit.isdigit() else count
+    body = vllm.chat(QUESTION, max_tokens=4, temperature=0, logprobs=True, top_logprobs=count).json
+    entries = body["choices"][0]["logprobs"]["content"]
+    assert [len(entry["top_logprobs"]) for entry in entries] == [count] * len(entries)
+
+
+@check("logprobs.chat.bytes", needs=("chat",), ref="K08", catches=("token-bytes-wrong",))
+def test_chat_bytes(vllm: Client) -> None:
+    """The `bytes` of a token MUST be its text in UTF-8."""
+    body = vllm.chat(QUESTION, max_tokens=8, temperature=0, logprobs=True).json
+    for entry in body["choices"][0]["logprobs"]["content"]:
+        if entry["bytes"] is not None:
+            assert bytes(entry["bytes"]).decode("utf-8", "replace") == entry["token"]
+
+
+@check("logprobs.chat.spell-the-text", needs=("chat",), ref="K08", catches=("reasoning-leaked",))
+def test_chat_spelled(vllm: Client) -> None:
+    """The tokens of a reply's log probabilities MUST spell its text."""
+    reply = vllm.generate("chat", QUESTION, top=0, max_tokens=12, temperature=0)
+    generation = vllm.read(reply)
+    spelled = "".join(token.text for token in generation.tokens)
+    if generation.reasoning or "\ufffd" in spelled:
+        not_applicable("the tokens do not stand for themselves in this reply")
+    # Some tokenizers drop blanks when they show one token alone; the last one may be the end.
+    assert "".join(spelled.split()).startswith("".join(generation.text.split()))
 
 
 def _prompt_logprobs(vllm: Client, count: int) -> tuple[list[Any], dict[str, int]]:
