@@ -78,8 +78,10 @@ def run(
                     seconds = server.become(variant)
                     figures = measure(server.url, server.model)
                     folder = work / f"{start}-{variant.name}"
-                    how = judge if variant in HEALTHY else judge_mutant
-                    judged = how(server.url, folder, golden=golden)
+                    if variant in HEALTHY:
+                        judged = judge(server.url, folder, golden=golden, told=variant.told)
+                    else:
+                        judged = judge_mutant(server.url, folder, golden=golden)
                     rows.append(
                         {
                             "name": variant.name,

@@ -21,12 +21,15 @@ class Variant:
         what: The fault that it stands for.
         operations: What the worker does to the clean model, in order.
         dtype: `--dtype` of the server.
+        told: What a launch of such a model says about its precision; a golden of another one is
+            then compared within wider bounds.
     """
 
     name: str
     what: str
     operations: tuple[Operation, ...] = ()
     dtype: str = "bfloat16"
+    told: tuple[str, ...] = ()
 
 
 def variant(name: str, what: str, operation: str, **arguments: Any) -> Variant:
@@ -45,9 +48,19 @@ ROTATED = [8, 0, 1, 2, 3, 4, 5, 6, 7]
 
 HEALTHY = (
     Variant(name="bf16", what="the weights as they are"),
-    Variant(name="fp32", what="the same computed in float32", dtype="float32"),
-    variant("fp8-rounded", "matrices rounded to fp8 e4m3fn and back, one scale each", "round_fp8"),
-    variant("int8-rounded", "matrices rounded to int8 and back, one scale a row", "round_int8"),
+    Variant(name="fp32", what="float32", dtype="float32", told=("--dtype=float32",)),
+    Variant(
+        name="fp8-rounded",
+        what="matrices rounded to fp8 e4m3fn and back, one scale each",
+        operations=(("round_fp8", {}),),
+        told=("--quantization=fp8",),
+    ),
+    Variant(
+        name="int8-rounded",
+        what="matrices rounded to int8 and back, one scale a row",
+        operations=(("round_int8", {}),),
+        told=("--quantization=compressed-tensors",),
+    ),
 )
 
 # The 31 kinds that the design report and the issue name.

@@ -1,4 +1,4 @@
-"""Runs the plugin's content suite on a served variant, as a user does, and reads its verdict."""
+"""Runs the plugin's suites content and golden on a served variant, as a user does, and reads its verdict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT_S = 900
-QUICK = "test_finite or test_english or test_copy or golden"
+QUICK = "test_finite or test_english or test_copy or test_golden"
 """The checks that read prompts only: they find most mutants in a small part of the time."""
 
 
@@ -48,7 +48,7 @@ class Judgement:
 
 def is_golden(check: str) -> bool:
     """Tell whether a check compares with a golden."""
-    return check.startswith("content.golden.")
+    return check.startswith("golden.")
 
 
 def judge_mutant(url: str, folder: Path, *, golden: Path | None) -> Judgement:
@@ -57,15 +57,24 @@ def judge_mutant(url: str, folder: Path, *, golden: Path | None) -> Judgement:
     return quick if quick.tier0 else judge(url, folder / "whole", golden=golden)
 
 
-def judge(url: str, folder: Path, *, golden: Path | None, select: str = "") -> Judgement:
-    """Run the content suite on a server, in a folder of its own.
+def judge(
+    url: str, folder: Path, *, golden: Path | None, select: str = "", told: tuple[str, ...] = ()
+) -> Judgement:
+    """Run the suites content and golden on a server, in a folder of its own.
+
+    Args:
+        url: The server.
+        folder: Where pytest runs and leaves its evidence.
+        golden: What the suite golden compares with; without one it does not apply.
+        select: `-k` of pytest, all checks by default.
+        told: Arguments of the launch that the run is told of.
 
     Raises:
         RuntimeError: The run left no evidence, so nothing was judged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--vllm-url={url}"]
-    command += ["--vllm-suite=content"]
+    command += ["--vllm-suite=content,golden", *(f"--vllm-serve-arg={word}" for word in told)]
     if golden is not None:
         command += [f"--vllm-golden={golden}"]
     if select:
@@ -89,13 +98,14 @@ def judge(url: str, folder: Path, *, golden: Path | None, select: str = "") -> J
 
 
 def record_golden(url: str, path: Path) -> Path:
-    """Record the golden of a served model with the project's own verb.
+    """Record the golden of the served bfloat16 model with the project's own verb.
 
     Raises:
         RuntimeError: The verb refused.
     """
     command = [sys.executable, "-m", "pytest_vllm", "golden", "record"]
-    command += [f"--vllm-url={url}", f"--output={path}"]
+    command += ["--url", url, "--output", str(path)]
+    command += ["--dtype", "bfloat16", "--quantization", "none"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"no golden was recorded: {done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -62,7 +62,7 @@ def test_the_healthy_model_is_promoted_after_a_mutant(
     judged = judge(server.url, tmp_path, golden=golden)
     assert judged.failed == {}
     assert judged.decision == "PROMOTE"
-    assert any(name.startswith("content.golden.") for name in judged.passed)
+    assert any(name.startswith("golden.") for name in judged.passed)
 
 
 @pytest.mark.parametrize("name", WITHOUT_GOLDEN)
@@ -80,6 +80,6 @@ def test_a_small_fault_is_rejected_by_the_golden(
     server: MutantServer, golden: Path, name: str, tmp_path: Path
 ) -> None:
     server.become(VARIANTS[name])
-    judged = judge(server.url, tmp_path, golden=golden, select="golden")
+    judged = judge(server.url, tmp_path, golden=golden, select="test_golden")
     assert judged.tier1 != ()
     assert judged.decision == "REJECT"
