@@ -1,4 +1,4 @@
-"""Runs the plugin's suites content and golden on a served variant, as a user does, and reads its verdict."""
+"""Runs the suites content and golden on a served variant, as a user does, and reads the verdict."""
 
 from __future__ import annotations
 
