@@ -121,12 +121,17 @@ def unknown_fields(schema: str, document: object) -> list[str]:
     Raises:
         UnknownSchemaError: there is no such schema.
     """
-    found: dict[str, None] = {}
-    for path in _strangers(_shape_of(_known(schema)), document, ""):
-        found[path] = None
+    return list(unknown_types(schema, document))
+
+
+def unknown_types(schema: str, document: object) -> dict[str, str]:
+    """Do what `unknown_fields` does and name the JSON type of what stands there first."""
+    found: dict[str, str] = {}
+    for path, value in _strangers(_shape_of(_known(schema)), document, ""):
+        found.setdefault(path, _TYPE_NAMES.get(type(value), "no JSON type"))
         if len(found) == MAX_UNKNOWN_FIELDS:
             break
-    return list(found)
+    return found
 
 
 # --- the schemas ---------------------------------------------------------------------------------
@@ -146,7 +151,7 @@ def _documents() -> dict[str, dict[str, Any]]:
 
 
 def _known(schema: str) -> str:
-    if schema not in schema_names():
+    if schema not in _documents() or schema.startswith(_SHARED):
         raise UnknownSchemaError(
             f"no schema is called {schema!r}; known are: {', '.join(schema_names())}"
         )
@@ -362,7 +367,7 @@ def _parts(schema: Any) -> Iterator[dict[str, Any]]:
             yield from _parts(schema[branch])
 
 
-def _strangers(shape: _Shape | None, value: object, path: str) -> Iterator[str]:
+def _strangers(shape: _Shape | None, value: object, path: str) -> Iterator[tuple[str, object]]:
     """Walk document and shape side by side; the shape, which is finite, bounds the recursion."""
     if shape is None:
         return
@@ -377,7 +382,7 @@ def _strangers(shape: _Shape | None, value: object, path: str) -> Iterator[str]:
             elif shape.is_map:
                 yield from _strangers(shape.values, child, f"{path}{dot}*")
             elif shape.fields:
-                yield f"{path}{dot}{_name(name)}"
+                yield f"{path}{dot}{_name(name)}", child
 
 
 # --- how values and places are shown -------------------------------------------------------------

@@ -6,7 +6,6 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from pytest_vllm.adapters.schemas import violations
 from pytest_vllm.adapters.sdk import strict_violations
 from pytest_vllm.domain import conventions
 from pytest_vllm.domain.generation import Generation, difference, read_generation
@@ -228,7 +227,7 @@ class Client(Traffic):
         require(reply, conventions.status_violations(reply, statuses))
         require(reply, conventions.media_type_violations(reply, "application/json"))
         known = (*self.server.served_names, self.server.launch_model)
-        lines = violations("errors/error", reply.json)
+        lines = self.violations("errors/error", reply.json)
         require(reply, lines + conventions.leak_violations(reply, known=known))
         return reply
 
@@ -272,7 +271,7 @@ class Client(Traffic):
     def _chunk_violations(
         self, endpoint: str, chunk: dict[str, Any], reply: StreamReply
     ) -> list[str]:
-        lines = violations(f"{endpoint}/chunk", chunk)
+        lines = self.violations(f"{endpoint}/chunk", chunk)
         if not lines:
             lines = strict_violations(f"{_KINDS[endpoint]}.chunk", json.dumps(chunk))
         names, headers = self._names(self.model), reply.headers

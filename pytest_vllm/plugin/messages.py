@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_vllm.adapters.schemas import violations
 from pytest_vllm.domain import conventions
 from pytest_vllm.domain.dialects import (
     NamedEvent,
@@ -78,7 +77,7 @@ class MessagesApi:
         """
         body = self._body(turns, params)
         reply = self._client.send("POST", PATH, body=body, headers=HEADERS)
-        _judge(reply, "messages/response")
+        self._judge(reply, "messages/response")
         _require(reply, self._model_violations(reply.json))
         return reply
 
@@ -101,7 +100,7 @@ class MessagesApi:
         _require(reply, conventions.media_type_violations(reply, "text/event-stream"))
         events, lines = read_named_events(line for line, _ in reply.lines)
         for number, event in enumerate(events, start=1):
-            found = violations("messages/event", event.data)
+            found = self._client.violations("messages/event", event.data)
             if not found and event.type == "message_start":
                 found = self._model_violations(event.data["message"])
             lines += [f"event {number} ({event.type[:60]}): {line}" for line in found]
@@ -119,7 +118,7 @@ class MessagesApi:
         reply = self._client.send("POST", COUNT_PATH, body=body, headers=HEADERS)
         if reply.status in (404, 405) and "detail" in reply.json:
             not_applicable(f"the server has no route {COUNT_PATH} (status {reply.status})")
-        _judge(reply, "messages/count")
+        self._judge(reply, "messages/count")
         count: int = reply.json["input_tokens"]
         return count
 
@@ -139,7 +138,7 @@ class MessagesApi:
         _require(reply, conventions.media_type_violations(reply, "application/json"))
         document = reply.json
         anthropic = isinstance(document, dict) and "type" in document
-        lines = violations("messages/error" if anthropic else "errors/error", document)
+        lines = self._client.violations("messages/error" if anthropic else "errors/error", document)
         server = self._client.server
         known = (*server.served_names, server.launch_model)
         _require(reply, lines + conventions.leak_violations(reply, known=known))
@@ -168,17 +167,16 @@ class MessagesApi:
             **params,
         }
 
+    def _judge(self, reply: Reply, schema: str) -> None:
+        _require(reply, conventions.status_violations(reply, (200,)))
+        _require(reply, conventions.media_type_violations(reply, "application/json"))
+        _require(reply, self._client.violations(schema, reply.json))
+
     def _model_violations(self, message: Mapping[str, Any]) -> list[str]:
         model, required = message["model"], self._client.model
         if model == required:
             return []
         return [f"$.model: saw {model!r}, required {required!r} as requested"]
-
-
-def _judge(reply: Reply, schema: str) -> None:
-    _require(reply, conventions.status_violations(reply, (200,)))
-    _require(reply, conventions.media_type_violations(reply, "application/json"))
-    _require(reply, violations(schema, reply.json))
 
 
 def _require(reply: Reply, lines: list[str]) -> None:

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_vllm.adapters.schemas import violations
 from pytest_vllm.adapters.sdk import strict_violations
 from pytest_vllm.domain import conventions
 from pytest_vllm.domain.dialects import (
@@ -85,7 +84,7 @@ class Responses:
         reply = self._client.send("POST", PATH, body=self._body(asked, params))
         _require(reply, conventions.status_violations(reply, (200,)))
         _require(reply, conventions.media_type_violations(reply, "application/json"))
-        _require(reply, violations("responses/response", reply.json))
+        _require(reply, self._client.violations("responses/response", reply.json))
         lines = strict_violations("response", reply.body)
         _require(reply, lines + self._response_violations(reply.json, reply))
         return reply
@@ -125,7 +124,7 @@ class Responses:
         return {"model": self._client.model, "input": asked, **bound, **params}
 
     def _event_violations(self, event: NamedEvent, reply: StreamReply) -> list[str]:
-        lines = violations("responses/event", event.data)
+        lines = self._client.violations("responses/event", event.data)
         if not lines:
             lines = strict_violations("response.event", json.dumps(event.data))
         if not lines and "response" in event.data:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_vllm.adapters.exposition import read_metrics
-from pytest_vllm.adapters.schemas import violations
+from pytest_vllm.adapters.schemas import unknown_types, violations
 from pytest_vllm.domain import conventions
 from pytest_vllm.domain.errors import HostError
 from pytest_vllm.domain.observation import Observation, Sample
@@ -49,6 +49,7 @@ class Traffic:
         self.observations: list[Observation] = []
         self.samples: list[Sample] = []
         self._transport = transport
+        self._unknown: set[tuple[str, str]] = set()
 
     @property
     def model(self) -> str:
@@ -203,6 +204,25 @@ class Traffic:
             f"{busy(now):g} for {_REST_S:g} s"
         )
 
+    def violations(self, schema: str, document: Any) -> list[str]:
+        """Hold a document against a schema, and observe the fields that the schema does not name.
+
+        Args:
+            schema: Name of the schema, as `chat/chunk`.
+            document: What came, as parsed JSON.
+
+        Returns:
+            One line for each violation. A field without a name is none.
+        """
+        lines = violations(schema, document)
+        if lines:
+            return lines
+        for path, kind in unknown_types(schema, document).items():
+            if (schema, path) not in self._unknown:
+                self._unknown.add((schema, path))
+                self.observe(f"unknown field: {schema} {path}", kind)
+        return []
+
     def observe(self, name: str, value: object) -> None:
         """Note something about the server in the run's record, whatever it is.
 
@@ -234,7 +254,7 @@ class Traffic:
         reply = self.send(method, path, body=body, max_bytes=max_bytes)
         require(reply, conventions.status_violations(reply, (200,)))
         require(reply, conventions.media_type_violations(reply, "application/json"))
-        require(reply, violations(schema, reply.json))
+        require(reply, self.violations(schema, reply.json))
         return reply
 
 
