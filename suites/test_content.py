@@ -25,7 +25,9 @@ pytestmark = suite("content", concurrent=True)
 ROW = 100
 """Words in a row that is to be copied."""
 WINDOW = 200
-SCORED_TOKENS = (800, 8000)
+LONG_ROW = 400
+"""Words in a row of which the second copy begins where short prompts have ended."""
+SCORED_TOKENS = (2 * LONG_ROW, 8000)
 """Bounds of a prompt of which every token is scored, an eighth of the context in between: each
 token costs a row of the vocabulary in the server and a line of the reply."""
 BATCHES = (2, 3, 5, 6, 7, 9, 16, 17, 33)
@@ -209,19 +211,17 @@ def test_served_length(vllm: Client) -> None:
 
 @check("content.length.windows", ref="Q10", catches=("long-context-lost", "prompt-truncated"))
 def test_windows(vllm: Client) -> None:
-    """A paragraph that repeats itself MUST be foreseen in every window of a long prompt."""
-    limit = room(vllm, 4 * WINDOW)
+    """A row of 400 words that comes again MUST be foreseen in every window of 200 tokens."""
+    _refuse_without_attention(vllm)
     start = beginning(vllm)
     least, most = SCORED_TOKENS
-    length = min(limit - 1, max(least, min(limit // 8, most)))
-    ids = _periodic(vllm, length - len(start), "letter")
-    found = content.windows(score(vllm, [start + ids])[0], WINDOW)
-    vllm.observe("content.length.windows", " ".join(f"{value:.2f}" for value in found))
-    worst = min(found[2:])
-    assert worst >= threshold("periodic-window"), (
-        f"mean log probabilities of windows of {WINDOW} tokens: "
-        + " ".join(f"{value:.2f}" for value in found)
-    )
+    limit = room(vllm, len(start) + least + 1)
+    rows = max(least, min(limit // 8, most)) // LONG_ROW
+    ids = start + word_row(vllm, LONG_ROW, 3) * rows
+    found = content.windows(score(vllm, [ids])[0][-(rows - 1) * LONG_ROW :], WINDOW)
+    shown = " ".join(f"{value:.2f}" for value in found)
+    vllm.observe("content.length.windows", shown)
+    assert min(found) >= threshold("copy-window"), f"windows after the first row: {shown}"
 
 
 # --- what a person would look at -----------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-_FOLDER = files("pytest_vllm").joinpath("data", "content")
+_DATA = files("pytest_vllm").joinpath("data")
+_FOLDER = _DATA.joinpath("content")
 
 
 @cache
@@ -39,6 +41,14 @@ def conversations() -> tuple[tuple[dict[str, str], ...], ...]:
 def words() -> tuple[str, ...]:
     """Return some hundred ordinary English words, each once."""
     return tuple(_FOLDER.joinpath("words.txt").read_text(encoding="utf-8").split())
+
+
+@cache
+def questions() -> tuple[tuple[str, float], ...]:
+    """Return word problems with their answers."""
+    lines = _DATA.joinpath("accuracy", "arithmetic.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    return tuple((entry["question"], float(entry["answer"])) for entry in entries)
 
 
 def threshold(name: str, *, same: bool = True) -> float:

@@ -70,6 +70,7 @@ class Check:
         ref: Rows of the acceptance catalogue, such as `C08` or `C08 S02`.
         catches: Names of defects (`pytest-vllm simulate --list-defects`) that it must notice.
         alone: Whether it needs a server that is idle but for its own requests.
+        optional: Whether it runs only when its suite is named.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Check:
     ref: str = ""
     catches: tuple[str, ...] = ()
     alone: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ NEEDS = "vllm_needs"
 
 MARKERS = (
     f"{CHECK}(id, level, ...): a requirement that a vLLM server can meet or miss",
-    f"{SUITE}(name, concurrent): the suite that the checks of a module belong to",
+    f"{SUITE}(name, concurrent, optional): the suite that the checks of a module belong to",
     f"{NEEDS}(*capabilities): what the server must have for a check or one of its cases to apply",
 )
 """Lines for `config.addinivalue_line("markers", ...)`."""
@@ -71,14 +71,17 @@ def check(  # noqa: PLR0913 - what there is to say about a check
     return decorate
 
 
-def suite(name: str, *, concurrent: bool = False) -> pytest.MarkDecorator:
+def suite(name: str, *, concurrent: bool = False, optional: bool = False) -> pytest.MarkDecorator:
     """Name the suite that the checks of a module belong to; goes into `pytestmark`.
 
     Args:
         name: First part of the IDs of its checks.
         concurrent: Its checks share nothing but the server, so they may run at the same time.
+        optional: As a bundled suite it runs only when `--vllm-suite` or a path names it.
     """
-    mark: pytest.MarkDecorator = getattr(pytest.mark, SUITE)(name, concurrent=concurrent)
+    mark: pytest.MarkDecorator = getattr(pytest.mark, SUITE)(
+        name, concurrent=concurrent, optional=optional
+    )
     return mark
 
 
@@ -197,6 +200,7 @@ def _build_check(
         ref=mark.kwargs["ref"],
         catches=mark.kwargs["catches"],
         alone=mark.kwargs["alone"],
+        optional=bool(module_mark.kwargs.get("optional", False)),
     )
 
 

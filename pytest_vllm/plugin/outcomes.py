@@ -12,6 +12,7 @@ from pytest_vllm.domain.observation import Observation
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.text import one_line
 from pytest_vllm.plugin.marks import read_check, read_needs
+from pytest_vllm.plugin.options import SUITES
 from pytest_vllm.plugin.skips import CapabilityMissing, NotApplicable, NotRun
 from pytest_vllm.plugin.state import NOT_RUN_REASON, STATE, failure_text
 
@@ -57,6 +58,8 @@ class OutcomePlugin:
             if out:
                 config.hook.pytest_deselected(items=out)
                 items[:] = [item for item in items if item not in out]
+        else:
+            items[:] = [item for item in items if not _is_left_out(item)]
         items[:] = _in_order(items)
 
     @pytest.hookimpl(tryfirst=True)
@@ -134,6 +137,14 @@ def unmet_capability(item: pytest.Item, state: RunState) -> str | None:
         return None
     has = state.server.capabilities
     return next((name for name in read_needs(item) if name not in has), None)
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    """Tell whether a bundled check is of an optional suite that nobody named."""
+    check = item.stash[CHECK]
+    if check is None or not check.optional or item.path.parent != SUITES:
+        return False
+    return not any(item.path.name in word for word in item.config.args)
 
 
 def uses_server(item: pytest.Item) -> bool:

@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     verb = parser.add_subparsers(dest="verb", required=True).add_parser(
         "record", help="write a golden file"
     )
-    verb.add_argument("--url", help="server to record; it must pass the content checks first")
+    verb.add_argument(
+        "--url", "--vllm-url", help="server to record; it must pass the content checks first"
+    )
     verb.add_argument("--output", type=Path, metavar="FILE", help="file to write")
     verb.add_argument("--force", action="store_true", help="replace the file if it exists")
     verb.add_argument("--reference", choices=("hf",), help="record transformers, not a server")
