@@ -34,7 +34,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.mutants", description=__doc__)
     parser.add_argument("--only", help="names of variants, with commas; no table is written")
     parser.add_argument("--starts", type=int, default=STARTS, help="starts for the healthy ones")
-    parser.add_argument("--work", type=Path, help="folder for logs, golden, evidence")
+    parser.add_argument(
+        "--work", type=Path, help="folder for logs, golden, evidence; a run goes on"
+    )
     parser.add_argument("--tier0", action="store_true", help="judge without a golden")
     options = parser.parse_args(argv)
     work = options.work or Path(tempfile.mkdtemp(prefix="pytest-vllm-mutants-"))
@@ -55,9 +57,14 @@ def main(argv: list[str]) -> int:
 def run(
     work: Path, *, starts: int, chosen: list[Variant] | None, tier0: bool
 ) -> list[dict[str, Any]]:
-    """Judge the healthy variants in several starts of a server and the mutants in the first."""
-    rows: list[dict[str, Any]] = []
-    golden: Path | None = None
+    """Judge the healthy variants in several starts of a server and the mutants in the first.
+
+    What a run before has left in the folder is kept and not repeated.
+    """
+    kept = work / "rows.json"
+    rows: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
+    done = {(row["name"], row["start"]) for row in rows}
+    golden = None if tier0 else work / "golden.json"
     clean: Figures | None = None
     for start in range(1, starts + 1):
         for dtype in ("bfloat16", "float32"):
@@ -65,6 +72,7 @@ def run(
             variants = [v for v in wanted if v.dtype == dtype]
             if chosen is not None:
                 variants = [v for v in chosen if v.dtype == dtype and v in wanted]
+            variants = [v for v in variants if (v.name, start) not in done]
             if not variants:
                 continue
             log = work / f"server-{start}-{dtype}.log"
@@ -72,8 +80,8 @@ def run(
             with serve(python=_python(), model=_model(), log=log, dtype=dtype) as server:
                 print(f"start {start}, {dtype}: {time.monotonic() - began:.0f} s", flush=True)
                 clean = clean or measure(server.url, server.model)
-                if golden is None and not tier0:
-                    golden = record_golden(server.url, work / "golden.json")
+                if golden is not None and not golden.exists():
+                    record_golden(server.url, golden)
                 for variant in variants:
                     seconds = server.become(variant)
                     figures = measure(server.url, server.model)
@@ -97,7 +105,7 @@ def run(
                         }
                     )
                     print(_line(rows[-1]), flush=True)
-                    (work / "rows.json").write_text(json.dumps(rows, indent=1))
+                    kept.write_text(json.dumps(rows, indent=1))
     return rows
 
 

@@ -107,7 +107,7 @@ def judge(
     )
 
 
-def record_golden(url: str, path: Path) -> Path:
+def record_golden(url: str, path: Path) -> None:
     """Record the golden of the served bfloat16 model with the project's own verb.
 
     Raises:
@@ -119,4 +119,3 @@ def record_golden(url: str, path: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"no golden was recorded: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return path

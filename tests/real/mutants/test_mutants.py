@@ -46,7 +46,9 @@ def server(
 @pytest.fixture(scope="module")
 def golden(server: MutantServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     server.become(VARIANTS["bf16"])
-    return record_golden(server.url, tmp_path_factory.mktemp("golden") / "golden.json")
+    path = tmp_path_factory.mktemp("golden") / "golden.json"
+    record_golden(server.url, path)
+    return path
 
 
 def test_the_healthy_model_is_promoted_after_a_mutant(
