@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from bisect import bisect_right
+from bisect import bisect_left
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -22,15 +22,15 @@ class Background:
     def __init__(self, probabilities: Sequence[float]) -> None:
         self.probabilities = tuple(probabilities)
         self.order = sorted(range(len(probabilities)), key=lambda token: -probabilities[token])
+        self.places = [0] * len(self.order)
+        for place, token in enumerate(self.order):
+            self.places[token] = place
         self._negated = [-probabilities[token] for token in self.order]
         self._powers: dict[float, tuple[list[float], list[float]]] = {}
 
     def above(self, probability: float) -> int:
         """Return how many tokens are more probable."""
-        place = bisect_right(self._negated, -probability)
-        while place and self._negated[place - 1] >= -probability:
-            place -= 1
-        return place
+        return bisect_left(self._negated, -probability)
 
     def powers(self, exponent: float) -> tuple[list[float], list[float]]:
         """Return each probability to the power of `exponent`, and their running sums."""
@@ -74,13 +74,16 @@ class Distribution:
 
     def rank(self, token: int) -> int:
         """Return the place of a token among all, 1 for the most probable."""
-        probability = self.probability(token)
-        threshold = probability / self.weight
-        background = self.background.probabilities
-        higher = self.background.above(threshold)
+        places = self.background.places
+        probability = self.explicit.get(token)
+        if probability is None:
+            probability, above = self.probability(token), places[token]
+        else:
+            above = self.background.above(probability / self.weight)
+        rank = above + 1
         for other, value in self.explicit.items():
-            higher += (value > probability) - (background[other] > threshold)
-        return max(1, higher + 1)
+            rank += (value > probability) - (places[other] < above)
+        return max(1, rank)
 
     def best(self) -> int:
         """Return the most probable token."""

@@ -90,7 +90,9 @@ class LanguageModel:
         """
         tokens = context.tokens
         seen = len(tokens) if length is None else length
-        explicit, weight = self._recall(context.is_chat, tuple(tokens[max(0, seen - ORDER) : seen]))
+        explicit, weight = self._recall(
+            tuple(tokens[max(0, seen - ORDER) : seen]), is_chat=context.is_chat
+        )
         copies, trust = _copies(context, seen)
         if not copies:
             return Distribution(self.background, weight, explicit)
@@ -106,8 +108,9 @@ class LanguageModel:
 
     def _recall(
         self,
-        is_chat: bool,
         recent: tuple[int, ...],
+        *,
+        is_chat: bool,
     ) -> tuple[dict[int, float], float]:
         """Return what followed a context in the learned text, and the background's weight."""
         key = (is_chat, recent)

@@ -187,16 +187,18 @@ class Sampler:
         min_p = 0.0 if "min-p-ignored" in flaws else params.min_p
         limits = (top_k, top_p, min_p)
         if exponent > _STEEP:
-            return self._truncated(_steep(raw, values, weight, exponent), limits)
+            best = _steep(raw, values, weight, exponent)
+            return self._truncated(best, limits, sum(value for _, value in best))
         powered = values
         if exponent != 1.0:
             powered = {token: value**exponent for token, value in values.items()}
         rest = weight**exponent if weight else 0.0
-        if top_k > 0 or top_p < 1.0 or min_p > 0.0:
-            return self._truncated(_descending(raw, powered, rest, exponent), limits)
         own = sum(powered.values())
         powers, sums = raw.background.powers(exponent)
         outside = rest * (sums[-1] - sum(powers[token] for token in powered)) if rest else 0.0
+        if top_k > 0 or top_p < 1.0 or min_p > 0.0:
+            descending = _descending(raw, powered, rest, exponent)
+            return self._truncated(descending, limits, own + outside)
         draw = self._random.random() * (own + outside)
         if draw < own or not rest:
             return _pick(powered, draw)
@@ -206,18 +208,30 @@ class Sampler:
                 return token
 
     def _truncated(
-        self, descending: Iterable[tuple[int, float]], limits: tuple[int, float, float]
+        self,
+        descending: Iterable[tuple[int, float]],
+        limits: tuple[int, float, float],
+        whole: float,
     ) -> int:
-        """Sample among the best tokens: min_p, then top_k, then top_p of what is left."""
+        """Sample among the best tokens: min_p, then top_k, then top_p of what is left.
+
+        Args:
+            descending: Tokens with their values, best first.
+            limits: `top_k`, `top_p` and `min_p`.
+            whole: Sum of all values.
+        """
         top_k, top_p, min_p = limits
+        alone = not top_k and not min_p  # then `top_p` is a share of the whole, which is known
         kept: list[tuple[int, float]] = []
+        total = 0.0
         for token, value in descending:
             if kept and (value <= 0.0 or value < min_p * kept[0][1]):
                 break
             kept.append((token, value))
-            if 0 < top_k <= len(kept):
+            total += value
+            if 0 < top_k <= len(kept) or (alone and total >= top_p * whole):
                 break
-        if top_p < 1.0:
+        if top_p < 1.0 and not alone:
             goal, total, count = top_p * sum(value for _, value in kept), 0.0, 0
             while count < len(kept) and (not count or total < goal):
                 total += kept[count][1]
