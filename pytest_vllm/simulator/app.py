@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.simulator import service
 from pytest_vllm.simulator.chat import CHAT_FIELDS, chat_completions
+from pytest_vllm.simulator.chat_batch import chat_batch
 from pytest_vllm.simulator.completions import COMPLETION_FIELDS, completions
 from pytest_vllm.simulator.errors import ApiError, json_answer
 from pytest_vllm.simulator.messages import count_tokens, messages
@@ -51,6 +52,7 @@ ROUTES: Mapping[str, Mapping[str, Endpoint]] = {
     "/version": {"GET": service.version},
     "/load": {"GET": service.load},
     "/metrics": {"GET": service.metrics},
+    "/kv_event_sources": {"GET": service.kv_event_sources},
     "/docs": {"GET": service.docs},
     "/openapi.json": {"GET": _openapi},
     "/tokenize": {"POST": service.tokenize},
@@ -58,12 +60,16 @@ ROUTES: Mapping[str, Mapping[str, Endpoint]] = {
     "/v1/models": {"GET": service.models},
     "/v1/completions": {"POST": completions},
     "/v1/chat/completions": {"POST": chat_completions},
+    "/v1/chat/completions/batch": {"POST": chat_batch},
     "/v1/responses": {"POST": responses},
     _RESPONSE: {"GET": get_response},
     f"{_RESPONSE}/cancel": {"POST": cancel_response},
     "/v1/messages": {"POST": messages},
     "/v1/messages/count_tokens": {"POST": count_tokens},
     "/invocations": {"POST": completions},
+    "/v1/completions/render": {"POST": service.scale_out},
+    "/v1/chat/completions/render": {"POST": service.scale_out},
+    "/inference/v1/generate": {"POST": service.scale_out},
 }
 
 

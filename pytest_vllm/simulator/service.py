@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.simulator import fields
-from pytest_vllm.simulator.errors import InvalidFieldsError, invalid, json_answer
+from pytest_vllm.simulator.errors import ApiError, InvalidFieldsError, invalid, json_answer
 from pytest_vllm.simulator.messages_in import check_messages, rendered
 from pytest_vllm.simulator.wire import Answer
 
@@ -47,6 +47,23 @@ async def load(serving: Serving, request: Request) -> Reply:
     gauges = serving.engine.gauges
     count = int(gauges["running"] + gauges["waiting"]) if tracked else 0
     return json_answer({"server_load": count})
+
+
+async def kv_event_sources(serving: Serving, request: Request) -> Reply:
+    """Name the sources of KV cache events: none."""
+    del serving, request
+    return json_answer({})
+
+
+async def scale_out(serving: Serving, request: Request) -> Reply:
+    """Refuse what only a scaled-out server answers."""
+    del serving, request
+    raise ApiError(
+        "Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to enable "
+        "them.",
+        status=403,
+        kind="PermissionDeniedError",
+    )
 
 
 async def models(serving: Serving, request: Request) -> Reply:

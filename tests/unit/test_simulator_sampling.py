@@ -121,7 +121,7 @@ def test_bad_words_of_several_tokens_are_broken_off_at_the_last() -> None:
 @pytest.mark.parametrize(
     "asked", [{"presence_penalty": 2.0}, {"frequency_penalty": 2.0}, {"repetition_penalty": 2.0}]
 )
-def test_penalties_count_what_was_written(asked: dict[str, float]) -> None:
+def test_penalties_count_what_was_written(asked: dict[str, Any]) -> None:
     one = sampler(temperature=0.0, **asked)
     best = one.choose(RAW)
     for _ in range(5):
