@@ -27,7 +27,6 @@ GREEDY: dict[str, Any] = {**NEUTRAL, "temperature": 0}
     ref="C11",
     catches=(
         "logprobs-ignored",
-        "alternatives-short",
         "completion-tokens-minus-one",
     ),
 )
@@ -238,6 +237,16 @@ def test_chat_spelled(vllm: Client) -> None:
         not_applicable("the tokens do not stand for themselves in this reply")
     # Some tokenizers drop blanks when they show one token alone; the last one may be the end.
     assert "".join(spelled.split()).startswith("".join(generation.text.split()))
+
+
+@check("logprobs.chat.sorted", needs=("chat",), ref="K08 C13", catches=("alternatives-unsorted",))
+def test_chat_sorted(vllm: Client) -> None:
+    """The alternatives of a greedy token of chat MUST come with the most probable first."""
+    reply = vllm.generate("chat", QUESTION, top=5, max_tokens=4, **GREEDY)
+    for token in vllm.read(reply).tokens:
+        values = list(token.top.values())
+        assert values
+        assert values[0] >= max(values) - 1e-3, token.text
 
 
 def _prompt_logprobs(vllm: Client, count: int) -> tuple[list[Any], dict[str, int]]:

@@ -53,7 +53,7 @@ def test_continue_and_open(vllm: Client) -> None:
     "templates.prompt.as-tokenized",
     needs=("chat", "tokenize"),
     ref="K12 N04",
-    catches=("bos-doubled", "generation-prompt-missing", "tokenize-template-missing"),
+    catches=("generation-prompt-missing", "tokenize-template-missing"),
 )
 def test_prompt_ids(vllm: Client, vllm_target: Target) -> None:
     """The model MUST be given the tokens that `/tokenize` makes of the messages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -152,11 +153,17 @@ class Client(Traffic):
             name: A field of vLLM's own, such as `bad_words`.
             request: What the description calls the request.
         """
-        reply = self.get("/openapi.json")
-        document = reply.json if reply.status == HTTPStatus.OK else {}
-        known = document.get("components", {}).get("schemas", {}).get(request, {}).get("properties")
+        known: Any = self._description
+        for key in ("components", "schemas", request, "properties"):
+            known = known.get(key) if isinstance(known, dict) else None
         if known and name not in known:
             not_applicable(f"/openapi.json names no field {name} of a {request}")
+
+    @cached_property
+    def _description(self) -> Any:
+        """What the server says of its own API, `None` when it does not."""
+        reply = self.get("/openapi.json")
+        return reply.json if reply.status == HTTPStatus.OK else None
 
     # --- bad requests ----------------------------------------------------------------------------
 
