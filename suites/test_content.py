@@ -14,7 +14,23 @@ from typing import TYPE_CHECKING
 from pytest_vllm import SHOULD, Client, check, not_applicable, suite
 from pytest_vllm.adapters.content import prompts, threshold
 from pytest_vllm.domain import content
-from pytest_vllm.plugin.content import beginning, room, score, text_ids, word_row, write
+from pytest_vllm.domain.generation import TIE_NATS
+from pytest_vllm.domain.server import FIRST_PROMPT
+from pytest_vllm.plugin.content import (
+    beginning,
+    periodic,
+    room,
+    score,
+    text_ids,
+    word_row,
+    write,
+)
+from pytest_vllm.plugin.prefix_cache import (
+    await_hits,
+    hits,
+    longer_than_blocks,
+    require_attention,
+)
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.content import Drift, Scored
@@ -75,10 +91,10 @@ def test_english(vllm: Client) -> None:
     )
 
 
-@check("content.copy.second-row", ref="Q04", catches=("copy-lost", "logits-flat"))
+@check("content.copy.second-row", ref="Q04", catches=("copy-lost", "window-lost"))
 def test_copy(vllm: Client) -> None:
     """A row of 100 words that comes a second time MUST be foreseen, far better than at first."""
-    _refuse_without_attention(vllm)
+    require_attention(vllm)
     start = beginning(vllm)
     room(vllm, 2 * ROW + len(start) + 1)
     rows = [word_row(vllm, ROW, number) for number in range(3)]
@@ -137,12 +153,12 @@ def test_decode_alone(vllm: Client) -> None:
 )
 def test_cache(vllm: Client) -> None:
     """A prompt MUST be continued from a warm prefix cache as from a cold one."""
-    ids = _longer_than_blocks(vllm)
+    ids = longer_than_blocks(vllm)
     salt = uuid.uuid4().hex
     cold = write(vllm, [ids], tokens=6, cache_salt=salt)[0]
-    before = _hits(vllm)
+    before = hits(vllm)
     warm = write(vllm, [ids], tokens=6, cache_salt=salt)[0]
-    _await_hits(vllm, before)
+    await_hits(vllm, before)
     _hold(vllm, "repeated", {"warm cache": content.divergence(cold, warm)})
 
 
@@ -158,15 +174,15 @@ def test_salt(vllm: Client) -> None:
     fields = vllm.get("/openapi.json").json["components"]["schemas"]["CompletionRequest"]
     if "cache_salt" not in fields["properties"]:
         not_applicable("/openapi.json names no field cache_salt")
-    ids = _longer_than_blocks(vllm)
+    ids = longer_than_blocks(vllm)
     one = uuid.uuid4().hex
     vllm.complete(ids, max_tokens=1, cache_salt=one)
-    before = _hits(vllm)
+    before = hits(vllm)
     vllm.complete(ids, max_tokens=1, cache_salt=one)
-    own = _await_hits(vllm, before)
+    own = await_hits(vllm, before)
     vllm.complete(ids, max_tokens=1, cache_salt=uuid.uuid4().hex)
     vllm.complete(ids, max_tokens=1, cache_salt=one)  # after whose hits the other's are counted
-    assert _await_hits(vllm, own) - own <= own - before, "another salt hit the same cache"
+    assert await_hits(vllm, own) - own <= own - before, "another salt hit the same cache"
 
 
 @check(
@@ -189,6 +205,18 @@ def test_batch(vllm: Client, vllm_target: Target) -> None:
     _hold(vllm, "repeated", drifts)
 
 
+@check("content.first-request.like-later", ref="Q13", catches=("first-request-wrong",))
+def test_first_request(vllm: Client) -> None:
+    """The first request after launch MUST have been answered like a later one."""
+    first = vllm.server.first_text
+    if not first.strip():
+        not_applicable("the first token shows no text")
+    reply = vllm.generate("completions", FIRST_PROMPT, top=5, max_tokens=1, temperature=0)
+    top = vllm.read(reply).tokens[0].top
+    near = [text for text, logprob in top.items() if max(top.values()) - logprob <= TIE_NATS]
+    assert first in near, f"the first token was {first!r}, later the best are {near}"
+
+
 # --- lengths -------------------------------------------------------------------------------------
 
 
@@ -209,10 +237,10 @@ def test_served_length(vllm: Client) -> None:
     _continue_at(vllm, [*(length for length in doubled if length < longest), longest])
 
 
-@check("content.length.windows", ref="Q10", catches=("long-context-lost", "prompt-truncated"))
+@check("content.length.windows", ref="Q10", catches=("long-context-lost", "window-lost"))
 def test_windows(vllm: Client) -> None:
     """A row of 400 words that comes again MUST be foreseen in every window of 200 tokens."""
-    _refuse_without_attention(vllm)
+    require_attention(vllm)
     start = beginning(vllm)
     least, most = SCORED_TOKENS
     limit = room(vllm, len(start) + least + 1)
@@ -318,18 +346,13 @@ def _hold(vllm: Client, kind: str, drifts: dict[str, Drift]) -> None:
     assert not bad, "\n".join(bad)
 
 
-def _periodic(vllm: Client, length: int, name: str) -> list[int]:
-    paragraph = text_ids(vllm, name)
-    return (paragraph * (length // len(paragraph) + 1))[:length]
-
-
 def _continue_at(vllm: Client, lengths: list[int]) -> None:
     """Continue a text that repeats itself at each length; its next two tokens are known.
 
     The prompts begin alike, so that a prefix cache makes this about as cheap as the longest one.
     """
     start, period = beginning(vllm), len(text_ids(vllm, "facts"))
-    text = start + _periodic(vllm, max(lengths) + 2, "facts")
+    text = start + periodic(vllm, max(lengths) + 2, "facts")
     bad = []
     for length in lengths:
         written = write(vllm, [text[:length]], tokens=2)[0]
@@ -348,44 +371,3 @@ def _batch_sizes(target: Target) -> list[int]:
     told = target.serve_args.value("--max-num-seqs")
     limit = int(told) if told and told.isdecimal() else UNKNOWN_BATCH
     return [size for size in BATCHES if size <= limit]
-
-
-def _cache_facts(vllm: Client) -> dict[str, str]:
-    return content.metric_labels(vllm.get("/metrics").text, "vllm:cache_config_info")
-
-
-def _refuse_without_attention(vllm: Client) -> None:
-    if "metrics" not in vllm.server.capabilities:
-        return
-    if _cache_facts(vllm).get("is_attention_free") == "True":
-        not_applicable("a model without attention need not copy")
-
-
-def _longer_than_blocks(vllm: Client) -> list[int]:
-    """Return a prompt that fills more than two blocks of the prefix cache."""
-    facts = _cache_facts(vllm)
-    if facts.get("enable_prefix_caching") != "True":
-        not_applicable("prefix caching is off, or /metrics does not tell")
-    block = int(facts.get("block_size", "0")) or 16
-    length = 2 * block + 17
-    room(vllm, length + 8)
-    return beginning(vllm) + _periodic(vllm, length, "letter")
-
-
-def _hits(vllm: Client) -> float:
-    total = content.metric_total(vllm.get("/metrics").text, HITS)
-    if total is None:
-        not_applicable(f"/metrics has none of {', '.join(HITS)}")
-    return total
-
-
-def _await_hits(vllm: Client, before: float) -> float:
-    """Return the hits when they have risen; the server counts them after it has answered."""
-    for _ in range(50):
-        seen = _hits(vllm)
-        if seen > before:
-            return seen
-    raise AssertionError(f"the same prompt again hit no prefix cache: {HITS[0]} stays {before:g}")
-
-
-HITS = ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total")

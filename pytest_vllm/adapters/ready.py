@@ -16,7 +16,7 @@ from pytest_vllm.adapters.http import UNSET, Transport
 from pytest_vllm.adapters.watch import OWN_LOG, Watch
 from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.reply import Reply, TransportFailure
-from pytest_vllm.domain.server import ServerInfo
+from pytest_vllm.domain.server import FIRST_PROMPT, ServerInfo
 from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def wait_until_ready(
     model = str(models[0]["id"])
     watch.enter("first token")
     with interview.connect(url, timeout_s=FIRST_TOKEN_S) as http:
-        interview.prove_token(http, model)
+        first_text = interview.prove_token(http, model)
         no_chat = interview.probe_chat(http, model)
     with interview.connect(url, timeout_s=CAPABILITY_S) as http:
         reasons = interview.probe_rest(http, model=model, version=version, no_chat=no_chat)
@@ -101,6 +101,7 @@ def wait_until_ready(
         capabilities=tuple(name for name, reason in reasons.items() if not reason),
         absent={name: reason for name, reason in reasons.items() if reason},
         owned=backend.owned,
+        first_text=first_text,
         api_key_env=interview.key_name if interview.api_key else "",
         launch_model=str(backend.facts().get("model", "")),
     )
@@ -160,9 +161,9 @@ class _Interview:
             self._refuse(f"{http.base_url}/version names no version: {_describe(reply)}")
         return version
 
-    def prove_token(self, http: Transport, model: str) -> None:
-        """Ask for one token and insist on it."""
-        body = {"model": model, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+    def prove_token(self, http: Transport, model: str) -> str:
+        """Ask for one token, insist on it and return its text."""
+        body = {"model": model, "prompt": FIRST_PROMPT, "max_tokens": 1, "temperature": 0}
         answer = self._watch.ask(http, "POST", "/v1/completions", json=body)
         reply = self._expect_200(answer, http, "the first completion (/v1/completions)")
         document = _json(reply)
@@ -171,6 +172,8 @@ class _Interview:
         choices = document.get("choices") if isinstance(document, dict) else None
         if tokens != 1 or not isinstance(choices, list) or len(choices) != 1:
             self._refuse(f"the first completion did not give one token: {_describe(reply)}")
+        text = choices[0].get("text") if isinstance(choices[0], dict) else None
+        return text if isinstance(text, str) else ""
 
     def probe_chat(self, http: Transport, model: str) -> str:
         """Return why there is no chat, empty when there is; a broken chat counts as present."""

@@ -17,6 +17,9 @@ CAPABILITIES = (
 )
 """What a server may lack without being broken. `base` is the lack of a chat template."""
 
+FIRST_PROMPT = "Hello"
+"""What the first request after launch completes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
@@ -33,6 +36,7 @@ class ServerInfo:
         owned: Whether this run launched the server.
         api_key_env: Variable that holds the API key, empty when none is set.
         launch_model: Model as the server was told to load it, empty in attach mode.
+        first_text: The token with which it completed `FIRST_PROMPT`, greedily, before any other.
     """
 
     url: str
@@ -45,3 +49,4 @@ class ServerInfo:
     owned: bool
     api_key_env: str = ""
     launch_model: str = ""
+    first_text: str = ""

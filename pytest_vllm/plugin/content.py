@@ -129,6 +129,12 @@ def word_row_of(tokenize: Tokenize, count: int, number: int) -> list[int]:
     return random.Random(f"copy {number}").sample(ids, count)  # noqa: S311 - repeatable, not secret
 
 
+def periodic(vllm: Client, length: int, name: str) -> list[int]:
+    """Return so many tokens of a reference text that begins again at its end."""
+    paragraph = text_ids(vllm, name)
+    return (paragraph * (length // len(paragraph) + 1))[:length]
+
+
 def room(vllm: Client, tokens: int) -> int:
     """Return the context length, or end the check where it does not hold so many tokens."""
     limit = vllm.max_model_len or 0
