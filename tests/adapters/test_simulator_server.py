@@ -20,9 +20,10 @@ from pytest_vllm.simulator.app import build_handler
 from pytest_vllm.simulator.flaws import Flaws
 from pytest_vllm.simulator.http import serve
 from pytest_vllm.simulator.settings import SimulatorSettings
+from pytest_vllm.simulator.wire import EventStream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 EXCHANGES = Path(__file__).parents[1] / "data" / "exchanges"
 VOLATILE = {"finish_reason", "stop_reason", "logprobs", "prompt_logprobs", "top_logprobs"}
@@ -216,6 +217,43 @@ def test_a_fault_of_a_handler_is_a_500_and_the_server_lives(
 
     asyncio.run(main())
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_stream_that_breaks_off_closes_its_connection(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def events() -> AsyncIterator[str]:
+        yield "data: {}"
+        raise ZeroDivisionError
+
+    async def broken(_: object) -> EventStream:
+        return EventStream(headers={}, events=events())
+
+    async def main() -> None:
+        server = await serve(broken, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            received = await Server(port).raw(b"GET / HTTP/1.1\r\n\r\n")
+        assert received.endswith(b"data: {}\n\n\r\n")
+
+    asyncio.run(main())
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_large_body_is_read_in_pieces() -> None:
+    async def scenario(client: httpx.AsyncClient, _: Server) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b'{"prompt": "'
+            for _ in range(400):
+                yield b"word " * 2000
+            yield b'"}'
+
+        headers = {"content-type": "application/json"}
+        reply = await client.post("/tokenize", content=pieces(), headers=headers)
+        assert reply.status_code == 400
+        assert "maximum context length" in reply.json()["error"]["message"]
+
+    talk(scenario)
 
 
 # --- cancellation --------------------------------------------------------------------------------
