@@ -76,7 +76,7 @@ def test_tokens_vary(vllm: Client) -> None:
         assert not content.is_constant(written), f"{prompt!r}: saw only the token {ids[0]}"
 
 
-@check("content.english.above-shuffled", ref="Q03", catches=("weights-wrong", "logits-flat"))
+@check("content.english.above-shuffled", ref="Q03", catches=("weights-wrong",))
 def test_english(vllm: Client) -> None:
     """English MUST be likelier than the same tokens shuffled, by at least 2 nats a token."""
     start, english = beginning(vllm), text_ids(vllm, "facts")
@@ -91,7 +91,7 @@ def test_english(vllm: Client) -> None:
     )
 
 
-@check("content.copy.second-row", ref="Q04", catches=("copy-lost", "window-lost"))
+@check("content.copy.second-row", ref="Q04", catches=("copy-lost", "logits-flat", "window-lost"))
 def test_copy(vllm: Client) -> None:
     """A row of 100 words that comes a second time MUST be foreseen, far better than at first."""
     require_attention(vllm)
