@@ -51,7 +51,7 @@ class Corruption:
         if wrong:
             return self._scrambled(raw)
         if decode and "decode-slightly-off" in flaws:
-            return _tilted(raw)
+            return _lowered(raw)
         return raw
 
     def prefill(self, context: Context, length: int, running: int) -> Distribution:
@@ -104,14 +104,12 @@ class Corruption:
         return Distribution(raw.background, raw.weight, explicit)
 
 
-def _tilted(raw: Distribution) -> Distribution:
-    """Shift each explicit token by up to a nat, by its number."""
-    explicit = {
-        token: value * math.exp(math.sin(token * 12.9898)) for token, value in raw.explicit.items()
-    }
-    share = sum(raw.explicit.values()) / (sum(explicit.values()) or 1.0)
-    explicit = {token: value * share for token, value in explicit.items()}
-    return Distribution(raw.background, raw.weight, explicit)
+def _lowered(raw: Distribution) -> Distribution:
+    """Move two fifths of what stands out to the background: each of it loses half a nat."""
+    explicit = {token: value * 0.6 for token, value in raw.explicit.items()}
+    probabilities = raw.background.probabilities
+    outside = 1.0 - sum(probabilities[token] for token in explicit)
+    return Distribution(raw.background, (1.0 - sum(explicit.values())) / outside, explicit)
 
 
 class _NotANumber(Distribution):

@@ -167,7 +167,7 @@ class Engine:
 
     async def _run(self, job: Job) -> AsyncGenerator[Step]:
         params, flaws = job.params, self.settings.flaws
-        prompt = self._prompt(job)
+        prompt = job.prompt
         cached = self._look_up(job)
         await self._pace(self.settings.first_token_delay_ms)
         if "engine-hangs" in flaws or (
@@ -237,11 +237,6 @@ class Engine:
         if params.repetition_detection and _repeats(output, *params.repetition_detection):
             return "repetition", "repetition_detected"
         return ("length", None) if at_length else (None, None)
-
-    def _prompt(self, job: Job) -> Sequence[int]:
-        if "truncates-prompts" in self.settings.flaws:
-            return job.prompt[-512:]
-        return job.prompt
 
     def _look_up(self, job: Job) -> int:
         """Look the prompt up in the prefix cache and count that."""

@@ -15,7 +15,7 @@ FLAWS: Mapping[str, str] = MappingProxyType(
         "cache-hits-never-counted": "prefix cache hits are served but never counted",
         "cache-ignores-salt": "cache_salt does not keep prefix caches apart",
         "decode-corrupts": "logits are right on prefill and wrong on decode (corrupt KV cache)",
-        "decode-slightly-off": "logits of decode are off by a little noise",
+        "decode-slightly-off": "log probabilities of decode are half a nat too low",
         "long-context-corrupts": "logits are wrong beyond 600 tokens of context",
         "window-forgets": "only the last 64 tokens of the context are seen",
         "batch-corrupts": "logits are wrong while more than two sequences run",

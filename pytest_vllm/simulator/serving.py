@@ -145,6 +145,8 @@ class Serving:
         """
         name, limit = "truncate_prompt_tokens", self.settings.max_model_len
         asked = values.get(name)
+        if "truncates-prompts" in self.settings.flaws:
+            tokens = tokens[-512:]
         if asked is None:
             return tokens
         if asked > limit:
