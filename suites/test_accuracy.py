@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm import Client, check, not_applicable, suite
 from pytest_vllm.adapters.harness import run_task
-from pytest_vllm.domain.interval import Score, is_below, task_share
+from pytest_vllm.domain.interval import Score, is_below, is_worse, task_share
 from pytest_vllm.plugin.accuracy import answer_questions
+from pytest_vllm.plugin.golden import differ, load_golden
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.target import Target
@@ -21,13 +22,20 @@ TASK_S = 3600.0
 
 @check("accuracy.arithmetic.floor", ref="Q15")
 def test_arithmetic(vllm: Client, vllm_target: Target) -> None:
-    """The share of word problems solved MUST NOT lie below the floor by more than chance."""
+    """The share of word problems solved MUST NOT be below floor or golden by more than chance."""
     score = answer_questions(vllm, concurrency=_number(vllm_target, "concurrency") or 1)
     vllm.observe("accuracy.arithmetic", score)
+    named = isinstance(vllm_target.settings["golden"].value, str)
+    golden = load_golden(vllm_target, vllm) if named else None
+    if golden is not None and golden.accuracy is not None and is_worse(score, golden.accuracy):
+        differ(golden, vllm, f"{score}, the golden {golden.accuracy}")
     floor = _number(vllm_target, "accuracy-floor")
-    if floor is None:
-        not_applicable(f"{score}; no floor is set with --vllm-accuracy-floor=PERCENT")
-    assert not is_below(score, floor / 100), f"{score}, required {floor} %"
+    if floor is None and (golden is None or golden.accuracy is None):
+        not_applicable(
+            f"{score}; neither --vllm-accuracy-floor=PERCENT nor a golden says what is required"
+        )
+    if floor is not None:
+        assert not is_below(score, floor / 100), f"{score}, required {floor} %"
 
 
 @check("accuracy.task.floor", ref="Q15")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.generation import TIE_NATS
+from pytest_vllm.domain.interval import Score
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -66,6 +67,7 @@ class Golden:
         strings: Short texts and their token IDs, special tokens included.
         conversations: Messages and the token IDs that the chat template makes of them.
         texts: Prompts and their log probabilities.
+        accuracy: What the questions of the suite `accuracy` came to, `None` when nobody asked.
     """
 
     model: str
@@ -75,6 +77,7 @@ class Golden:
     strings: Mapping[str, tuple[int, ...]]
     conversations: tuple[tuple[tuple[Mapping[str, str], ...], tuple[int, ...]], ...]
     texts: tuple[GoldenText, ...]
+    accuracy: Score | None = None
 
     @property
     def precision(self) -> str:
@@ -152,8 +155,11 @@ def short_name(model: str) -> str:
 
 def to_document(golden: Golden) -> dict[str, Any]:
     """Return a golden as JSON, log probabilities to 0.0001 nats."""
+    accuracy = golden.accuracy
+    asked = {"right": accuracy.right, "total": accuracy.total} if accuracy is not None else None
     return {
         "schema": SCHEMA,
+        "accuracy": asked,
         "model": golden.model,
         "dtype": golden.dtype,
         "quantization": golden.quantization,
@@ -212,7 +218,14 @@ def _golden(document: dict[str, Any]) -> Golden:
             for entry in document["conversations"]
         ),
         texts=texts,
+        accuracy=_score(document.get("accuracy")),
     )
+
+
+def _score(entry: dict[str, Any] | None) -> Score | None:
+    if entry is None:
+        return None
+    return Score(right=int(entry["right"]), total=int(entry["total"]))
 
 
 def _text(entry: dict[str, Any]) -> GoldenText:

@@ -36,7 +36,8 @@ class Score:
         half = Z_95 * math.sqrt(
             self.share * (1 - self.share) / self.total + square / self.total / 4
         )
-        return (middle - half) / (1 + square), (middle + half) / (1 + square)
+        low, high = (middle - half) / (1 + square), (middle + half) / (1 + square)
+        return max(low, 0.0), min(high, 1.0)
 
     def __str__(self) -> str:
         """Show the share with its interval."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime as dt
 import os
 import subprocess
@@ -18,6 +19,7 @@ from pytest_vllm.adapters.reference import TransformersReference
 from pytest_vllm.adapters.store import read_record
 from pytest_vllm.domain.errors import HostError, TargetError, VllmError
 from pytest_vllm.domain.golden import UNKNOWN, Golden, short_name
+from pytest_vllm.plugin.accuracy import answer_questions
 from pytest_vllm.plugin.client import Client
 from pytest_vllm.plugin.golden import ServerReader, record
 from pytest_vllm.plugin.skips import NotApplicable
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.server import ServerInfo
 
 REQUEST_S = 600.0
+"""Seconds for one request; a long prompt is scored token by token."""
+CONCURRENCY = 16
+"""Questions at the same time."""
 _REJECTED = 1
 
 
@@ -91,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--dtype", help="arithmetic: of --reference, or as the server was launched")
     verb.add_argument("--quantization", help="as the server was launched; none for no quantization")
+    verb.add_argument(
+        "--accuracy", action="store_true", help="also score the questions of the suite accuracy"
+    )
     verb.add_argument("--image", default="", help="image and digest of the server, for the record")
     return parser
 
@@ -115,7 +123,7 @@ def _of_server(asked: argparse.Namespace) -> Golden:
     with closing(Transport(info.url, api_key=key, timeout_s=REQUEST_S)) as transport:
         client = Client(info, transport)
         try:
-            return record(
+            golden = record(
                 ServerReader(client),
                 model=short_name_of(info, client),
                 dtype=asked.dtype or UNKNOWN,
@@ -128,6 +136,10 @@ def _of_server(asked: argparse.Namespace) -> Golden:
                     accepted_by=accepted.run_id,
                 ),
             )
+            if not asked.accuracy:
+                return golden
+            score = answer_questions(client, concurrency=CONCURRENCY)
+            return dataclasses.replace(golden, accuracy=score)
         except AssertionError as error:
             _complain(str(error))
             raise _NotAccepted(_REJECTED) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ from pytest_vllm.domain.golden import (
     measure,
     to_document,
 )
+from pytest_vllm.domain.interval import Score
 from pytest_vllm.plugin.recording import main
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ def test_a_golden_survives_its_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.json"
     write_golden(GOLDEN, path, force=False)
     assert read_golden(path) == GOLDEN
+    scored_too = replace(GOLDEN, accuracy=Score(right=40, total=72))
+    write_golden(scored_too, path, force=True)
+    assert read_golden(path) == scored_too
     assert GOLDEN.texts[1].ids == [1, 5, 6, 5, 6]
 
 
