@@ -45,9 +45,30 @@ REQUEST_LIMIT_S = 10
 """Seconds for one request: more than any defect delays one, less than a hang."""
 START_LIMIT_S = 60
 
+_NEEDLESS = (
+    "benchmark",
+    "cacheprovider",
+    "hypothesispytest",
+    "syrupy",
+    "unraisableexception",
+    "xdist",
+    "xdist.looponfail",
+)
+"""Plugins that cost time in each run and change no outcome."""
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
-    ["openai", "docker", "rich.live", "pytest_vllm.plugin.acceptance", "pytest_vllm.simulator.app"]
+    [
+        "anyio.pytest_plugin",
+        "docker",
+        "httpcore",
+        "rich.progress",
+        "unittest",
+        "pytest_vllm.adapters.ready",
+        "pytest_vllm.plugin.acceptance",
+        "pytest_vllm.plugin.client",
+        "pytest_vllm.plugin.launch",
+        "pytest_vllm.simulator.app",
+    ]
 )
 
 
@@ -122,21 +143,25 @@ def serving(defect: str | None, upstream: str | None = None) -> Iterator[str]:
         ours.close()
 
 
-def accept(url: str, artifacts: Path, tests: Sequence[str] = ()) -> Acceptance:
+def accept(
+    url: str, artifacts: Path, tests: Sequence[str] = (), *, compiled: Path | None = None
+) -> Acceptance:
     """Run the suites, or some of their tests, against a server.
 
     Args:
         url: The server.
         artifacts: Folder for the evidence.
         tests: The tests, none for all suites.
+        compiled: Folder where runs share what they have compiled.
     """
     artifacts.mkdir(parents=True, exist_ok=True)
     log = artifacts / "output.txt"
     words = [*tests, f"--vllm-url={url}", f"--vllm-artifacts={artifacts}"]
-    words += ["-p", "no:cacheprovider", f"--vllm-request-timeout={REQUEST_LIMIT_S}"]
+    words += [f"--vllm-request-timeout={REQUEST_LIMIT_S}", "--vllm-monitor=none"]
     # The plugin is imported before pytest could rewrite its asserts.
-    words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    process = _FORKING.Process(target=_accept, args=(words, log), daemon=True)
+    words += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--tb=native"]
+    words += [f"-pno:{name}" for name in _NEEDLESS]
+    process = _FORKING.Process(target=_accept, args=(words, log, compiled), daemon=True)
     process.start()
     process.join(LIMIT_S)
     if process.is_alive():
@@ -177,7 +202,8 @@ class Matrix:
     def _run(self, defect: str, upstream: str | None) -> Acceptance:
         folder = self._folder / ("real" if upstream else "simulator") / defect
         with serving(defect, upstream) as url:
-            return accept(url, folder, nodes(claims(defect)))
+            compiled = self._folder / "compiled"
+            return accept(url, folder, nodes(claims(defect)), compiled=compiled)
 
 
 def _serve(connection: Connection, defect: str | None, upstream: str | None) -> None:
@@ -198,7 +224,10 @@ def _serve(connection: Connection, defect: str | None, upstream: str | None) -> 
     asyncio.run(serve_for_ever())
 
 
-def _accept(words: list[str], log: Path) -> None:
+def _accept(words: list[str], log: Path, compiled: Path | None) -> None:
+    if compiled is not None:
+        sys.pycache_prefix = str(compiled)
+        sys.dont_write_bytecode = False
     with log.open("wb") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)

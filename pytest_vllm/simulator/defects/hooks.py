@@ -20,6 +20,15 @@ CHAT = ("/v1/chat/completions",)
 GENERATING = COMPLETIONS + CHAT
 RESPONSES = ("/v1/responses",)
 MESSAGES = ("/v1/messages",)
+API = (
+    *GENERATING,
+    *RESPONSES,
+    *MESSAGES,
+    "/v1/messages/count_tokens",
+    "/tokenize",
+    "/detokenize",
+)
+"""Every path that takes a JSON body."""
 
 _OK = 200
 _BAD = 400
@@ -84,13 +93,13 @@ def in_answers(change: Callable[[Answer], Answer], *, paths: Iterable[str] = GEN
     return in_replies(changed, paths=paths)
 
 
-def in_refusals(change: Callable[[Answer], Reply], *, paths: Iterable[str] = GENERATING) -> Break:
-    """Change refusals, replies of status 400 and above."""
+def in_refusals(change: Callable[[Answer], Reply]) -> Break:
+    """Change refusals of the API, replies of status 400 and above."""
 
     def changed(reply: Reply, _request: Request) -> Reply:
         return change(reply) if isinstance(reply, Answer) and reply.status >= _BAD else reply
 
-    return in_replies(changed, paths=paths)
+    return in_replies(changed, paths=API)
 
 
 def in_documents(

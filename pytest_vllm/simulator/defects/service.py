@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from pytest_vllm.simulator.defects.defect import Break, Defect
 from pytest_vllm.simulator.defects.hooks import (
+    API,
     GENERATING,
     Document,
     chained,
@@ -16,7 +17,6 @@ from pytest_vllm.simulator.defects.hooks import (
     followed,
     in_all_choices,
     in_answers,
-    in_asked_documents,
     in_chunks,
     in_documents,
     in_replies,
@@ -130,6 +130,12 @@ def _garble(choice: Document) -> None:
         set_text(choice, text.encode("utf-8", "replace").decode("latin-1"))
 
 
+def _garble_prompt(document: Document) -> None:
+    prompt = document.get("prompt")
+    if isinstance(prompt, str):
+        document["prompt"] = prompt.encode("utf-8", "replace").decode("latin-1")
+
+
 def _one_id(document: Document) -> None:
     if isinstance(document.get("id"), str):
         document["id"] = f"{document['id'].partition('-')[0]}-0123456789abcdef"
@@ -150,7 +156,7 @@ def _served_anyway(handler: Handler) -> Handler:
     async def broken(request: Request) -> Reply:
         reply = await handler(request)
         body = request.document()
-        if request.path not in GENERATING or reply.status != 404 or not body:  # noqa: PLR2004
+        if request.path not in API or reply.status != 404 or not body:  # noqa: PLR2004
             return reply
         models = await handler(Request(method="GET", path="/v1/models", headers=request.headers))
         document = models.document() if isinstance(models, Answer) else None
@@ -158,8 +164,10 @@ def _served_anyway(handler: Handler) -> Handler:
             return reply
         asked = body.get("model")
         body["model"] = document["data"][0]["id"]
-        renamed = in_asked_documents(lambda found, _asked: found.update(model=asked))(handler)
-        return await renamed(request.with_document(body))
+        again = await handler(request.with_document(body))
+        if not isinstance(again, Answer) or not isinstance(found := again.document(), dict):
+            return again
+        return again.with_document({**found, "model": asked} if "model" in found else found)
 
     return broken
 
@@ -284,7 +292,9 @@ DEFECTS = (
     Defect(
         name="mojibake",
         summary="Every character beyond ASCII is garbled: UTF-8 was read as Latin-1.",
-        breaks=in_all_choices(_garble),
+        breaks=chained(
+            in_all_choices(_garble), in_documents(_garble_prompt, paths=("/detokenize",))
+        ),
     ),
     Defect(
         name="id-empty",
