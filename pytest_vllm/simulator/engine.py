@@ -221,7 +221,8 @@ class Engine:
         self, params: SamplingParams, output: list[int], detokenizer: Detokenizer
     ) -> tuple[str | None, str | int | None]:
         """Take the last token into the text and tell whether the sequence ends."""
-        token, early = output[-1], len(output) < params.min_tokens
+        token = output[-1]
+        early = len(output) < params.min_tokens and "min-tokens-ignored" not in self.settings.flaws
         at_length = len(output) >= params.max_tokens
         is_end = token <= TURN_END and token != 1
         if is_end and not early and not params.ignore_eos:
