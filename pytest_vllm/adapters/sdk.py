@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ KINDS = (
 each `type` of a response's events; an event of a type that it does not know is passed over."""
 
 _SEEN_CHARS = 120
+_LOADING = Lock()
+"""Checks run on threads, and two first imports of parts of `openai` at once can deadlock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +144,10 @@ def strict_violations(kind: str, body: str | bytes) -> list[str]:
     """
     if kind not in KINDS:
         raise ValueError(f"no kind of reply is called {kind!r}; known are: {', '.join(KINDS)}")
-    from pydantic import ValidationError  # noqa: PLC0415 - comes with openai, and costs as it does
+    with _LOADING:
+        from pydantic import ValidationError  # noqa: PLC0415 - comes with openai, costs as it does
 
-    model = _event_type(body) if kind == "response.event" else _types()[kind]
+        model = _event_type(body) if kind == "response.event" else _types()[kind]
     if model is None:
         return []
     try:
@@ -172,8 +176,11 @@ def accumulated(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Raises:
         AssertionError: The helper cannot read the stream.
     """
-    from openai.lib.streaming.chat import ChatCompletionStreamState  # noqa: PLC0415 - as above
-    from openai.types.chat import ChatCompletionChunk  # noqa: PLC0415
+    with _LOADING:
+        from openai.lib.streaming.chat import (  # noqa: PLC0415 - as above
+            ChatCompletionStreamState,
+        )
+        from openai.types.chat import ChatCompletionChunk  # noqa: PLC0415
 
     # `get_final_completion` refuses what `max_tokens` cut, so the snapshot is read.
     state: ChatCompletionStreamState[None] = ChatCompletionStreamState()
