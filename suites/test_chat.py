@@ -200,7 +200,6 @@ def test_ignore_eos(vllm: Client) -> None:
         "prompt-tokens-plus-one",
         "generation-prompt-missing",
         "tokenize-template-missing",
-        "prompt-truncated",
     ),
 )
 def test_prompt_tokens(vllm: Client, vllm_target: Target) -> None:

@@ -158,7 +158,6 @@ def test_one_beginning(vllm: Client) -> None:
     level=SHOULD,
     needs=CHAT,
     ref="N04",
-    catches=("generation-prompt-missing",),
 )
 def test_generation_prompt(vllm: Client) -> None:
     """The generation prompt SHOULD only be added at the end of the rendered messages."""
