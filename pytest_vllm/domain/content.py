@@ -126,12 +126,15 @@ def is_constant(written: Sequence[Scored]) -> bool:
     return len(written) > 1 and len({token.id for token in written}) == 1
 
 
-def rescoring(written: Sequence[Scored], scored: Sequence[Scored]) -> Drift:
+def rescoring(
+    written: Sequence[Scored], scored: Sequence[Scored], *, gap: float = TIE_NATS
+) -> Drift:
     """Compare greedy tokens as they were decoded with the same tokens read as a prompt.
 
     Args:
         written: What was decoded.
         scored: The same places of a prompt, with the best token of each place.
+        gap: Nats by which another token may be better there.
     """
     differences = [
         abs(one.logprob - other.logprob) for one, other in zip(written, scored, strict=True)
@@ -139,7 +142,7 @@ def rescoring(written: Sequence[Scored], scored: Sequence[Scored]) -> Drift:
     parted = [
         f"token {place} ({token.id}) is {token.gap:.2f} nats below {token.best}"
         for place, token in enumerate(scored)
-        if token.gap > TIE_NATS
+        if token.gap > gap
     ]
     return _drift(differences, parted)
 
