@@ -25,10 +25,19 @@ if TYPE_CHECKING:
 ABSENT = {"tools", "base"}
 """Capabilities that the real server of the tests lacks."""
 
+REPORTED = {
+    "default-temperature-zero": "a model's generation_config may ask for it",
+    "logprobs-processed": "--logprobs-mode may ask for it",
+    "metrics-cache-info-missing": "no client needs it",
+}
+"""Defects that a sound server may show, and why: noticed by SHOULD checks, not rejected."""
+
 ON_REAL = [
     name
     for name, defect in DEFECTS.items()
-    if defect.where is Where.WIRE and any(not ABSENT & set(check.needs) for check in claims(name))
+    if defect.where is Where.WIRE
+    and name not in REPORTED
+    and any(not ABSENT & set(check.needs) for check in claims(name))
 ]
 
 
@@ -53,7 +62,8 @@ def test_every_defect_is_claimed() -> None:
     claimed = {name for check in checks() for name in check.catches}
     musts = {name for check in checks() if check.level is Level.MUST for name in check.catches}
     assert claimed - set(DEFECTS) == set()
-    assert [name for name in DEFECTS if name not in musts] == []
+    assert {name for name in DEFECTS if name not in musts} == set(REPORTED)
+    assert [name for name in REPORTED if name not in claimed] == []
 
 
 def test_the_healthy_simulator_is_promoted(tmp_path: Path) -> None:
@@ -78,7 +88,8 @@ def test_a_defect_of_the_simulator_is_rejected(matrix: Matrix, defect: str) -> N
     run = matrix.result(defect, None)
     missed = {check.id for check in claims(defect)} - run.checks(Outcome.FAIL)
     assert missed == set(), run.log
-    assert (run.code, run.record.verdict.decision) == (1, Decision.REJECT), run.log
+    if defect not in REPORTED:
+        assert (run.code, run.record.verdict.decision) == (1, Decision.REJECT), run.log
 
 
 @pytest.mark.parametrize("defect", ON_REAL)
