@@ -124,7 +124,9 @@ def test_default_length(vllm: Client) -> None:
 def test_token_ids(vllm: Client) -> None:
     """A prompt of token IDs MUST be completed like the text that it stands for."""
     text = vllm.generate("completions", PROMPT, top=5, **GREEDY)
-    ids = vllm.generate("completions", vllm.tokenize(PROMPT), top=5, **GREEDY)
+    tokens = vllm.tokenize(PROMPT)
+    ids = vllm.generate("completions", tokens, top=5, **GREEDY)
+    assert ids.json["usage"]["prompt_tokens"] == len(tokens)
     vllm.assert_same(vllm.read(text), vllm.read(ids), "a prompt as text and as token IDs")
 
 
