@@ -124,7 +124,12 @@ def test_copy(vllm: Client) -> None:
     "content.decode.like-prefill",
     ref="Q05",
     needs=("tokenize",),
-    catches=("decode-logprobs-off", "decode-kv-wrong", "prompt-logprobs-shifted"),
+    catches=(
+        "decode-logprobs-off",
+        "decode-kv-wrong",
+        "prompt-logprobs-shifted",
+        "tokens-substituted",
+    ),
 )
 def test_decode(vllm: Client) -> None:
     """Tokens that were decoded in a batch MUST have the same probabilities read as a prompt."""
@@ -161,7 +166,7 @@ def test_decode_alone(vllm: Client) -> None:
     ref="Q08",
     alone=True,
     needs=("metrics", "tokenize"),
-    catches=("cache-corrupt",),
+    catches=("cache-corrupt", "repeat-differs"),
 )
 def test_cache(vllm: Client) -> None:
     """A prompt MUST be continued from a warm prefix cache as from a cold one."""
@@ -264,7 +269,7 @@ def test_served_length(vllm: Client) -> None:
     "content.length.windows",
     ref="Q10",
     needs=("tokenize",),
-    catches=("long-context-lost", "window-lost"),
+    catches=("long-context-lost", "prompt-truncated", "window-lost"),
 )
 def test_windows(vllm: Client) -> None:
     """A row of 400 words that comes again MUST be foreseen in every window of 200 tokens."""
