@@ -130,6 +130,11 @@ def _has_long_prompt(body: Document) -> bool:
     return len(str(prompt)) > _LONG_PROMPT_CHARS
 
 
+def _say_nothing(choice: Document) -> None:
+    set_text(choice, "")
+    choice["logprobs"] = None
+
+
 def _lose_tail(choice: Document) -> None:
     if choice.get("finish_reason") == "length":
         set_text(choice, "")
@@ -216,7 +221,7 @@ DEFECTS = (
         name="stream-long-prompt-dies",
         summary="A stream with a prompt of more than 512 tokens has no text.",
         issue="vllm#10126",
-        breaks=_asked(_choices(lambda choice: set_text(choice, "")), _has_long_prompt),
+        breaks=_asked(_choices(_say_nothing), _has_long_prompt),
     ),
     Defect(
         name="stream-echo-dropped",

@@ -84,10 +84,10 @@ def _first_stop_only(body: Document) -> None:
         body["stop"] = body["stop"][:1]
 
 
-def _without_first_token(body: Document) -> None:
+def _without_last_token(body: Document) -> None:
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) > 1 and isinstance(prompt[0], int):
-        body["prompt"] = prompt[1:]
+        body["prompt"] = prompt[:-1]
 
 
 def _clamp(body: Document) -> None:
@@ -276,8 +276,8 @@ DEFECTS = (
     ),
     Defect(
         name="token-ids-prompt-cut",
-        summary="A prompt of token IDs loses its first token.",
-        breaks=in_bodies(_without_first_token, paths=COMPLETIONS),
+        summary="A prompt of token IDs loses its last token.",
+        breaks=in_bodies(_without_last_token, paths=COMPLETIONS),
     ),
     Defect(
         name="truncation-ignored",
