@@ -212,6 +212,8 @@ def _serve(connection: Connection, defect: str | None, upstream: str | None) -> 
         tool_call_parser="hermes",
         enable_prompt_tokens_details=True,
         enable_server_load_tracking=True,
+        first_token_delay_ms=5.0,  # else no two requests would ever run together
+        token_delay_ms=1.0,
         flaws=Flaws(names=frozenset(found.flaw for found in defects if found.flaw)),
     )
 
