@@ -55,8 +55,9 @@ class Call:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the timer."""
+        """Stop the timer, and break the circle of timer and call: its buffers are large."""
         self._timer.cancel()
+        del self._timer
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Note the connection when it is there (an httpx extension), to be able to end it."""
@@ -114,7 +115,10 @@ class Call:
         )
 
     def failure(self, kind: str, message: str) -> TransportFailure:
-        """Make a failure of what arrived; past the deadline everything is a timeout."""
+        """Make a failure of what arrived; past the deadline everything is a timeout.
+
+        The buffers are given up: a failed check may be kept for long, and there may be hundreds.
+        """
         if self.expired:
             kind = "timeout"
             message = (
@@ -122,6 +126,7 @@ class Call:
                 f"({len(self.received)} bytes of the body came)"
             )
         exchange = self._exchange(self.elapsed_ms, failure=f"{kind}: {message}")
+        self.received, self.lines = bytearray(), []
         return TransportFailure(kind, message, exchange=exchange)
 
     def _exchange(self, elapsed_ms: float, *, failure: str = "") -> Exchange:

@@ -23,13 +23,13 @@ from pytest_vllm.domain.reply import MAX_VALUES, StreamReply, TransportFailure
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-MAX_BODY_BYTES = 2**20
+MAX_BODY_BYTES = 2**19
 """A longer body is refused, unless a check expects one. `/openapi.json` has 0.3 MB.
 
 Many replies are read at the same time, so that this bounds the memory of a run.
 """
 
-MAX_LINES = 10_000
+MAX_LINES = 4_000
 """A reply of more lines is refused; a stream has two for each token."""
 
 _BYTES_PER_VALUE = 8

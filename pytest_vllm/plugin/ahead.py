@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 import time
+import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,8 @@ class AheadPlugin:
 
     def __init__(self, config: pytest.Config) -> None:
         self._state: RunState = config.stash[STATE]
-        self._attempts: list[Attempt] = []
+        self._pending: set[Future[object]] = set()
+        self._keeps_locals = bool(config.getoption("showlocals", default=False))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -91,7 +93,7 @@ class AheadPlugin:
         """Let a check that needs the server for itself wait for all others."""
         check = item.stash.get(CHECK, None)
         if check is not None and check.alone:
-            wait([attempt.future for attempt in self._attempts])
+            wait(self._pending)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> object | None:
@@ -99,8 +101,18 @@ class AheadPlugin:
         attempt = pyfuncitem.stash.get(ATTEMPT, None)
         if attempt is None:
             return None
+        self._pending.discard(attempt.future)
         attempt.future.result()
         return True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Let go of a check when it was reported, with all that it received."""
+        try:
+            return (yield)
+        finally:
+            if ATTEMPT in item.stash:
+                del item.stash[ATTEMPT]
 
     def _start(self, item: pytest.Item, pool: ThreadPoolExecutor, client: Client) -> None:
         attempt = Attempt(client=client)
@@ -111,11 +123,15 @@ class AheadPlugin:
             start = time.monotonic()
             try:
                 item.obj(**arguments)  # type: ignore[attr-defined]
+            except BaseException as error:
+                if not self._keeps_locals:
+                    _forget_locals(error)
+                raise
             finally:
                 attempt.duration_s = time.monotonic() - start
 
         attempt.future = pool.submit(run)
-        self._attempts.append(attempt)
+        self._pending.add(attempt.future)
 
     def _arguments(self, item: Any, client: Client) -> dict[str, Any]:
         values = {
@@ -137,6 +153,16 @@ class AheadPlugin:
         if unmet_capability(item, self._state) is not None:
             return False
         return _needs_only_ours(item)
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Keep the lines of a traceback, but not what its functions held.
+
+    Hundreds of failed checks wait for their turn, each with all replies that it ever read.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _says_concurrent(item: pytest.Item) -> bool:
