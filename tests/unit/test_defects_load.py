@@ -119,16 +119,16 @@ def test_a_short_request_waits_for_a_stream() -> None:
     with_defect("requests-serialized", scene)
 
 
-def test_the_ninth_request_is_refused() -> None:
+def test_the_fifth_request_is_refused() -> None:
     async def scene(handler: Handler, server: CannedServer) -> list[int]:
         server.gate.clear()
-        tasks = [await started(handler, post(COMPLETIONS, prompt="a")) for _ in range(9)]
+        tasks = [await started(handler, post(COMPLETIONS, prompt="a")) for _ in range(5)]
         server.gate.set()
         replies = await asyncio.gather(*tasks)
         again = await handler(post(COMPLETIONS, prompt="a"))
         return [reply.status for reply in [*replies, again]]
 
-    assert with_defect("crowd-refused", scene) == [200] * 8 + [503, 200]
+    assert with_defect("crowd-refused", scene) == [200] * 4 + [503, 200]
 
 
 def test_twins_kill_the_engine_and_not_its_health() -> None:

@@ -15,7 +15,7 @@ from pytest_vllm.simulator.wire import Answer, EventStream, Handler, Reply, Requ
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-_CROWD = 8
+_CROWD = 4
 _SLOWER_S = 0.02
 _SLOWEST_S = 1.0
 _ALIVE_REQUESTS = 3
@@ -206,7 +206,7 @@ DEFECTS = (
     ),
     Defect(
         name="crowd-refused",
-        summary="The ninth request at a time is answered 503.",
+        summary="The fifth request at a time is answered 503.",
         breaks=_crowd_refused,
     ),
     Defect(
