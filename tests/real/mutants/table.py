@@ -33,6 +33,8 @@ def render(facts: dict[str, str], rows: list[Row]) -> tuple[str, bool]:
         "`content`, which needs no golden; tier 1 is the suite `golden`, against a golden recorded",
         "from the healthy bf16 model in the first start. Mutants are spared the checks of free",
         "text and, where a quick check of tier 0 has failed, the slow ones; healthy ones are not.",
+        "Runs on fp32, fp8 and int8 are told the precision, as a launch tells it: the bf16 golden then",
+        "holds within its bounds for another precision. Mutants are held within the strict bounds.",
         "",
         f"{facts['date']}: vLLM {facts['vllm']}, torch {facts['torch']}, {facts['model']},",
         f"{facts['cores']} cores of {facts['cpu']}; {len(rows)} runs of the suite in",
