@@ -34,7 +34,7 @@ def render(facts: dict[str, str], rows: list[Row]) -> tuple[str, bool]:
         "from the healthy bf16 model in the first start. Mutants are spared the checks of free",
         "text and, where a quick check of tier 0 has failed, the slow ones; healthy ones are not.",
         "Runs on fp32, fp8 and int8 are told the precision, as a launch tells it: they are held",
-        "within the bounds for another precision than the golden's, mutants within the strict ones.",
+        "within the bounds for another precision than the golden's, mutants within strict ones.",
         "",
         f"{facts['date']}: vLLM {facts['vllm']}, torch {facts['torch']}, {facts['model']},",
         f"{facts['cores']} cores of {facts['cpu']}; {len(rows)} runs of the suite in",
