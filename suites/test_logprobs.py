@@ -75,6 +75,7 @@ def test_text_offsets(vllm: Client) -> None:
     ref="C13",
     catches=(
         "logprobs-positive",
+        "logprobs-scaled",
         "logprob-nan",
         "logprob-null",
     ),

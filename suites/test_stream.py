@@ -122,7 +122,7 @@ def test_seed(vllm: Client) -> None:
 )
 def test_forced(vllm: Client) -> None:
     """A stream of a text that a constraint forces MUST be that text, character by character."""
-    params = {"max_tokens": 64, "structured_outputs": {"choice": [FORCED]}}
+    params: dict[str, Any] = {"max_tokens": 64, "structured_outputs": {"choice": [FORCED]}}
     if vllm.complete("City:", **params).json["choices"][0]["text"] != FORCED:
         not_applicable("completions are not constrained here, which suite structured judges")
     stream = vllm.stream("completions", "City:", **params)

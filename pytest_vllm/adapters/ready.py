@@ -30,8 +30,8 @@ FIRST_TOKEN_S = 600.0
 """Seconds for the first completion, which may compile kernels."""
 PROBE_S = 10.0
 """Seconds for a request that generates nothing."""
-CAPABILITY_S = 60.0
-"""Seconds for one question about a capability; no answer counts as "present"."""
+CAPABILITY_S = 30.0
+"""Seconds for one question about a capability; no answer counts as "present", also of the rest."""
 _BODY_LIMIT = 2**20
 _SEEN = 80
 _NOT_VLLM = "point --vllm-url at a vLLM server, without any path: http://HOST:PORT"
@@ -86,8 +86,9 @@ def wait_until_ready(
     watch.enter("first token")
     with interview.connect(url, timeout_s=FIRST_TOKEN_S) as http:
         first_text = interview.prove_token(http, model)
+    limit_s = min(CAPABILITY_S, target.seconds("request-timeout"))
+    with interview.connect(url, timeout_s=limit_s) as http:
         no_chat = interview.probe_chat(http, model)
-    with interview.connect(url, timeout_s=CAPABILITY_S) as http:
         reasons = interview.probe_rest(http, model=model, version=version, no_chat=no_chat)
         if target.serve_args.has("--disable-log-stats"):
             reasons["metrics"] = "the server was started with --disable-log-stats"
@@ -115,6 +116,7 @@ class _Interview:
         self._watch = watch
         self.key_name = key_name
         self.api_key = os.environ.get(key_name) or None
+        self._silence: TransportFailure | None = None
 
     def connect(self, url: str, *, timeout_s: float) -> closing[Transport]:
         """Return a transport that is closed at the end of its block."""
@@ -181,6 +183,7 @@ class _Interview:
         body = {"model": model, "messages": messages, "max_tokens": 1, "temperature": 0}
         answer = self._watch.ask(http, "POST", "/v1/chat/completions", json=body)
         if not isinstance(answer, Reply):
+            self._silence = answer
             self._watch.await_death()
             return ""
         document = _json(answer)
@@ -200,7 +203,12 @@ class _Interview:
         """Return for each capability why it is absent, empty when it is there."""
 
         def ask(method: str, path: str, json: Any = UNSET) -> Reply | TransportFailure:
-            return self._watch.ask(http, method, path, json=json)
+            if self._silence is None:
+                answer = self._watch.ask(http, method, path, json=json)
+                if isinstance(answer, Reply):
+                    return answer
+                self._silence = answer
+            return self._silence
 
         return probe_capabilities(ask, model=model, version=version, no_chat=no_chat)
 

@@ -10,6 +10,7 @@ import asyncio
 import multiprocessing
 import os
 import re
+import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SUITES = ROOT / "suites"
+REAL_GOLDEN = ROOT / "pytest_vllm" / "data" / "goldens" / "SmolLM2-135M-Instruct.golden.json"
+"""Numbers of the model that real vLLM serves here, by transformers in fp32."""
 LIMIT_S = 300
 """Seconds for one run; a hanging server must end it long before."""
 REQUEST_LIMIT_S = 10
@@ -143,8 +146,22 @@ def serving(defect: str | None, upstream: str | None = None) -> Iterator[str]:
         ours.close()
 
 
+def record_golden(url: str, path: Path) -> None:
+    """Record the golden of a healthy server with the verb that users have."""
+    words = [sys.executable, "-m", "pytest_vllm", "golden", "record", f"--url={url}"]
+    done = subprocess.run(
+        [*words, f"--output={path}"], capture_output=True, text=True, check=False, timeout=LIMIT_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def accept(
-    url: str, artifacts: Path, tests: Sequence[str] = (), *, compiled: Path | None = None
+    url: str,
+    artifacts: Path,
+    tests: Sequence[str] = (),
+    *,
+    golden: Path | None = None,
+    compiled: Path | None = None,
 ) -> Acceptance:
     """Run the suites, or some of their tests, against a server.
 
@@ -152,6 +169,7 @@ def accept(
         url: The server.
         artifacts: Folder for the evidence.
         tests: The tests, none for all suites.
+        golden: What the server is held against.
         compiled: Folder where runs share what they have compiled.
     """
     artifacts.mkdir(parents=True, exist_ok=True)
@@ -161,6 +179,7 @@ def accept(
     # The plugin is imported before pytest could rewrite its asserts.
     words += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--tb=native"]
     words += [f"-pno:{name}" for name in _NEEDLESS]
+    words += [f"--vllm-golden={golden}"] if golden is not None else []
     process = _FORKING.Process(target=_accept, args=(words, log, compiled), daemon=True)
     process.start()
     process.join(LIMIT_S)
@@ -179,10 +198,12 @@ class Matrix:
 
     Args:
         folder: Where the evidence of all runs goes.
+        golden: Numbers of the healthy simulator.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, golden: Path) -> None:
         self._folder = folder
+        self._golden = golden
         self._pool = ThreadPoolExecutor(max_workers=os.cpu_count())
         self._runs: dict[tuple[str, str], Future[Acceptance]] = {}
 
@@ -201,9 +222,10 @@ class Matrix:
 
     def _run(self, defect: str, upstream: str | None) -> Acceptance:
         folder = self._folder / ("real" if upstream else "simulator") / defect
+        wanted, compiled = nodes(claims(defect)), self._folder / "compiled"
+        golden = REAL_GOLDEN if upstream else self._golden
         with serving(defect, upstream) as url:
-            compiled = self._folder / "compiled"
-            return accept(url, folder, nodes(claims(defect)), compiled=compiled)
+            return accept(url, folder, wanted, golden=golden, compiled=compiled)
 
 
 def _serve(connection: Connection, defect: str | None, upstream: str | None) -> None:

@@ -16,7 +16,7 @@ import pytest
 from pytest_vllm.domain.checks import Level, Outcome
 from pytest_vllm.domain.verdict import Decision
 from pytest_vllm.simulator.defects import DEFECTS, Where
-from tests.defects.acceptance import Matrix, accept, checks, claims, serving
+from tests.defects.acceptance import Matrix, accept, checks, claims, record_golden, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,10 @@ def matrix(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Matrix]:
     """All runs that the selected tests will ask for, begun in their order."""
-    runs = Matrix(tmp_path_factory.mktemp("matrix"))
+    folder = tmp_path_factory.mktemp("matrix")
+    with serving(None) as url:
+        record_golden(url, folder / "golden.json")
+    runs = Matrix(folder, folder / "golden.json")
     for item in request.session.items:
         name = getattr(item, "callspec", None) and item.callspec.params.get("defect")
         if item.function is test_a_defect_of_the_simulator_is_rejected:

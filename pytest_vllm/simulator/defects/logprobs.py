@@ -41,6 +41,18 @@ def _each_number(change: Callable[[float], float | None]) -> Callable[[Document]
     return changed
 
 
+def _every_number(change: Callable[[float], float]) -> Callable[[Document], None]:
+    """Change the log probabilities of what was written and of the prompt."""
+
+    def changed(choice: Document) -> None:
+        _each_number(change)(choice)
+        for place in choice.get("prompt_logprobs") or []:
+            for entry in (place or {}).values():
+                entry["logprob"] = change(entry["logprob"])
+
+    return changed
+
+
 def _last_number(value: float | None) -> Callable[[Document], None]:
     """Change the log probability of the last token of a choice."""
 
@@ -122,12 +134,12 @@ DEFECTS = (
     Defect(
         name="logprobs-scaled",
         summary="Log probabilities are nine tenths of what they are.",
-        breaks=in_all_choices(_each_number(lambda value: value * 0.9)),
+        breaks=in_all_choices(_every_number(lambda value: value * 0.9)),
     ),
     Defect(
         name="logprobs-log2",
         summary="Log probabilities are to the base 2.",
-        breaks=in_all_choices(_each_number(lambda value: value / math.log(2))),
+        breaks=in_all_choices(_every_number(lambda value: value / math.log(2))),
     ),
     Defect(
         name="logprobs-positive",
