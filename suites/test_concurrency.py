@@ -240,6 +240,7 @@ def test_many_aborts(vllm: Client, vllm_target: Target) -> None:
     "concurrency.sequence.every-one-answered",
     ref="L08",
     catches=("request-lost-503",),
+    alone=True,
 )
 def test_sequence(vllm: Client) -> None:
     """Sixty requests one after the other MUST all be answered."""

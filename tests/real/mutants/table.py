@@ -42,7 +42,7 @@ def render(facts: dict[str, str], rows: list[Row]) -> tuple[str, bool]:
         "",
         "| | judged | tier 0 | tier 0 or 1 | goal |",
         "|---|---|---|---|---|",
-        f"| of the design report | {named[2]} of {len(NAMED)} | {named[0]} | {named[1]} | {goal} |",
+        f"| of the list of 31 | {named[2]} of {len(NAMED)} | {named[0]} | {named[1]} | {goal} |",
         f"| further | {further[2]} of {len(FURTHER)} | {further[0]} | {further[1]} | |",
         "",
         f"False alarms: {len(alarms)} in {len(healthy)} runs on {len(HEALTHY)} healthy variants",
@@ -59,7 +59,7 @@ def render(facts: dict[str, str], rows: list[Row]) -> tuple[str, bool]:
     ]
     for title, group in (
         ("Healthy", HEALTHY),
-        ("Named by the design report", NAMED),
+        ("The list of 31", NAMED),
         ("Further", FURTHER),
     ):
         lines += [f"## {title}", "", *_table(group, rows), ""]
