@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_vllm.domain.checks import Level
 from pytest_vllm.plugin.marks import catalogue
 from pytest_vllm.simulator.defects import DEFECTS, Where
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.checks import Check
     from pytest_vllm.simulator.defects import Defect
 
+_HEAD = "| check | level | layer | needs | ref | requirement | catches |"
 ROOT = Path(__file__).parent.parent
 
 
@@ -26,11 +29,15 @@ def render_checks(checks: Sequence[Check]) -> str:
         "Generated from the suites by `./dev docs`; a test keeps it fresh. `ref` is the row of the",
         "catalogue of black-box checks that the check comes from.",
         "",
-        f"{len(checks)} checks.",
+        f"{len(checks)} checks: {_levels(checks)}.",
+        "A MUST rejects an image, a SHOULD is reported, INFO is what a run observes and never judges.",
+        "Those marked `alone` run last, one at a time, on a server that does nothing else; all others",
+        "share the server at the same time. The last column names the [defects](defects.md) that the",
+        "check is proven to catch.",
     ]
     for suite in dict.fromkeys(check.suite for check in checks):
-        lines += ["", f"## {suite}", "", "| check | level | layer | needs | ref | requirement |"]
-        lines.append("|---|---|---|---|---|---|")
+        lines += ["", f"## {suite}", "", _HEAD]
+        lines.append("|---" * (_HEAD.count("|") - 1) + "|")
         lines += [_row(check) for check in checks if check.suite == suite]
     return "\n".join(lines) + "\n"
 
@@ -83,9 +90,15 @@ def main(argv: Sequence[str]) -> int:
     return int(bool(stale) and "--check" in argv)
 
 
+def _levels(checks: Sequence[Check]) -> str:
+    counts = Counter(check.level for check in checks)
+    return ", ".join(f"{counts[level]} {level}" for level in Level)
+
+
 def _row(check: Check) -> str:
-    cells = (check.id, check.level, check.layer, " ".join(check.needs), check.ref)
-    return f"| {' | '.join(map(_cell, (*cells, check.requirement)))} |"
+    needs = " ".join((*check.needs, *(["`alone`"] if check.alone else [])))
+    cells = (check.id, check.level, check.layer, needs, check.ref, check.requirement)
+    return f"| {' | '.join(map(_cell, (*cells, ', '.join(check.catches))))} |"
 
 
 def _cell(text: str) -> str:
