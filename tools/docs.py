@@ -30,10 +30,10 @@ def render_checks(checks: Sequence[Check]) -> str:
         "catalogue of black-box checks that the check comes from.",
         "",
         f"{len(checks)} checks: {_levels(checks)}.",
-        "A MUST rejects an image, a SHOULD is reported, INFO is what a run observes and never judges.",
-        "Those marked `alone` run last, one at a time, on a server that does nothing else; all others",
-        "share the server at the same time. The last column names the [defects](defects.md) that the",
-        "check is proven to catch.",
+        "A MUST rejects an image, a SHOULD is reported, INFO is what a run observes and never",
+        "judges. Those marked `alone` run last, one at a time, on a server that does nothing else;",
+        "all others share the server at the same time. The last column names the",
+        "[defects](defects.md) that the check is proven to catch.",
     ]
     for suite in dict.fromkeys(check.suite for check in checks):
         lines += ["", f"## {suite}", "", _HEAD]

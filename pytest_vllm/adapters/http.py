@@ -69,7 +69,14 @@ class Transport:
             trust_env=not _is_loopback(base_url),
             follow_redirects=False,
             limits=httpx.Limits(max_keepalive_connections=0),
-            headers={"accept": "*/*", "accept-encoding": "identity", "user-agent": "pytest-vllm"},
+            headers={
+                "accept": "*/*",
+                "accept-encoding": "identity",
+                # Without it a connection is idle for a moment, in which the pool may hand it to
+                # another thread and close it all the same: "Bad file descriptor" (httpcore 1.0.9).
+                "connection": "close",
+                "user-agent": "pytest-vllm",
+            },
         )
         self._calls: set[Call] = set()
         self._lock = threading.Lock()

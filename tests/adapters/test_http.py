@@ -111,6 +111,15 @@ def answer(body: bytes, head: bytes = OK) -> bytes:
 
 
 class TestGoodServers:
+    def test_no_connection_is_kept(self) -> None:
+        """Each request says so, else the pool may close one that another thread has taken."""
+        with (
+            serving(lambda peer: peer.say(answer(b"{}"))) as (url, requests),
+            Transport(url, api_key=None, timeout_s=5) as transport,
+        ):
+            transport.send("GET", "/x")
+        assert b"\r\nconnection: close\r\n" in requests[0].lower()
+
     def test_a_reply_comes_whole_with_its_evidence(self) -> None:
         with (
             serving(lambda peer: peer.say(answer(b'{"a": NaN}'))) as (url, requests),

@@ -162,6 +162,7 @@ def accept(
     *,
     golden: Path | None = None,
     compiled: Path | None = None,
+    request_limit_s: int = 120,
 ) -> Acceptance:
     """Run the suites, or some of their tests, against a server.
 
@@ -171,11 +172,12 @@ def accept(
         tests: The tests, none for all suites.
         golden: What the server is held against.
         compiled: Folder where runs share what they have compiled.
+        request_limit_s: Seconds for one request.
     """
     artifacts.mkdir(parents=True, exist_ok=True)
     log = artifacts / "output.txt"
     words = [*tests, f"--vllm-url={url}", f"--vllm-artifacts={artifacts}"]
-    words += [f"--vllm-request-timeout={REQUEST_LIMIT_S}", "--vllm-monitor=none"]
+    words += [f"--vllm-request-timeout={request_limit_s}", "--vllm-monitor=none"]
     # The plugin is imported before pytest could rewrite its asserts.
     words += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--tb=native"]
     words += [f"-pno:{name}" for name in _NEEDLESS]
@@ -225,7 +227,14 @@ class Matrix:
         wanted, compiled = nodes(claims(defect)), self._folder / "compiled"
         golden = REAL_GOLDEN if upstream else self._golden
         with serving(defect, upstream) as url:
-            return accept(url, folder, wanted, golden=golden, compiled=compiled)
+            return accept(
+                url,
+                folder,
+                wanted,
+                golden=golden,
+                compiled=compiled,
+                request_limit_s=REQUEST_LIMIT_S,
+            )
 
 
 def _serve(connection: Connection, defect: str | None, upstream: str | None) -> None:
