@@ -9,6 +9,7 @@ the others come to.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
