@@ -207,11 +207,14 @@ class Matrix:
         self._folder = folder
         self._golden = golden
         self._pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+        # Some checks want a server that does nothing else, and there is one real server for all.
+        self._in_front_of_real = ThreadPoolExecutor(max_workers=1)
         self._runs: dict[tuple[str, str], Future[Acceptance]] = {}
 
     def begin(self, defect: str, upstream: str | None) -> None:
         """Put a run in the queue."""
-        run = self._pool.submit(self._run, defect, upstream)
+        pool = self._in_front_of_real if upstream else self._pool
+        run = pool.submit(self._run, defect, upstream)
         self._runs[defect, upstream or ""] = run
 
     def result(self, defect: str, upstream: str | None) -> Acceptance:
@@ -220,7 +223,8 @@ class Matrix:
 
     def close(self) -> None:
         """Forget the runs that have not begun."""
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._pool, self._in_front_of_real):
+            pool.shutdown(cancel_futures=True)
 
     def _run(self, defect: str, upstream: str | None) -> Acceptance:
         folder = self._folder / ("real" if upstream else "simulator") / defect
