@@ -188,9 +188,7 @@ def test_cache(vllm: Client) -> None:
 )
 def test_salt(vllm: Client) -> None:
     """Requests with different `cache_salt` MUST NOT share a prefix cache."""
-    fields = vllm.get("/openapi.json").json["components"]["schemas"]["CompletionRequest"]
-    if "cache_salt" not in fields["properties"]:
-        not_applicable("/openapi.json names no field cache_salt")
+    vllm.require_field("cache_salt")
     ids = longer_than_blocks(vllm)
     one = uuid.uuid4().hex
     vllm.complete(ids, max_tokens=1, cache_salt=one)
@@ -304,8 +302,11 @@ def test_poem(vllm: Client) -> None:
     """A short poem about the stars MUST be answered by some text of at most 100 tokens."""
     prompt = "Write a short poem about the stars."
     endpoint = "chat" if "chat" in vllm.server.capabilities else "completions"
-    reply = vllm.generate(endpoint, prompt, max_tokens=100, temperature=0.7)
-    poem = vllm.read(reply)
+    for _ in range(3):  # a base model may end at once by chance
+        reply = vllm.generate(endpoint, prompt, max_tokens=100, temperature=0.7)
+        poem = vllm.read(reply)
+        if (poem.reasoning + poem.text).strip():
+            break
     vllm.sample(f"{endpoint}, 100 tokens, temperature 0.7", prompt, poem.reasoning + poem.text)
     assert 1 <= reply.json["usage"]["completion_tokens"] <= 100
     assert (poem.reasoning + poem.text).strip()

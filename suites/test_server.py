@@ -12,7 +12,7 @@ from pytest_vllm import INFO, SHOULD, Client, check, not_applicable, suite
 pytestmark = suite("server", concurrent=True)
 
 
-@check("server.health.answers", ref="H01", catches=("health-error",))
+@check("server.health.answers", alone=True, ref="H01", catches=("health-error",))
 def test_health(vllm: Client) -> None:
     """An idle server MUST answer `GET /health` with 200 within five seconds."""
     reply = vllm.get("/health")
@@ -143,7 +143,9 @@ def test_health_other_ways(vllm: Client, method: str, path: str) -> None:
     vllm.observe(f"server.health.{method} {path}", vllm.send(method, path).status)
 
 
-@pytest.mark.parametrize("given", ["", "Bearer no-such-key", "no-such-key"])
+@pytest.mark.parametrize(
+    "given", ["", "Bearer no-such-key", "no-such-key"], ids=["none", "wrong", "no-scheme"]
+)
 @check("server.api-key.is-asked-for", ref="H12")
 def test_api_key(vllm: Client, given: str) -> None:
     """A server with an API key MUST answer 401 under /v1 to whoever has none or another."""

@@ -266,7 +266,7 @@ def _assert_kept(vllm: Client, endpoint: str, written: Generation, *, kept: bool
     """
     if kept:
         return
-    thinks = bool(written.reasoning)
+    thinks = bool(written.reasoning) and not written.text
     if endpoint == "completions" and "chat" in vllm.server.capabilities:
         thinks = bool(vllm.read(vllm.chat(PROMPT, max_tokens=4, temperature=0)).reasoning)
     if thinks:

@@ -28,6 +28,12 @@ NAMES = {
 }
 
 
+@check("tokenization.route.is-there", ref="N01")
+def test_route(vllm: Client) -> None:
+    """A server MUST have `/tokenize`: clients count by it, and so do the checks of numbers."""
+    assert vllm.send("POST", "/tokenize", body={}).status not in (404, 405, 501)
+
+
 @check(
     "tokenization.count.is-length",
     needs=TOKENIZE,

@@ -350,8 +350,9 @@ def _forced(vllm: Client, **fields: Any) -> Reply:
         reply = vllm.chat(
             QUESTION, tools=[WEATHER, TIME], temperature=0, max_tokens=bound, **fields
         )
-        if reply.json["choices"][0]["finish_reason"] != "length":
-            return reply
+        said = vllm.read(reply)
+        if said.finish_reason != "length" or (said.text.strip() and not said.reasoning):
+            return reply  # a text where a call was forced is for the check to judge
     return not_applicable(f"the model came to no call within {bound} tokens")
 
 
@@ -361,7 +362,8 @@ def _forced_stream(vllm: Client, **fields: Any) -> Stream:
         stream = vllm.stream(
             "chat", QUESTION, tools=[WEATHER, TIME], temperature=0, max_tokens=bound, **fields
         )
-        if "length" not in stream.finish_reasons():
+        said = stream.generation()
+        if said.finish_reason != "length" or (said.text.strip() and not said.reasoning):
             return stream
     return not_applicable(f"the model came to no call within {bound} tokens")
 

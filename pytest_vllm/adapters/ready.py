@@ -33,6 +33,7 @@ PROBE_S = 10.0
 CAPABILITY_S = 30.0
 """Seconds for one question about a capability; no answer counts as "present", also of the rest."""
 _BODY_LIMIT = 2**20
+_TOOL_FLAGS = ("--enable-auto-tool-choice", "--tool-call-parser")
 _SEEN = 80
 _NOT_VLLM = "point --vllm-url at a vLLM server, without any path: http://HOST:PORT"
 
@@ -90,6 +91,8 @@ def wait_until_ready(
     with interview.connect(url, timeout_s=limit_s) as http:
         no_chat = interview.probe_chat(http, model)
         reasons = interview.probe_rest(http, model=model, version=version, no_chat=no_chat)
+        if any(target.serve_args.has(flag) for flag in _TOOL_FLAGS):
+            reasons["tools"] = ""  # asked for at launch: what the server says now is judged
         if target.serve_args.has("--disable-log-stats"):
             reasons["metrics"] = "the server was started with --disable-log-stats"
     length = models[0].get("max_model_len")

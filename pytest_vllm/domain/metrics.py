@@ -41,6 +41,14 @@ class Metrics:
         """Names of all samples."""
         return frozenset(sample.name for sample in self.samples)
 
+    @property
+    def engines(self) -> int:
+        """How many engines report (data parallelism), at least 1."""
+        return (
+            len({sample.labels["engine"] for sample in self.samples if "engine" in sample.labels})
+            or 1
+        )
+
     def find(self, *names: str, **labels: str) -> tuple[Metric, ...]:
         """Return the samples with these labels, of the first name that has any.
 

@@ -11,6 +11,7 @@ whose workers are several already.
 
 from __future__ import annotations
 
+import inspect
 import random
 import time
 import traceback
@@ -181,11 +182,14 @@ def _needs_only_ours(item: Any) -> bool:
     Fixtures of installed plugins may be about (`autouse`), those of the user's own files not: they
     may prepare what the test stands on, and nothing is set up yet when a check runs ahead.
     """
+    if inspect.iscoroutinefunction(item.obj) or inspect.isasyncgenfunction(item.obj):
+        return False  # whoever runs those does it in pytest's own hook
     definitions = item._fixtureinfo.name2fixturedefs  # noqa: SLF001 - no public way
     installed = _installed_packages(item.config)
     for name in item.fixturenames:
         module = definitions[name][-1].func.__module__ if definitions.get(name) else "_pytest"
-        if module.partition(".")[0] not in installed:
+        own_set_up = name.startswith(("_xunit_", "_unittest_"))  # setup_module, setup_method, ...
+        if own_set_up or module.partition(".")[0] not in installed:
             return False
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     plain = {*parameters, *_OURS} - {"vllm_transport"}

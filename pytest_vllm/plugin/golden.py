@@ -24,8 +24,6 @@ ROW = 100
 LONG_SHARE = 0.8
 LONGEST = 26_000
 """Tokens of the longest prompt; every one of them is a line of the server's reply."""
-BYTES_PER_TOKEN = 250
-_SPARE_BYTES = 2**20
 
 
 class Reader(Protocol):
@@ -73,8 +71,7 @@ class ServerReader:
 
 def score_golden(vllm: Client, ids: list[int], *, top: int) -> tuple[Scored, ...]:
     """Score one prompt, however long the reply gets."""
-    cap = _SPARE_BYTES + len(ids) * BYTES_PER_TOKEN * (top + 1)
-    return score(vllm, [ids], top=top, max_bytes=cap)[0]
+    return score(vllm, [ids], top=top)[0]
 
 
 def record(

@@ -160,6 +160,17 @@ async def _stand_in_front(
     server.close()
 
 
+def _port(text: str) -> int:
+    """Read a port number.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    if text.isascii() and text.isdigit() and int(text) < 2**16:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to 65535")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pytest-vllm simulate",
@@ -170,7 +181,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8000, help="port, 0 for any free one")
+    parser.add_argument(
+        "--port", type=_port, default=8000, help="port, 0 for any free one (default: 8000)"
+    )
     parser.add_argument(
         "--defect", action="append", default=[], metavar="NAME", help="break this; may be repeated"
     )

@@ -89,7 +89,7 @@ def test_a_malformed_check_is_a_usage_error(pytester: pytest.Pytester) -> None:
     path = _own(pytester, GOOD.replace("'own.good'", "'own.good', level='must'"))
     result = pytester.runpytest_subprocess(str(path), URL)
     assert result.ret != 0
-    assert "needs level=MUST or SHOULD" in result.stdout.str() + result.stderr.str()
+    assert "needs level=MUST, SHOULD or INFO" in result.stdout.str() + result.stderr.str()
 
 
 def test_a_key_in_an_argument_is_not_shown(pytester: pytest.Pytester) -> None:

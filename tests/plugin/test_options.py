@@ -30,6 +30,11 @@ ATTACHED: Mapping[str, object] = {
     "docker-flags": "documented",
     "api-key-env": "MY_KEY",
     "request-timeout": "5",
+    "concurrency": "4",
+    "seed": "7",
+    "golden": "some.json",
+    "accuracy-floor": "55",
+    "accuracy-task": "gsm8k",
     "backend": "attach",
 }
 """A value for every option that can stand beside --vllm-url."""
@@ -102,7 +107,8 @@ def test_the_suite_option_selects_the_files_that_are_collected(pytester: pytest.
         "--collect-only", "-q", "--vllm-url=http://127.0.0.1:9", "--vllm-suite=models,server"
     )
     files = {line.partition("::")[0] for line in result.outlines if "::" in line}
-    assert files == {"test_models.py", "test_server.py"}
+    # The liveness of each suite comes with it.
+    assert files == {"test_models.py", "test_server.py", "test_liveness.py"}
 
 
 def test_a_named_path_replaces_the_bundled_suites(pytester: pytest.Pytester) -> None:
