@@ -124,7 +124,7 @@ def test_a_check_that_needs_the_server_alone_gets_it_last(
 
 @pytest.mark.parametrize(
     "change",
-    ["conftest", "mark", "suite", "fixture", "debugger"],
+    ["conftest", "mark", "suite", "fixture", "debugger", "set-up"],
 )
 def test_what_cannot_be_sure_to_be_independent_runs_in_its_turn(
     pytester: pytest.Pytester, server: str, change: str
@@ -136,6 +136,8 @@ def test_what_cannot_be_sure_to_be_independent_runs_in_its_turn(
         body = THREAD.replace("@check", "@pytest.mark.skipif(False, reason='x')\n@check")
     elif change == "suite":
         body = 'pytestmark = suite("own")\n' + THREAD
+    elif change == "set-up":
+        body = THREAD + "\ndef setup_function():\n    pass\n"
     elif change == "fixture":
         body = THREAD.replace("vllm: Client", "vllm: Client, tmp_path")
     else:
@@ -148,6 +150,14 @@ def test_the_same_check_runs_on_a_thread_otherwise(pytester: pytest.Pytester, se
     """What the test above relies on: without such a change, it is not the main thread."""
     result, _ = run(pytester, server, THREAD)
     result.assert_outcomes(failed=1)
+
+
+def test_a_coroutine_does_not_pass_for_being_called(pytester: pytest.Pytester, server: str) -> None:
+    """Without a plugin that awaits it, a check that is a coroutine must not pass."""
+    body = THREAD.replace("def test_thread", "async def test_thread")
+    result, record = run(pytester, server, body)
+    assert result.parseoutcomes().get("passed", 0) == 0
+    assert record.verdict.decision.value != "PROMOTE"
 
 
 def test_a_failure_shows_the_line_of_the_check(pytester: pytest.Pytester, server: str) -> None:
