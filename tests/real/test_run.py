@@ -152,6 +152,13 @@ def test_a_base_model_is_promoted_without_its_chat(
     outcomes = {result.name: result.outcome for result in judged.results}
     assert outcomes["chat.usage.adds-up"] is Outcome.NOT_APPLICABLE
     assert outcomes["chat.base-model.refused"] is Outcome.PASS
+    again = tmp_path / "again"
+    again.mkdir()
+    some = run(
+        again, *by_process(real_vllm_python, str(base)), "--vllm-suite=completions", "-n", "2"
+    )
+    assert open_judgements(record(again)) == []
+    assert some.returncode == 0, some.stdout + some.stderr
 
 
 def test_a_bad_flag_is_one_error_and_a_reject(
@@ -194,7 +201,8 @@ def test_two_workers_share_one_server_and_one_verdict(real_vllm: str, tmp_path: 
     assert done.returncode == 0, done.stdout + done.stderr
     judged = record(tmp_path)
     assert judged.verdict.decision is Decision.PROMOTE
-    assert {result.check.suite for result in judged.results} == {"server", "models", "errors"}
+    suites_seen = {result.check.suite for result in judged.results}
+    assert suites_seen == {"server", "models", "errors", "liveness"}
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
