@@ -22,5 +22,8 @@ DEADLINE_MS = 60_000
 @check("liveness.after-suite", ref="H05", catches=("generation-hangs",))
 def test_liveness(vllm: Client, name: str) -> None:
     """After each suite, one token MUST come within a minute: `/health` stays 200 without any."""
-    reply = vllm.complete("Hello", max_tokens=1)
+    # Only that something comes: what is wrong with it is for the other suites to say.
+    body = {"model": vllm.model, "prompt": "Hello", "max_tokens": 1}
+    reply = vllm.send("POST", "/v1/completions", body=body)
+    assert reply.status == 200
     assert reply.elapsed_ms < DEADLINE_MS, f"after the suite {name}"
