@@ -71,7 +71,8 @@ def test_the_bundled_suites_are_collected_from_an_empty_folder(
     assert result.returncode == 0, result.stdout + result.stderr
     files = {line.partition("::")[0] for line in result.stdout.splitlines() if "::" in line}
     stems = {Path(name).name for name in files}
-    assert stems == {path.name for path in REPOSITORY.glob("suites/test_*.py")}
+    on_request = {"test_accuracy.py"}
+    assert stems == {path.name for path in REPOSITORY.glob("suites/test_*.py")} - on_request
 
 
 def test_the_console_script_prints_a_command(python: Path, tmp_path: Path) -> None:

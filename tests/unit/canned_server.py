@@ -182,7 +182,7 @@ def _completion(body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
             "stop_reason": "xy" if body.get("stop") else None,
             "logprobs": _logprobs(WORDS, chat=chat),
             "token_ids": list(range(10, 20)),
-            "prompt_logprobs": [None, {"5": 1}, {"6": 2}],
+            "prompt_logprobs": [None, {"5": {"logprob": -1.0}}, {"6": {"logprob": -2.0}}],
         }
         text = "".join(WORDS) + str(index)
         if chat:

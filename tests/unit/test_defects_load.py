@@ -267,4 +267,4 @@ def test_what_was_given_up_slows_what_follows(monkeypatch: pytest.MonkeyPatch) -
         await handler(post(COMPLETIONS, prompt="a"))
 
     with_defect("aborts-slow", scene)
-    assert slept == [0.0, 0.02, 0.04]
+    assert slept == [0.0, 0.06, 0.12]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pytest_vllm
-from pytest_vllm.domain.checks import MUST, SHOULD, Check, Layer
+from pytest_vllm.domain.checks import MUST, SHOULD, Check, Layer, Level
 from pytest_vllm.plugin.marks import catalogue, read_check, read_needs
 
 if TYPE_CHECKING:
@@ -116,12 +116,12 @@ def test_an_id_used_twice_is_an_error_of_the_author(pytester: pytest.Pytester) -
 
 
 def test_the_bundled_suites_make_a_catalogue() -> None:
-    """Every bundled check has a row of the acceptance catalogue, and a MUST or SHOULD to say so."""
+    """Every bundled check has a row of the acceptance catalogue, and says its MUST or SHOULD."""
     checks = catalogue(BUNDLED)
     assert {check.suite for check in checks} == {
         path.stem.removeprefix("test_") for path in BUNDLED.glob("test_*.py")
     }
     for check in checks:
         assert check.ref, check.id
-        assert check.level in check.requirement, check.id
+        assert check.level is Level.INFO or check.level in check.requirement, check.id
         assert check.requirement.endswith("."), check.id

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _CROWD = 4
-_SLOWER_S = 0.02
-_SLOWEST_S = 1.0
+_SLOWER_S = 0.06
+_SLOWEST_S = 4.0
 _ALIVE_REQUESTS = 3
 _ASKED = ("prompt", "messages")
 
@@ -229,7 +229,7 @@ DEFECTS = (
     ),
     Defect(
         name="aborts-slow",
-        summary="Each request that was given up makes all later ones 20 ms slower.",
+        summary="Each request that was given up makes all later ones 60 ms slower.",
         breaks=_slowed_by_aborts,
     ),
     Defect(

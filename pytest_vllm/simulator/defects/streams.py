@@ -23,7 +23,7 @@ _PLACE = 4
 """Number, from 0, of the event that something happens to: the fifth."""
 _STALL_AFTER = 20
 """Events before a stall: only streams that are long enough to show it are slow."""
-_SLOWER_S = 0.0001
+_SLOWER_S = 0.0003
 _SLOWEST_S = 1.0
 _BAD = 400
 
