@@ -288,12 +288,12 @@ def test_windows(vllm: Client) -> None:
 
 @check("content.story.san-francisco", ref="Q02", catches=("text-empty",))
 def test_san_francisco(vllm: Client) -> None:
-    """`San Francisco is a` MUST be completed by 1 to 7 tokens, by a text unless it ends."""
+    """`San Francisco is a` MUST be completed by some text of 1 to 7 tokens."""
     prompt = "San Francisco is a"
     body = vllm.complete(prompt, max_tokens=7, temperature=0).json
     text = body["choices"][0]["text"]
     vllm.sample("Completion, 7 tokens, temperature 0", prompt, text)
-    assert text.strip() or body["choices"][0]["finish_reason"] == "stop"
+    assert text.strip()
     assert 1 <= body["usage"]["completion_tokens"] <= 7
 
 
