@@ -13,9 +13,11 @@ from pytest_vllm.domain.checks import Check, CheckResult
 from pytest_vllm.domain.decode import decode
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.exchange import Exchange
+from pytest_vllm.domain.finding import Diagnosis, Evidence, Fault, Finding, Severity
 from pytest_vllm.domain.observation import Observation, Sample
 from pytest_vllm.domain.phases import Phase
 from pytest_vllm.domain.server import ServerInfo
+from pytest_vllm.domain.server_facts import ServerFacts
 from pytest_vllm.domain.settings import Setting
 from pytest_vllm.domain.text import one_line, redact
 from pytest_vllm.domain.verdict import Decision, StartFailure, Verdict
@@ -26,20 +28,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 SCHEMA = 1
-_NAMES = {
-    kind.__name__: kind
-    for kind in (
-        Decision,
-        Exchange,
-        Observation,
-        Phase,
-        Sample,
-        ServerInfo,
-        Setting,
-        StartFailure,
-        Verdict,
-    )
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +63,19 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A start that failed and was tried once more.
+
+    Attributes:
+        diagnosis: Why it failed; its fault is flaky.
+        phases: How far it came.
+    """
+
+    diagnosis: Diagnosis
+    phases: tuple[Phase, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """Everything a report needs. Times are ISO 8601 in UTC, durations seconds.
 
@@ -98,6 +99,10 @@ class RunRecord:
         comparison: The checks against the baseline, if one was given.
         environment: Versions and host of the run.
         warnings: What a reader should know although it decides nothing.
+        findings: What preflight and clean-up found.
+        facts: What preflight gathered: `host`, `engine`, `image`, `model`, ... as plain data.
+        server_facts: Figures out of the server's log.
+        attempts: Starts that failed by a flaky fault and were tried again.
     """
 
     run_id: str
@@ -119,6 +124,33 @@ class RunRecord:
     comparison: Comparison | None = None
     environment: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    server_facts: ServerFacts | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+
+_NAMES = {
+    kind.__name__: kind
+    for kind in (
+        Attempt,
+        Decision,
+        Diagnosis,
+        Evidence,
+        Exchange,
+        Fault,
+        Finding,
+        Observation,
+        Phase,
+        Sample,
+        ServerFacts,
+        ServerInfo,
+        Setting,
+        Severity,
+        StartFailure,
+        Verdict,
+    )
+}
 
 
 def to_json(record: RunRecord) -> str:
@@ -173,6 +205,11 @@ def read_result(item: dict[str, Any]) -> CheckResult:
 def read_server(item: dict[str, Any]) -> ServerInfo:
     """Make a server out of what `to_plain` made of it (also after JSON)."""
     return decode(ServerInfo, item, names=_NAMES)
+
+
+def read_failure(item: dict[str, Any]) -> StartFailure:
+    """Make a failure out of what `to_plain` made of it (also after JSON)."""
+    return decode(StartFailure, item, names=_NAMES)
 
 
 def redact_record(record: RunRecord, secrets: Sequence[str]) -> RunRecord:

@@ -98,6 +98,48 @@ OPTIONS: tuple[Option, ...] = (
         help="Overall limit for the server to become ready.",
     ),
     Option(
+        name="pull",
+        metavar="WHEN",
+        choices=("never", "missing"),
+        default="never",
+        help="Whether an image that is not on the engine is pulled before the start.",
+    ),
+    Option(
+        name="dns",
+        kind="list",
+        metavar="IP",
+        help="DNS server for the container (repeat), for hosts whose own one it cannot reach.",
+    ),
+    Option(
+        name="compose-override",
+        metavar="FILE",
+        help="Compose file laid over ours (service: vllm), for what no option says.",
+    ),
+    Option(
+        name="preflight-ignore",
+        kind="list",
+        metavar="ID",
+        help="Finding of the preflight that does not stop the run (repeat; all: none does).",
+    ),
+    Option(
+        name="host-facts",
+        metavar="FILE",
+        help="Facts of another host for `pytest-vllm preflight`: a run.json or its --json output.",
+    ),
+    Option(
+        name="phase-timeout",
+        kind="list",
+        metavar="PHASE=SECONDS",
+        help="Limit for a start-up phase without any progress (repeat), such as load=3600.",
+    ),
+    Option(
+        name="gpu-busy",
+        metavar="WHAT",
+        choices=("wait", "fail"),
+        default="wait",
+        help="What to do while another run on this host has leased a GPU.",
+    ),
+    Option(
         name="artifacts",
         metavar="FOLDER",
         default=".vllm",

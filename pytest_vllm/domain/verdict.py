@@ -12,6 +12,8 @@ from pytest_vllm.domain.checks import Check, CheckResult, Level, Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_vllm.domain.finding import Diagnosis
+
 _REASONS_SHOWN = 5
 
 
@@ -53,6 +55,8 @@ class StartFailure:
         phase: Last start-up phase reached.
         exit_code: The server's exit status, `None` while it ran.
         tail: Last log lines, oldest first.
+        diagnosis: What the log and the end of the server say, `None` when it never started.
+        others: What else would fit, the likeliest first.
     """
 
     kind: str
@@ -61,6 +65,8 @@ class StartFailure:
     phase: str = ""
     exit_code: int | None = None
     tail: tuple[str, ...] = ()
+    diagnosis: Diagnosis | None = None
+    others: tuple[Diagnosis, ...] = ()
 
 
 def decide(  # noqa: PLR0913 - all that a verdict hangs on

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vllm.domain.record import read_server, to_plain
-from pytest_vllm.domain.verdict import StartFailure
+from pytest_vllm.domain.record import read_failure, read_server, to_plain
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.profile import Profile
     from pytest_vllm.domain.server import ServerInfo
     from pytest_vllm.domain.target import Target
+    from pytest_vllm.domain.verdict import StartFailure
 
 NOT_RUN_REASON = "not run: server never became ready"
 
@@ -59,8 +59,7 @@ def from_wire(state: RunState, wire: dict[str, Any]) -> None:
     if wire["server"] is not None:
         state.server = read_server(wire["server"])
     if wire["failure"] is not None:
-        failure = {**wire["failure"], "tail": tuple(wire["failure"]["tail"])}
-        state.failure = StartFailure(**failure)
+        state.failure = read_failure(wire["failure"])
     state.gpus = wire["gpus"]
     state.reports_failure = wire["reports_failure"]
 
