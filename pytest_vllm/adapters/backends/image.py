@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.facts.image import ImageFacts
 from pytest_vllm.domain.text import closest
 
 if TYPE_CHECKING:
@@ -19,37 +20,6 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.target import ImageRef
 
 MODULE = "vllm.entrypoints.openai.api_server"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageFacts:
-    """What the engine knows about an image.
-
-    Attributes:
-        asked: Name as the user wrote it.
-        id: Image ID.
-        repo_digests: Digests under which registries know it; empty for one built here.
-        runs: Content address that is run: `repository@sha256:...`, or the ID.
-        entrypoint: Words of the image's entrypoint.
-        cmd: Words of the image's default command.
-        env: Variables set in the image.
-        labels: Labels of the image.
-        user: User that the image runs as, empty for root.
-        architecture: Such as `amd64`.
-        size_bytes: Size of all layers.
-    """
-
-    asked: str
-    id: str
-    repo_digests: tuple[str, ...] = ()
-    runs: str
-    entrypoint: tuple[str, ...] = ()
-    cmd: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    user: str = ""
-    architecture: str = ""
-    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Looks that gather the facts of a launch."""

@@ -1,0 +1,49 @@
+"""What is known before a start: gathered once, judged by pure rules, kept in the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.facts.arguments import HelpFacts
+    from pytest_vllm.domain.facts.engine import EngineFacts
+    from pytest_vllm.domain.facts.host import Gpu, HostFacts
+    from pytest_vllm.domain.facts.image import ImageFacts
+    from pytest_vllm.domain.facts.model import ModelFacts
+    from pytest_vllm.domain.facts.network import NetworkFacts
+    from pytest_vllm.domain.target import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchFacts:
+    """Everything that the rules of the preflight look at; `None` is what nobody asked for.
+
+    Attributes:
+        target: What is to be launched.
+        host: The host.
+        engine: The Docker engine, `None` for other backends.
+        image: The image, `None` for other backends or when the engine does not have it.
+        model: The model, `None` when attached.
+        arguments: What the server's own help says, `None` when it was not read.
+        network: What the network looks like from inside, `None` when it was not tried.
+    """
+
+    target: Target
+    host: HostFacts
+    engine: EngineFacts | None = None
+    image: ImageFacts | None = None
+    model: ModelFacts | None = None
+    arguments: HelpFacts | None = None
+    network: NetworkFacts | None = None
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs that `--vllm-gpus` hands over."""
+        asked = self.target.gpus
+        if asked == "none":
+            return ()
+        if asked == "all":
+            return self.host.gpus
+        wanted = {int(index) for index in asked.split(",")}
+        return tuple(gpu for gpu in self.host.gpus if gpu.index in wanted)
