@@ -23,7 +23,7 @@ from pytest_vllm.adapters.backends.engine import (
     find_endpoint,
     variables,
 )
-from pytest_vllm.adapters.backends.image import ImageFacts, read_image, record_image
+from pytest_vllm.adapters.backends.image import read_image, record_image
 from pytest_vllm.adapters.backends.lines import LogReader
 from pytest_vllm.adapters.backends.model import make_cache
 from pytest_vllm.adapters.backends.plan import Plan, plan, record_plan
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
     from docker.types import CancellableStream
 
+    from pytest_vllm.domain.facts.image import ImageFacts
     from pytest_vllm.domain.target import Target
 
 _COMPOSE_FILE = "compose.json"

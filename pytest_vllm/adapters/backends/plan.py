@@ -17,7 +17,7 @@ from pytest_vllm.adapters.backends.container import (
     docker_run_line,
 )
 from pytest_vllm.adapters.backends.device import DeviceChoice, choose_devices
-from pytest_vllm.adapters.backends.image import ImageFacts, Start, choose_start
+from pytest_vllm.adapters.backends.image import Start, choose_start
 from pytest_vllm.adapters.backends.model import ModelMount, hub_cache, mount_model
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.text import secrets_in
@@ -25,6 +25,7 @@ from pytest_vllm.domain.text import secrets_in
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_vllm.domain.facts.image import ImageFacts
     from pytest_vllm.domain.target import EnvVar, Target
 
 PORT = 8000
