@@ -1,47 +1,438 @@
-"""The cause of a failed start, read from its log by rule.
+"""Why a server did not come up, or ended: signatures applied to its log and its end.
 
-The last exception is usually an envelope, so the rule looks for the first link: the first exception
-of the innermost process that is not a known envelope (launch.md, section 2.1).
+The last exception is usually an envelope, so the rules look for the first link: the first known
+line of the innermost process that is not a known envelope (launch.md, section 2.1). What the
+daemon says comes before how the server ended, that before the log, and silence comes last.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_vllm.domain.phases import clean, split_process
+from pytest_vllm.domain.figures import FIGURES, Context
+from pytest_vllm.domain.finding import Diagnosis, Evidence
+from pytest_vllm.domain.logline import Line, read_line, split_lines
+from pytest_vllm.domain.phases import PhaseTracker, clean
+from pytest_vllm.domain.root_cause import find_root, root_cause, root_text
+from pytest_vllm.domain.signature import Pattern, Role, Signature, filled
+from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-_LEVEL = re.compile(r"^(?:INFO|WARNING|ERROR|CRITICAL|DEBUG) [\d:. -]+\[?[\w./]+:\d+\]\s?")
-_EXCEPTION = re.compile(
-    r"^(?:[A-Za-z_][\w.]*\.)?(?P<name>[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout)):"
-    r"\s*(?P<text>\S.*)"
+__all__ = ["Context", "FatalWatch", "ServerEnd", "diagnose", "log_tail", "root_cause"]
+
+_EVIDENCE = 5
+_CAUSE = 400
+_EXCERPT_LINES = 12
+_READY = Pattern(
+    regex=re.compile(r"Application startup complete"), needle="Application startup complete"
 )
-_BARE = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception)(?P<colon>:?)\s*$")
-_FATAL = re.compile(
-    r"error: (?:unrecognized arguments|argument |the following arguments)"
-    r"|^(?:/\S+/)?python\d?[\d.]*: (?:No module named|can't open file)"
-    r"|^\[FATAL tini \(\d+\)\] exec |exec format error"
-    r"|Segmentation fault|^Killed$|executable file not found|Memory access fault"
+_STARTED = re.compile(
+    r"vLLM API server version|non-default args:|LLM engine \(v|version \d+\.\d+"
+    r"|Automatically detected platform|Started server process"
 )
-# Sentences that say more than the exception below them, which only names an HTTP status.
-_TELLING = re.compile(
-    r"You are trying to access a gated repo"
-    r"|is not a local folder and is not a valid model identifier"
-    r"|Invalid credentials in Authorization header|Invalid user token"
-)
-# What is left of a process that was killed, when no exception tells more.
-_VANISHED = re.compile(r"engine core exited unexpectedly|\b[Dd]ied unexpectedly")
-_RETRY_NOTE = re.compile(r",? retrying \d+ of \d+$")
-_ENVELOPE = re.compile(
-    r"Engine core initialization failed|WorkerProc initialization failed|EngineDeadError"
-    r"|validation error for \w*Config|We couldn't connect to"
-    r"|LocalEntryNotFoundError(?!.*outgoing traffic has been disabled)"
-    r"|Cannot send a request, as the client has been closed"
-)
-_DEPTH = ("Worker", "VllmWorker", "EngineCore", "APIServer", "")
+_STOPPED = re.compile(r"INFO:\s+(?:Shutting down|Finished server process)")
+_SILENCE = re.compile(r"No available shared memory broadcast block|vLLM hangs in phase")
+_RETRY = re.compile(r"[Rr]etrying (?:in |\d+ of )|thrown while requesting|\[Retry \d+/\d+\]")
+_CHATTER = ("INFO", "DEBUG")
+_STOP_CODES = (0, 130, 143)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerEnd:
+    """How a server ended without being asked to, or that it no longer moves.
+
+    Attributes:
+        exit_code: Its exit status, `None` while it runs.
+        oom_killed: Whether the kernel killed it for want of memory (Docker's State.OOMKilled).
+        error: What the engine notes about the end (Docker's State.Error).
+        hung: Whether it was given up because nothing moved.
+        stopped: Whether somebody may have stopped it: an orderly end is nothing wrong then.
+    """
+
+    exit_code: int | None = None
+    oom_killed: bool = False
+    error: str = ""
+    hung: bool = False
+    stopped: bool = False
+
+
+def diagnose(
+    lines: Iterable[str],
+    signatures: Sequence[Signature],
+    *,
+    end: ServerEnd | None = None,
+    daemon_error: str = "",
+    context: Context | None = None,
+    first_line: int = 1,
+) -> tuple[Diagnosis, ...]:
+    """Say what went wrong, the cause first.
+
+    Args:
+        lines: The log, oldest first, as it was written.
+        signatures: What is known, see `adapters.knowledge`.
+        end: How the server ended; `None` while it runs, or when nobody knows.
+        daemon_error: What the Docker engine or compose said.
+        context: What is known besides.
+        first_line: Number of the first line, for the end of a log.
+
+    Returns:
+        All that fits, the likeliest first. Empty when nothing is wrong. One without an ID when
+        something is, and nobody knows what: its cause is the line that says most.
+    """
+    log = _Log(split_lines(lines), first_line)
+    case = _Case(log, signatures, end or ServerEnd(), daemon_error, context or Context())
+    found = case.ranked()
+    return tuple(case.explain(item) for item in found) if found else case.unknown()
+
+
+class FatalWatch:
+    """Reads the log of a start line by line, until one proves that it has failed.
+
+    Args:
+        signatures: What is known.
+
+    Attributes:
+        found: The signature that matched, `None` so far.
+    """
+
+    def __init__(self, signatures: Sequence[Signature]) -> None:
+        self.found: Signature | None = None
+        self._patterns = [
+            (pattern.needle, pattern.regex, signature)
+            for signature in signatures
+            if signature.fatal
+            for pattern in signature.patterns
+        ]
+
+    def feed(self, line: str) -> bool:
+        """Read a line; tell whether the start has failed, by it or by one before."""
+        if self.found is not None:
+            return True
+        for raw in split_lines((line,)):
+            near = [entry for entry in self._patterns if entry[0] in raw]
+            if not near or _RETRY.search(raw):
+                continue
+            read = read_line(1, raw)
+            if read.level in (*_CHATTER, "WARNING"):
+                continue
+            for _, regex, signature in near:
+                if regex.search(read.text):
+                    self.found = signature
+                    return True
+        return False
+
+
+class _Log:
+    """Lines that are taken apart when they are looked at."""
+
+    def __init__(self, raw: list[str], first: int) -> None:
+        self.raw = raw
+        self._first = first
+        self._read: dict[int, Line] = {}
+
+    @cached_property
+    def _text(self) -> str:
+        return "\n".join(self.raw)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        starts, position = [], 0
+        for raw in self.raw:
+            starts.append(position)
+            position += len(raw) + 1
+        return starts
+
+    def line(self, index: int) -> Line:
+        if index not in self._read:
+            self._read[index] = read_line(self._first + index, self.raw[index])
+        return self._read[index]
+
+    def lines(self, start: int = 0) -> list[Line]:
+        return [self.line(index) for index in range(start, len(self.raw))]
+
+    def near(self, pattern: Pattern) -> Iterator[int]:
+        """Yield the indices of lines that hold the pattern's needle."""
+        if not pattern.needle:
+            yield from range(len(self.raw))
+            return
+        position = self._text.find(pattern.needle)
+        while position >= 0:
+            index = bisect_right(self._starts, position) - 1
+            yield index
+            if index + 1 == len(self.raw):
+                return
+            position = self._text.find(pattern.needle, self._starts[index + 1])
+
+
+@dataclass(slots=True)
+class _Found:
+    """A signature that fits.
+
+    Attributes:
+        signature: It.
+        rank: What sorts: kind of evidence, depth of the process, index of the line.
+        hits: Indices of the lines that match.
+        values: Named groups.
+        said: What the daemon said, when it was that.
+    """
+
+    signature: Signature
+    rank: tuple[int, int, int]
+    hits: list[int] = field(default_factory=list)
+    values: dict[str, str] = field(default_factory=dict)
+    said: str = ""
+
+
+_BY_DAEMON, _BY_OOM, _BY_LOG, _BY_SILENCE, _BY_CONSEQUENCE, _BY_HINT, _BY_REQUEST = range(7)
+
+
+class _Case:
+    """A log and an end that are compared with the signatures."""
+
+    def __init__(
+        self,
+        log: _Log,
+        signatures: Sequence[Signature],
+        end: ServerEnd,
+        daemon_error: str,
+        context: Context,
+    ) -> None:
+        self._log = log
+        self._signatures = signatures
+        self._end = end
+        self._said = [text for text in (daemon_error, end.error) if text.strip()]
+        self._context = context
+        self._ready = max(
+            (index for index in log.near(_READY) if _READY.search(log.raw[index])), default=-1
+        )
+
+    @cached_property
+    def _head(self) -> list[str]:
+        return [raw for raw in self._log.raw if raw.strip()]
+
+    @cached_property
+    def _is_excerpt(self) -> bool:
+        """Whether somebody cut out a few lines: these are what is asked about."""
+        few = len(self._head) <= _EXCERPT_LINES
+        return few and not any(_STARTED.search(raw) for raw in self._head)
+
+    @cached_property
+    def _tail(self) -> list[Line]:
+        """Lines since the server was up, all of them when it never was."""
+        lines = self._log.lines(self._ready + 1)
+        if self._ready < 0 or self._end.exit_code is not None:
+            return lines
+        # A server that lives reports bad requests with tracebacks; only its engine counts.
+        return [line for line in lines if line.depth < 2]  # noqa: PLR2004 - the API server
+
+    @cached_property
+    def _root(self) -> str:
+        return one_line(root_text(self._tail), _CAUSE)
+
+    @property
+    def _was_stopped(self) -> bool:
+        return (
+            self._end.stopped
+            and self._end.exit_code in _STOP_CODES
+            and any(_STOPPED.search(line.text) for line in self._tail)
+        )
+
+    @property
+    def _ended_badly(self) -> bool:
+        return self._end.hung or (self._end.exit_code is not None and not self._was_stopped)
+
+    @cached_property
+    def _phase(self) -> str:
+        tracker = PhaseTracker()
+        for raw in self._log.raw:
+            tracker.feed(raw, 0.0)
+        return "ready" if self._ready >= 0 else tracker.current
+
+    def ranked(self) -> list[_Found]:
+        """Return what fits, the likeliest first, each signature once."""
+        found = [*self._daemon(), *self._ends()]
+        for signature in self._signatures:
+            found += self._in_log(signature)
+        best: dict[str, _Found] = {}
+        for item in sorted(found, key=lambda item: item.rank):
+            best.setdefault(item.signature.id, item)
+        kept = list(best.values())
+        sure = [item for item in kept if item.rank[0] < _BY_HINT]
+        if sure:
+            return sure
+        if self._is_excerpt or self._ended_badly or self._root:
+            hints = [item for item in kept if item.rank[0] == _BY_HINT]
+            if hints or self._ended_badly:
+                return hints
+        return kept
+
+    def _daemon(self) -> Iterator[_Found]:
+        for said in self._said:
+            text = one_line(said, 4000)
+            for signature in self._signatures:
+                match = signature.search(text)
+                if match and signature.role is not Role.REQUEST:
+                    weight = 0 if signature.role is Role.CAUSE else 1
+                    rank = (_BY_DAEMON, weight, match.start())
+                    yield _Found(signature, rank, values=_groups(match), said=text)
+
+    def _ends(self) -> Iterator[_Found]:
+        code = self._end.exit_code
+        for signature in self._signatures:
+            sign = signature.exit
+            if sign is None:
+                continue
+            if sign.oom_killed and self._end.oom_killed:
+                yield _Found(signature, (_BY_OOM, 0, 0))
+            elif code in sign.codes and not self._was_stopped:
+                if sign.no_vllm_line and self._has_vllm_line:
+                    continue
+                yield _Found(signature, (_BY_CONSEQUENCE, 3, 0))
+
+    @cached_property
+    def _has_vllm_line(self) -> bool:
+        return any(
+            _STARTED.search(raw) or (line := self._log.line(index)).process or line.level
+            for index, raw in enumerate(self._log.raw)
+        )
+
+    def _in_log(self, signature: Signature) -> Iterator[_Found]:
+        hits: dict[int, tuple[int, dict[str, str]]] = {}
+        for pattern in signature.patterns:
+            for index in self._log.near(pattern):
+                weight = self._weight(signature, index)
+                if weight is None or index in hits:
+                    continue
+                match = pattern.regex.search(self._log.line(index).text)
+                if match:
+                    hits[index] = (weight, _groups(match))
+        if signature.hang is not None:
+            hits = self._hanging(signature, hits)
+        if len(hits) < signature.count:
+            return
+        index = min(hits, key=lambda at: (hits[at][0], self._log.line(at).depth, at))
+        weight, values = hits[index]
+        rank = (weight, self._log.line(index).depth, index)
+        alike = [at for at, (other, _) in sorted(hits.items()) if other == weight and at != index]
+        yield _Found(signature, rank, hits=[index, *alike], values=values)
+
+    def _weight(self, signature: Signature, index: int) -> int | None:
+        """Return what a match in this line would be worth, `None` for nothing."""
+        if signature.serving:
+            if self._ready < 0 and not self._is_excerpt:
+                return None
+        elif index < self._ready:
+            return None
+        if signature.hang is not None or signature.count > 1:
+            return _BY_SILENCE
+        line = self._log.line(index)
+        if signature.role is Role.REQUEST:
+            return _BY_REQUEST
+        if line.level in _CHATTER:
+            return None
+        if signature.role is Role.HINT or _RETRY.search(line.text):
+            return _BY_HINT
+        return _BY_CONSEQUENCE if signature.role is Role.CONSEQUENCE else _BY_LOG
+
+    def _hanging(
+        self, signature: Signature, hits: dict[int, tuple[int, dict[str, str]]]
+    ) -> dict[int, tuple[int, dict[str, str]]]:
+        """Keep the hits if the log ends in what they began."""
+        if not hits:
+            return {}
+        last = max(hits)
+        after = self._log.lines(last + 1)
+        if any(pattern.search(line.text) for pattern in signature.hang or () for line in after):
+            return {}
+        silent = any(_SILENCE.search(line.text) for line in after)
+        return {last: hits[last]} if silent or self._end.hung or self._is_excerpt else {}
+
+    def explain(self, item: _Found) -> Diagnosis:
+        """Fill the templates of what was found."""
+        signature = item.signature
+        shown = [self._log.line(index) for index in item.hits[:3]]
+        values = {"root": self._root, "phase": self._phase} | item.values
+        if self._end.exit_code is not None:
+            values["exit_code"] = str(self._end.exit_code)
+        values["line"] = one_line(shown[0].text if shown else item.said, _CAUSE)
+        for pattern in signature.details:
+            detail = self._detail(pattern, item)
+            if detail:
+                line, groups = detail
+                shown.append(line)
+                values = groups | {name: text for name, text in values.items() if text}
+        for name in signature.figures:
+            values |= FIGURES[name](values, self._context)
+        return Diagnosis(
+            id=signature.id,
+            ref=signature.ref,
+            fault=signature.fault,
+            cause=one_line(filled(signature.cause, values), _CAUSE),
+            cure=filled(signature.cure, values),
+            evidence=self._evidence(item, shown),
+            phase=self._phase,
+        )
+
+    def _detail(self, pattern: Pattern, item: _Found) -> tuple[Line, dict[str, str]] | None:
+        """Return the match nearest to what was found, before it rather than behind."""
+        origin = item.hits[0] if item.hits else len(self._log.raw)
+        best: tuple[int, Line, dict[str, str]] | None = None
+        for index in self._log.near(pattern):
+            line = self._log.line(index)
+            match = pattern.regex.search(line.text)
+            if match and (best is None or abs(index - origin) < best[0]):
+                best = (abs(index - origin), line, _groups(match))
+        return best and best[1:]
+
+    def _evidence(self, item: _Found, shown: list[Line]) -> tuple[Evidence, ...]:
+        root = find_root(self._tail)
+        lines = {line.number: line for line in [*shown, *([root] if root else [])]}
+        if not lines:
+            last = [line for line in self._tail if line.text.strip()][-3:]
+            lines = {line.number: line for line in last}
+        said = [Evidence(line=0, text=one_line(item.said))] if item.said else []
+        kept = sorted(list(lines)[: _EVIDENCE - len(said)])
+        return (*said, *(Evidence(line=n, text=one_line(lines[n].shown)) for n in kept))
+
+    def unknown(self) -> tuple[Diagnosis, ...]:
+        """Say that something is wrong, if it is, with the line that says most."""
+        root = find_root(self._tail)
+        if root is not None:
+            evidence = (Evidence(line=root.number, text=one_line(root.shown)),)
+            return (self._unnamed(self._root, evidence),)
+        if self._said:
+            said = one_line(self._said[0], _CAUSE)
+            return (self._unnamed(said, (Evidence(line=0, text=said),)),)
+        if not self._ended_badly:
+            return ()
+        tail = [line for line in self._tail if line.text.strip()][-_EVIDENCE:]
+        evidence = tuple(Evidence(line=line.number, text=one_line(line.shown)) for line in tail)
+        if self._end.hung:
+            return (self._unnamed("nothing moved any more; the log names no cause", evidence),)
+        code = self._end.exit_code
+        return (self._unnamed(f"ended with exit code {code}; the log names no cause", evidence),)
+
+    def _unnamed(self, cause: str, evidence: tuple[Evidence, ...]) -> Diagnosis:
+        return Diagnosis(
+            id=None,
+            ref=None,
+            fault=None,
+            cause=cause,
+            evidence=evidence,
+            phase=self._phase,
+        )
+
+
+def _groups(match: re.Match[str]) -> dict[str, str]:
+    return {name: text for name, text in match.groupdict().items() if text is not None}
+
+
 # launch.md, section 2.2: what the cause says -> what to do.
 _ADVICE = (
     (
@@ -92,28 +483,6 @@ TAIL_LINES = 20
 """Log lines shown with a failure."""
 
 
-def root_cause(lines: Sequence[str]) -> str:
-    """Return the line that names the cause, or an empty text when none is recognized.
-
-    Args:
-        lines: The raw log, oldest first.
-    """
-    candidates: list[tuple[int, int, str]] = []
-    texts = [split_process(clean(line)) for line in lines]
-    for index, (process, rest) in enumerate(texts):
-        text = _LEVEL.sub("", rest).strip()
-        if _FATAL.search(text) or _TELLING.search(text):
-            return text
-        if bare := _BARE.match(text):
-            text += f" {_next_text(texts, index)}" if bare["colon"] else ""
-        if bare or _EXCEPTION.match(text) or _validation_detail(texts, index):
-            candidates.append((_depth(process), index, text))
-    plain = [entry for entry in candidates if not _ENVELOPE.search(entry[2])]
-    if not plain:
-        return next((_LEVEL.sub("", rest) for _, rest in texts if _VANISHED.search(rest)), "")
-    return _RETRY_NOTE.sub("", min(plain)[2])
-
-
 def advise(cause: str) -> str:
     """Return what to do about a cause, empty when it is none that is known."""
     return next((text for pattern, text in _ADVICE if re.search(pattern, cause)), "")
@@ -132,22 +501,3 @@ def log_tail(lines: Sequence[str], count: int = TAIL_LINES) -> tuple[str, ...]:
     """Return the last lines that say something, without ANSI codes."""
     cleaned = [clean(line) for line in lines]
     return tuple(line for line in cleaned if line.strip())[-count:]
-
-
-def _next_text(texts: Sequence[tuple[str, str]], index: int) -> str:
-    """Return the first line below that is not empty."""
-    below = (_LEVEL.sub("", rest).strip() for _, rest in texts[index + 1 :])
-    return next((text for text in below if text), "")
-
-
-def _validation_detail(texts: Sequence[tuple[str, str]], index: int) -> bool:
-    """Tell whether this line is the message that pydantic prints below its envelope."""
-    previous = texts[index - 1][1] if index else ""
-    return bool(re.search(r"\d+ validation errors? for \w*Config", previous))
-
-
-def _depth(process: str) -> int:
-    for depth, name in enumerate(_DEPTH):
-        if name and process.startswith(name):
-            return depth
-    return len(_DEPTH)

@@ -1,0 +1,176 @@
+"""Numbers that a cure needs: the largest safe share of memory, the smallest number of GPUs."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pytest_vllm.domain.facts.host import Holder
+
+_GIB = 2**30
+_UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_MARGIN = 0.02
+_NEW_DEFAULT = (0, 20)
+"""First version whose default `--gpu-memory-utilization` is 0.92; before it was 0.9."""
+_SIZES_SHOWN = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What is known besides the log; empty where nothing is.
+
+    Attributes:
+        model: The model as the user named it.
+        weights_bytes: Size of all its weights.
+        known_weights: Sizes of the weights of well-known models by ID.
+        known_models: IDs of models that exist.
+        known_flags: Flags that this vLLM knows.
+        holders: Processes that hold a GPU.
+        port_holder: Who holds the port that was asked for.
+        sent: Entrypoint and command that we sent.
+        image: What the image says of its own entrypoint and command.
+    """
+
+    model: str = ""
+    weights_bytes: int | None = None
+    known_weights: Mapping[str, int] = field(default_factory=dict)
+    known_models: Sequence[str] = ()
+    known_flags: Sequence[str] = ()
+    holders: Sequence[Holder] = ()
+    port_holder: str = ""
+    sent: str = ""
+    image: str = ""
+
+
+Values = dict[str, str]
+
+
+def _largest_utilization(values: Values, context: Context) -> Values:
+    """free/total, rounded down to two digits, minus 0.02 (launch.md, row G7)."""
+    del context
+    try:
+        free, total = float(values["free"]), float(values["total"])
+        share = math.floor(100 * free / total) / 100 - _MARGIN
+    except (KeyError, ValueError, ZeroDivisionError):
+        return {}
+    return {"safe": f"{share:.2f}"} if share > 0 else {}
+
+
+def _holders(values: Values, context: Context) -> Values:
+    del values
+    named = [
+        f"{holder.name} (PID {holder.pid}"
+        + ("" if holder.vram_bytes is None else f", {holder.vram_bytes / _GIB:.1f} GiB")
+        + ")"
+        for holder in context.holders
+    ]
+    return {"holders": ", ".join(named)} if named else {}
+
+
+def _gpus_needed(values: Values, context: Context) -> Values:
+    """ceil(weights / (utilization * VRAM)), raised to a tensor parallel size that splits evenly."""
+    vram = _bytes(values.get("vram", ""))
+    model = context.model or values.get("model", "")
+    weights = context.weights_bytes or _weights(model, context)
+    if not vram or not weights:
+        return {}
+    share = _utilization(values)
+    needed = math.ceil(weights / (share * vram))
+    size = 1 << (needed - 1).bit_length()  # heads of nearly all models split by powers of two
+    return {
+        "weights": f"{weights / _GIB:.1f} GiB",
+        "share": f"{share:g}",
+        "gpus": str(needed),
+        "tp": str(size),
+    }
+
+
+def _weights(model: str, context: Context) -> int | None:
+    """Look a model up by its ID, or by the end of a path that names its folder."""
+    if model in context.known_weights:
+        return context.known_weights[model]
+    cached = re.search(r"models--([\w.-]+?)--([\w.-]+)", model)
+    name = f"{cached[1]}/{cached[2]}" if cached else model.rstrip("/").rpartition("/")[2]
+    for known, size in context.known_weights.items():
+        if name.lower() in (known.lower(), known.rpartition("/")[2].lower()):
+            return size
+    return None
+
+
+def _utilization(values: Values) -> float:
+    try:
+        return float(values["utilization"])
+    except (KeyError, ValueError):
+        numbers = re.findall(r"\d+", values.get("version", "")) or ["0", "0"]
+        newer = tuple(int(number) for number in numbers[:2]) >= _NEW_DEFAULT
+        return 0.92 if newer else 0.9
+
+
+def _bytes(text: str) -> float | None:
+    match = re.fullmatch(r"([\d.]+)\s*([KMGT]i?B|B)", text.strip())
+    if not match:
+        return None
+    unit = match[2].upper()
+    return float(match[1]) * _UNITS[unit if "I" in unit or unit == "B" else f"{unit[0]}IB"]
+
+
+def _parallel_sizes(values: Values, context: Context) -> Values:
+    """Sizes that divide the heads: a head is never split."""
+    del context
+    try:
+        heads = int(values["heads"])
+    except (KeyError, ValueError):
+        return {}
+    if not 0 < heads <= 2**16:
+        return {}
+    sizes = [str(size) for size in range(1, heads + 1) if heads % size == 0][:_SIZES_SHOWN]
+    below = [size for size in sizes if int(size) <= int(values.get("tp", heads))]
+    return {"sizes": ", ".join(sizes), "size": below[-1] if below else sizes[0]}
+
+
+def _close_models(values: Values, context: Context) -> Values:
+    asked = values.get("model", "")
+    by_name = {known.lower(): known for known in context.known_models}
+    matches = get_close_matches(asked.lower(), by_name, n=3, cutoff=0.6)
+    if not matches:  # right name, wrong organisation
+        last = asked.lower().rpartition("/")[2]
+        short = {known.rpartition("/")[2].lower(): known for known in context.known_models}
+        names = get_close_matches(last, short, n=3, cutoff=0.75)
+        return {"close": ", ".join(short[name] for name in names)} if names else {}
+    return {"close": ", ".join(by_name[match] for match in matches)}
+
+
+def _close_flag(values: Values, context: Context) -> Values:
+    flag = values.get("flag", "").split()[:1]
+    name = flag[0].partition("=")[0] if flag else ""
+    matches = get_close_matches(name, list(context.known_flags), n=1, cutoff=0.6)
+    return {"close": matches[0]} if matches else {}
+
+
+def _context(values: Values, context: Context) -> Values:
+    """What only the caller knows."""
+    known = {
+        "model": values.get("model") or context.model,
+        "port_holder": context.port_holder,
+        "sent": context.sent,
+        "image": context.image,
+    }
+    return {name: text for name, text in known.items() if text}
+
+
+FIGURES: Mapping[str, Callable[[Values, Context], Values]] = {
+    "largest-utilization": _largest_utilization,
+    "holders": _holders,
+    "gpus-needed": _gpus_needed,
+    "parallel-sizes": _parallel_sizes,
+    "close-models": _close_models,
+    "close-flag": _close_flag,
+    "context": _context,
+}
+"""Computations by the name that signatures give; each adds values for the templates."""

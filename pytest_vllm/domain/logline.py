@@ -1,0 +1,78 @@
+"""Lines of a log as they were meant, without what terminals, Docker and loggers put before them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_BREAK = re.compile(r"\r\n|\r|\n")
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# What may stand before a line, in this order: compose, Docker or a CI, journald, a rank of torchrun.
+_CARRIER = re.compile(
+    r"^(?:[\w.-]+\s+\| )?"
+    r"(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.\d]*(?:Z|[+-]\d\d:?\d\d) (?:std(?:out|err) [FP] )?)?"
+    r"(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ [\w.@/-]+\[\d+\]: )?"
+    r"(?:\[rank\d+\]:\s?)?"
+)
+_PROCESS = re.compile(
+    r"^\((?P<process>(?:APIServer|ApiServer|EngineCore|CoreEngine|Worker|VllmWorker|Ray|run_engine)"
+    r"[^\s)]*)[^)]*\)\s?"
+)
+_LEVEL = re.compile(
+    r"^(?P<level>INFO|WARNING|ERROR|CRITICAL|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d "
+    r"\[?[\w./<>-]+:\d+\]\s?"
+)
+_DEPTHS = (("Worker", 0), ("VllmWorker", 0), ("Ray", 0), ("EngineCore", 1), ("CoreEngine", 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line.
+
+    Attributes:
+        number: From 1, counted after the log was split at line ends and carriage returns.
+        shown: Text as a reader wants it: without colour codes.
+        process: The process of vLLM that wrote it, empty when it does not say.
+        level: Level of vLLM's logger, empty when it does not say.
+        text: The message without any prefix; its indent is kept.
+    """
+
+    number: int
+    shown: str
+    process: str
+    level: str
+    text: str
+
+    @property
+    def depth(self) -> int:
+        """How far out the process is: 0 a worker, 1 the engine, 2 the API server or unnamed."""
+        return next((depth for name, depth in _DEPTHS if self.process.startswith(name)), 2)
+
+
+def split_lines(chunks: Iterable[str]) -> list[str]:
+    """Split texts at line ends and carriage returns; a chunk ends a line."""
+    return [part for chunk in chunks for part in _BREAK.split(chunk)]
+
+
+def read_line(number: int, raw: str) -> Line:
+    """Take one line, that holds no line end, apart."""
+    shown = _ANSI.sub("", raw) if "\x1b" in raw else raw
+    rest = shown[_end(_CARRIER.match(shown)) :]
+    process = _PROCESS.match(rest)
+    rest = rest[_end(process) :]
+    level = _LEVEL.match(rest)
+    return Line(
+        number=number,
+        shown=shown.rstrip(),
+        process=process["process"] if process else "",
+        level=level["level"] if level else "",
+        text=rest[_end(level) :].rstrip(),
+    )
+
+
+def _end(match: re.Match[str] | None) -> int:
+    return match.end() if match else 0

@@ -1,0 +1,97 @@
+"""The line that says most about a failure that no signature knows."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.logline import read_line, split_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_vllm.domain.logline import Line
+
+_EXCEPTION = re.compile(
+    r"^(?:[A-Za-z_][\w.]*\.)?(?P<name>[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout)):"
+    r"\s*(?P<text>\S.*)"
+)
+_BARE = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception)(?P<colon>:?)\s*$")
+_FATAL = re.compile(
+    r"error: (?:unrecognized arguments|argument |the following arguments)"
+    r"|^(?:/\S+/)?python\d?[\d.]*: (?:No module named|can't open file)"
+    r"|^\[FATAL tini \(\d+\)\] exec |exec format error"
+    r"|Segmentation fault|^Killed$|executable file not found|Memory access fault"
+)
+# Sentences that say more than the exception below them, which only names an HTTP status.
+_TELLING = re.compile(
+    r"You are trying to access a gated repo"
+    r"|is not a local folder and is not a valid model identifier"
+    r"|Invalid credentials in Authorization header|Invalid user token"
+)
+# What is left of a process that was killed, when no exception tells more.
+_VANISHED = re.compile(r"engine core exited unexpectedly|\b[Dd]ied unexpectedly")
+_RETRY_NOTE = re.compile(r",? retrying \d+ of \d+$")
+_ENVELOPE = re.compile(
+    r"Engine core initialization failed|WorkerProc initialization failed|EngineDeadError"
+    r"|validation errors? for \w*Config|We couldn't connect to"
+    r"|LocalEntryNotFoundError(?!.*outgoing traffic has been disabled)"
+    r"|Cannot send a request, as the client has been closed"
+    r"|Exception in worker VllmWorkerProcess|RPCServer process died"
+)
+_VALIDATION = re.compile(r"\d+ validation errors? for \w*Config")
+_WORDS = re.compile("Error|Exception|Interrupt|Exit|Timeout|error|unexpectedly|python|FATAL|Killed")
+_MORE_WORDS = re.compile("fault|executable file|gated repo|valid model identifier|Invalid ")
+
+
+def find_root(lines: Sequence[Line]) -> Line | None:
+    """Return the line that names the cause; its text is the cause, `None` when none does.
+
+    Args:
+        lines: The log, oldest first.
+    """
+    found: list[tuple[int, int]] = []
+    vanished: int | None = None
+    for index, line in enumerate(lines):
+        text = line.text.strip()
+        previous = lines[index - 1].text if index else ""
+        if not _may_tell(text) and "validation error" not in previous:
+            continue
+        if line.level in ("INFO", "DEBUG"):
+            continue
+        if _FATAL.search(text) or _TELLING.search(text):
+            return line
+        if vanished is None and _VANISHED.search(text):
+            vanished = index
+        is_exception = _BARE.match(text) or _EXCEPTION.match(text) or _VALIDATION.search(previous)
+        if is_exception and not _ENVELOPE.search(text):
+            found.append((line.depth, index))
+    if found:
+        return lines[min(found)[1]]
+    return None if vanished is None else lines[vanished]
+
+
+def root_text(lines: Sequence[Line]) -> str:
+    """Return what `find_root` finds as one line, with the text below a bare exception."""
+    line = find_root(lines)
+    if line is None:
+        return ""
+    text = line.text.strip()
+    bare = _BARE.match(text)
+    if bare and bare["colon"]:
+        below = (other.text.strip() for other in lines[lines.index(line) + 1 :])
+        text = f"{text} {next((other for other in below if other), '')}".strip()
+    return _RETRY_NOTE.sub("", text)
+
+
+def root_cause(log: Sequence[str]) -> str:
+    """Return the line that names the cause, or an empty text when none is recognized.
+
+    Args:
+        log: The raw log, oldest first.
+    """
+    return root_text([read_line(number, raw) for number, raw in enumerate(split_lines(log), 1)])
+
+
+def _may_tell(text: str) -> bool:
+    return bool(_WORDS.search(text) or _MORE_WORDS.search(text))
