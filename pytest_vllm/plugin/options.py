@@ -135,19 +135,9 @@ def _with_checked_model(target: Target, *, base: Path) -> Target:
             f"--vllm-model ({source}): there is no folder {target.model}{_similar(folder)}",
             advice="name an existing folder, or a Hub ID such as ORG/NAME",
         )
-    if folder.is_dir() and not _holds_model(folder):
-        raise TargetError(
-            f"--vllm-model ({source}): {target.model} holds no config.json",
-            advice="name the folder that holds config.json, the tokenizer and the weights",
-        )
     settings = dict(target.settings)
     settings["model"] = Setting(name="model", value=str(folder), source=source)
     return build_target(settings, known_suites=suite_names())
-
-
-def _holds_model(folder: Path) -> bool:
-    names = ("config.json", "params.json")
-    return any((folder / name).is_file() for name in names) or any(folder.glob("*.gguf"))
 
 
 def _similar(folder: Path) -> str:

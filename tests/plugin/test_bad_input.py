@@ -60,7 +60,6 @@ def _check(result: pytest.RunResult, code: int, *words: str) -> None:
     [
         (("--vllm-image=a/b:1", "--vllm-model=./nothing"), ("no folder ./nothing",)),
         (("--vllm-image=a/b:1", "--vllm-model=./smallmodle"), ("did you mean smallmodel?",)),
-        (("--vllm-image=a/b:1", "--vllm-model=./empty"), ("holds no config.json",)),
         (("--vllm-profile=promte", "--vllm-url=http://h:1"), ("did you mean promote?",)),
         (("--vllm-profile=gone.toml", "--vllm-url=http://h:1"), ("cannot read gone.toml",)),
         (("--vllm-profile=bad.toml", "--vllm-url=http://h:1"), ("bad.toml is not TOML",)),

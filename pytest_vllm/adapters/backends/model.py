@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.backends.container import Mount
+from pytest_vllm.adapters.hub_cache import find_snapshot, hub_cache
+from pytest_vllm.adapters.model_facts import CONFIGS
+from pytest_vllm.adapters.weight_files import weight_names
 from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.text import closest
 
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
 
     from pytest_vllm.domain.target import Target
 
-_CONFIGS = ("config.json", "params.json")
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
-_INDEX = "model.safetensors.index.json"
 _LOOK_AT = 10_000
 
 
@@ -46,7 +45,7 @@ def find_model_folder(target: Target) -> Path:
     """Return the absolute path of a model that is named by a path (a folder, or one GGUF file).
 
     Raises:
-        TargetError: It does not exist, or holds no model.
+        TargetError: It does not exist.
     """
     asked = str(target.model)
     path = Path(os.path.abspath(os.path.expanduser(asked)))  # noqa: PTH100, PTH111 - links stay
@@ -55,11 +54,6 @@ def find_model_folder(target: Target) -> Path:
         raise TargetError(
             f"--vllm-model: there is no {asked}{closest(path.name, siblings)}",
             advice="name a folder with config.json, or a Hub ID such as org/model",
-        )
-    if path.is_dir() and not any((path / name).is_file() for name in _CONFIGS):
-        raise TargetError(
-            f"--vllm-model: {asked} holds no model: no {' or '.join(_CONFIGS)} in it",
-            advice="name the folder that holds config.json, tokenizer and weights",
         )
     return path
 
@@ -79,41 +73,18 @@ def mount_model(target: Target, env: Mapping[str, str]) -> ModelMount:
     return _mount_cache(str(target.model), target.revision, env)
 
 
-def hub_cache(env: Mapping[str, str]) -> Path:
-    """Return the Hub cache of this host, by the rules of huggingface_hub.
-
-    https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
-    """
-    if env.get("HF_HUB_CACHE"):
-        return Path(env["HF_HUB_CACHE"]).expanduser().absolute()
-    base = env.get("XDG_CACHE_HOME") or "~/.cache"
-    home = env.get("HF_HOME") or f"{base}/huggingface"
-    return (Path(home).expanduser() / "hub").absolute()
-
-
 def cached_snapshot(cache: Path, model: str, revision: str | None) -> Path | None:
     """Return the snapshot folder of a model that is complete in the cache, else `None`."""
-    repository = cache / f"models--{model.replace('/', '--')}"
-    asked = revision or "main"
-    reference = repository / "refs" / asked
-    try:
-        commit = reference.read_text("utf-8").strip() if reference.is_file() else asked
-        snapshot = repository / "snapshots" / commit
-        return snapshot if _complete(snapshot) else None
-    except (OSError, ValueError):
-        return None
+    snapshot = find_snapshot(cache, model, revision)
+    return snapshot if snapshot is not None and _complete(snapshot) else None
 
 
 def _complete(snapshot: Path) -> bool:
-    """Tell whether config and all weights are there; an index names what must be."""
-    if not any((snapshot / name).is_file() for name in _CONFIGS):
+    """Tell whether config and all weights are there; what is in them is the preflight's matter."""
+    if not any((snapshot / name).is_file() for name in CONFIGS):
         return False
-    index = snapshot / _INDEX
-    if index.is_file():
-        shards = set(json.loads(index.read_text("utf-8")).get("weight_map", {}).values())
-        return bool(shards) and all((snapshot / str(shard)).is_file() for shard in shards)
-    found = [path for pattern in _WEIGHTS for path in snapshot.glob(pattern)]
-    return bool(found) and all(path.is_file() for path in found)
+    names = weight_names(snapshot)
+    return bool(names) and all((snapshot / name).is_file() for name in names)
 
 
 def _mount_folder(path: Path) -> ModelMount:

@@ -1,0 +1,48 @@
+"""Which known model a mistyped ID was meant to be."""
+
+from __future__ import annotations
+
+import re
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_WORDS = re.compile(r"[a-z]+|\d+(?:\.\d+)?")
+_TUNED = frozenset({"chat", "instruct", "it", "assistant", "sft"})
+"""Words that vendors use for the same thing: a model that follows a conversation."""
+_NOISE = frozenset({"v", "hf", "meta", "model"})
+_ENOUGH = 0.66
+_SAME_OWNER = 0.15
+
+
+def similar_models(asked: str, known: Iterable[str], *, limit: int = 3) -> tuple[str, ...]:
+    """Return the known IDs closest to the one asked for, best first.
+
+    Names are compared without regard to case and by their words, so that `-instruct` finds `-Chat`
+    and a missing owner finds the model; numbers must fit better than words, since 7B is not 70B.
+    """
+    scored = [(_likeness(asked, name), name) for name in known if name != asked]
+    best = sorted((item for item in scored if item[0] >= _ENOUGH), key=lambda item: -item[0])
+    return tuple(name for _, name in best[:limit])
+
+
+def _likeness(asked: str, name: str) -> float:
+    """Return 0 (nothing in common) to 1 (the same but for case)."""
+    owner, _, model = asked.lower().rpartition("/")
+    known_owner, _, known_model = name.lower().rpartition("/")
+    letters = SequenceMatcher(None, model, known_model, autojunk=False).ratio()
+    words, known_words = _words(model), _words(known_model)
+    shared = len(words & known_words) / max(len(words | known_words), 1)
+    numbers = {word for word in words ^ known_words if word[0].isdigit()}
+    score = 0.5 * letters + 0.5 * shared - 0.04 * len(numbers)
+    if not owner:
+        return score
+    owners = SequenceMatcher(None, owner, known_owner, autojunk=False).ratio()
+    return (1 - _SAME_OWNER) * score + _SAME_OWNER * owners
+
+
+def _words(model: str) -> frozenset[str]:
+    found = set(_WORDS.findall(model))
+    return frozenset({"tuned" if word in _TUNED else word for word in found} - _NOISE)
