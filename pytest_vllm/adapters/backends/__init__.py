@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from pytest_vllm.adapters.backends.reaper import Reaper
+    from pytest_vllm.adapters.startup import Startup
     from pytest_vllm.domain.target import Target
 
 
@@ -52,8 +54,11 @@ class Backend(Protocol):
     owned: bool
     """Whether `stop` ends the server."""
 
-    def launch(self) -> None:
+    def launch(self, startup: Startup | None = None) -> None:
         """Start the server and return at once.
+
+        Args:
+            startup: Is told how far a pull of the image is.
 
         Raises:
             TargetError: The user named something that is not there.
@@ -75,6 +80,9 @@ class Backend(Protocol):
     def stop(self) -> None:
         """End the server if it is ours, and remove all that was made for it."""
 
+    def keep(self) -> None:
+        """Give up what would keep the server from running on when this process ends."""
+
     def facts(self) -> dict[str, Any]:
         """Return JSON-able facts of the launch: command, image digest, flags, devices, ..."""
 
@@ -92,16 +100,20 @@ _HOME = {
 }
 
 
-def make_backend(target: Target, *, workdir: Path, run_id: str) -> Backend:
+def make_backend(
+    target: Target, *, workdir: Path, run_id: str, reaper: Reaper | None = None
+) -> Backend:
     """Make the backend of a target without starting anything.
 
     Args:
         target: What to run.
         workdir: Folder of this run for files that the backend needs; it exists.
         run_id: Name of the run: letters, digits and `-`, in lower case.
+        reaper: Is told what the backend makes, so that nothing stays when this process is killed.
     """
     module, name = _HOME[target.backend]
-    return cast("Backend", getattr(import_module(module), name)(target, workdir, run_id))
+    backend = getattr(import_module(module), name)(target, workdir, run_id, reaper)
+    return cast("Backend", backend)
 
 
 def command_line(target: Target) -> str:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vllm.adapters.backends import ExitStatus, LogLine
+    from pytest_vllm.adapters.backends.reaper import Reaper
+    from pytest_vllm.adapters.startup import Startup
     from pytest_vllm.domain.target import Target
 
 
@@ -19,17 +21,21 @@ class AttachBackend:
         target: What to test; its backend is `attach`.
         workdir: Folder of the run (unused).
         run_id: Name of the run (unused).
+        reaper: Of the run (unused).
     """
 
     name = "attach"
     owned = False
 
-    def __init__(self, target: Target, workdir: Path, run_id: str) -> None:
-        del workdir, run_id
+    def __init__(
+        self, target: Target, workdir: Path, run_id: str, reaper: Reaper | None = None
+    ) -> None:
+        del workdir, run_id, reaper
         self._url = target.url
 
-    def launch(self) -> None:
+    def launch(self, startup: Startup | None = None) -> None:
         """Start nothing."""
+        del startup
 
     @property
     def url(self) -> str | None:
@@ -47,6 +53,9 @@ class AttachBackend:
 
     def stop(self) -> None:
         """Leave the server alone."""
+
+    def keep(self) -> None:
+        """Do nothing: the server is another's."""
 
     def facts(self) -> dict[str, Any]:
         """Return the URL."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SERVICE = "vllm"
 """Name of the only service in the compose file."""
@@ -46,7 +49,8 @@ class ContainerSpec:
         port: Port inside the container; the engine chooses the one on the host.
         devices: Device nodes, the same inside.
         groups: Groups of the devices, as numbers or names.
-        labels: Labels of the container.
+        address: Address of the engine's host on which the port is published.
+        dns: Name servers, empty for those of the engine.
         shm_size: Size of `/dev/shm`, empty for the default.
         ipc: IPC mode, empty for the default.
         cap_drop: Capabilities taken away.
@@ -64,7 +68,8 @@ class ContainerSpec:
     port: int = 8000
     devices: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
-    labels: tuple[tuple[str, str], ...] = ()
+    address: str = "127.0.0.1"
+    dns: tuple[str, ...] = ()
     shm_size: str = ""
     ipc: str = ""
     cap_drop: tuple[str, ...] = ()
@@ -89,12 +94,12 @@ def compose_json(spec: ContainerSpec) -> str:
         "command": list(spec.command),
         "init": True,
         "stop_grace_period": f"{spec.stop_grace_s}s",
-        "ports": [f"127.0.0.1::{spec.port}"],
+        "ports": [_published(spec)],
         "environment": dict(spec.environment),
         "volumes": [_volume(mount) for mount in spec.mounts],
         "devices": [f"{device}:{device}" for device in spec.devices],
         "group_add": list(spec.groups),
-        "labels": dict(spec.labels),
+        "dns": list(spec.dns),
         "shm_size": spec.shm_size,
         "ipc": spec.ipc,
         "cap_drop": list(spec.cap_drop),
@@ -106,10 +111,29 @@ def compose_json(spec: ContainerSpec) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
+def labels_json(labels: Mapping[str, str], *, merged: Mapping[str, Any] | None = None) -> str:
+    """Write the compose file that says whose all of it is.
+
+    It is a file of its own, so that the one kept as evidence says nothing of the kind: a server
+    that a user starts from that by hand is not ours to remove.
+
+    Args:
+        labels: Labels of every container, network and volume.
+        merged: All files together as compose reads them, when there are more than ours.
+    """
+    document = merged or {"services": {SERVICE: {}}, "networks": {"default": {}}}
+    result: dict[str, Any] = {}
+    for kind in ("services", "networks", "volumes"):
+        entries = document.get(kind) or {}
+        ours = [name for name, entry in entries.items() if not (entry or {}).get("external")]
+        if ours:
+            result[kind] = {name: {"labels": _escape(dict(labels))} for name in ours}
+    return json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+
+
 def docker_run_line(spec: ContainerSpec) -> str:
     """Write the equivalent `docker run` command, one option a line, quoted for a POSIX shell."""
     options = ["docker run", "--init", f"--stop-timeout {spec.stop_grace_s}"]
-    options += [_pair("--label", f"{name}={value}") for name, value in spec.labels]
     options += [_pair("--device", device) for device in spec.devices]
     options += [_pair("--group-add", group) for group in spec.groups]
     options += [_pair("--shm-size", spec.shm_size)] if spec.shm_size else []
@@ -117,7 +141,8 @@ def docker_run_line(spec: ContainerSpec) -> str:
     options += [_pair("--cap-drop", name) for name in spec.cap_drop]
     options += [_pair("--cap-add", name) for name in spec.cap_add]
     options += [_pair("--security-opt", option) for option in spec.security_opt]
-    options += [_pair("--publish", f"127.0.0.1::{spec.port}")]
+    options += [_pair("--dns", address) for address in spec.dns]
+    options += [_pair("--publish", _published(spec))]
     options += [_pair("--mount", _mount_option(mount)) for mount in spec.mounts]
     options += [
         _pair("--env", name if value is None else f"{name}={value}")
@@ -126,6 +151,12 @@ def docker_run_line(spec: ContainerSpec) -> str:
     options.append(_pair("--entrypoint", spec.entrypoint[0]))
     options.append(shlex.join([spec.image, *spec.entrypoint[1:], *spec.command]))
     return " \\\n  ".join(options)
+
+
+def _published(spec: ContainerSpec) -> str:
+    """Write the port with its address, the one on the host left to the engine."""
+    address = f"[{spec.address}]" if ":" in spec.address else spec.address
+    return f"{address}::{spec.port}"
 
 
 def _pair(option: str, value: str) -> str:

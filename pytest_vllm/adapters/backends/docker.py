@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.backends import ExitStatus, LogLine
 from pytest_vllm.adapters.backends.container import (
+    OWNER_LABEL,
     RUN_LABEL,
+    SERVICE,
     compose_json,
     docker_run_line,
+    labels_json,
 )
 from pytest_vllm.adapters.backends.engine import (
     compose_shell_command,
     connect,
-    explain_up,
     find_compose,
     find_endpoint,
-    variables,
 )
 from pytest_vllm.adapters.backends.image import read_image, record_image
 from pytest_vllm.adapters.backends.lines import LogReader
 from pytest_vllm.adapters.backends.model import make_cache
+from pytest_vllm.adapters.backends.owner import this_owner
 from pytest_vllm.adapters.backends.plan import Plan, plan, record_plan
+from pytest_vllm.adapters.backends.project import ComposeProject
+from pytest_vllm.adapters.backends.pull import pull_missing
+from pytest_vllm.adapters.backends.removal import EngineApi
 from pytest_vllm.domain.errors import HostError, TargetError, VllmError
 
 if TYPE_CHECKING:
@@ -37,12 +42,18 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
     from docker.types import CancellableStream
 
+    from pytest_vllm.adapters.backends.engine import Endpoint
+    from pytest_vllm.adapters.backends.reaper import Reaper
+    from pytest_vllm.adapters.startup import Startup
     from pytest_vllm.domain.facts.image import ImageFacts
     from pytest_vllm.domain.target import Target
 
 _COMPOSE_FILE = "compose.json"
-_UP = "up -d --no-build --pull never"
-_DOWN = "down -v --remove-orphans"
+_LABELS_FILE = "owner.json"
+_LAUNCH_FOLDER = ".launch"
+_MARKER = "PYTEST_VLLM_LAUNCH"
+_PROJECT_LABEL = "com.docker.compose.project"
+_SERVICE_LABEL = "com.docker.compose.service"
 _DRAIN_S = 0.5
 _ENDED = ("exited", "dead")
 _ADDRESS = "127.0.0.1"
@@ -55,12 +66,15 @@ class DockerBackend:
         target: What to run; its backend is `docker`.
         workdir: Folder of the run; `compose.json` is written there.
         run_id: Name of the run; the compose project is `pv-<run_id>`.
+        reaper: Is told what there is to remove.
     """
 
     name = "docker"
     owned = True
 
-    def __init__(self, target: Target, workdir: Path, run_id: str) -> None:
+    def __init__(
+        self, target: Target, workdir: Path, run_id: str, reaper: Reaper | None = None
+    ) -> None:
         self._target = target
         self._workdir = workdir.absolute()
         self._run_id = run_id
@@ -70,16 +84,18 @@ class DockerBackend:
         self._container: Container | None = None
         self._stream: CancellableStream[bytes] | None = None
         self._reader: LogReader | None = None
-        self._services = contextlib.ExitStack()
-        self._compose = ""
+        self._reaper = reaper
+        self._project: ComposeProject | None = None
         self._host: dict[str, Any] = {}
         self._port: int | None = None
-        self._state = "down"
         self._stopped = False
         self._status: ExitStatus | None = None
 
-    def launch(self) -> None:
-        """Start the container and return at once.
+    def launch(self, startup: Startup | None = None) -> None:
+        """Start the container and return at once; pull the image first where that is allowed.
+
+        Args:
+            startup: Is told how far a pull is.
 
         Raises:
             TargetError: Image, model, GPU or variable is not there.
@@ -92,6 +108,7 @@ class DockerBackend:
         self._client = client = connect(endpoint)
         if target.image is None:
             raise TargetError("backend docker has no image", advice="add --vllm-image=IMAGE")
+        pull_missing(client, target, startup)
         self._image = read_image(client, target.image)
         self._plan = plan(target, self._run_id, image=self._image)
         command, version = find_compose(os.environ)
@@ -101,49 +118,45 @@ class DockerBackend:
             "compose": version,
         }
         make_cache(self._plan.model)
-        self._compose = compose_shell_command(command, endpoint, self._workdir)
         (self._workdir / _COMPOSE_FILE).write_text(compose_json(self._plan.spec), "utf-8")
+        self._project = project = self._make_project(self._plan, command, endpoint)
         started = time.monotonic()
-        self._up(self._plan)
+        project.up(dict(self._plan.secrets))
         self._container = self._find(client)
         self._stream = self._container.logs(stream=True, follow=True, stdout=True, stderr=True)
         self._reader = LogReader(self._stream, started=started)
 
-    def _up(self, planned: Plan) -> None:
-        """Start the services; whatever goes wrong, nothing stays."""
-        from pytest_docker.plugin import get_docker_services  # noqa: PLC0415 - imports pytest
-
-        services = get_docker_services(
-            self._compose, _COMPOSE_FILE, planned.spec.project, [_UP], [_DOWN]
+    def _make_project(
+        self, planned: Plan, command: tuple[str, ...], endpoint: Endpoint
+    ) -> ComposeProject:
+        """Prepare the services and tell the reaper about them, before anything is made."""
+        folder = self._workdir / _LAUNCH_FOLDER
+        marker = f"{_MARKER}=compose-{self._run_id}"
+        labels = {RUN_LABEL: self._run_id}
+        found_by = (
+            f"{RUN_LABEL}={self._run_id}",
+            f"{_PROJECT_LABEL}={planned.spec.project}",
         )
-        self._state = "down needed"
-        try:
-            with variables(dict(planned.secrets)):
-                self._services.enter_context(services)
-            self._state = "up"
-        except BaseException as error:
-            # pytest-docker does not clean up after a failed set-up.
-            with contextlib.suppress(Exception):  # the first error is the one to show
-                self._down()
-            if isinstance(error, Exception):
-                sent = shlex.join([*planned.spec.entrypoint, *planned.spec.command])
-                raise explain_up(error, sent=sent) from None
-            raise
-
-    def _down(self) -> None:
-        """Remove container and network: through pytest-docker, or directly when that was cut."""
-        from pytest_docker.plugin import DockerComposeExecutor  # noqa: PLC0415
-
-        state, self._state = self._state, "down needed"
-        if state == "up":
-            self._services.close()
-        else:
-            executor = DockerComposeExecutor(self._compose, _COMPOSE_FILE, f"pv-{self._run_id}")
-            executor.execute(_DOWN)
-        self._state = "down"
+        if not self._target.settings["keep"].value:  # a kept server has no owner who could die
+            labels[OWNER_LABEL] = json.dumps(this_owner().facts())
+        api = EngineApi(url=endpoint.url)
+        if self._reaper is not None:
+            self._reaper.folder(folder)
+            self._reaper.engine(api, found_by, marker=marker)
+        files = {_COMPOSE_FILE: compose_json(planned.spec), _LABELS_FILE: labels_json(labels)}
+        return ComposeProject(
+            planned.spec,
+            command=compose_shell_command(command, endpoint, folder, marker=marker),
+            folder=folder,
+            files=files,
+            labels=found_by,
+            api=api,
+            marker=marker,
+        )
 
     def _find(self, client: DockerClient) -> Container:
-        found = client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={self._run_id}"})
+        labels = [f"{RUN_LABEL}={self._run_id}", f"{_SERVICE_LABEL}={SERVICE}"]
+        found = client.containers.list(all=True, filters={"label": labels})
         if not found:
             raise HostError(
                 f"the container of run {self._run_id} is gone right after its start",
@@ -205,21 +218,28 @@ class DockerBackend:
         """
         self._stopped = True
         try:
-            for attempt in (1, 2):
-                if self._state == "down":
-                    break
-                try:
-                    self._down()
-                except Exception as error:  # noqa: BLE001 - pytest-docker raises no other
-                    if attempt == 2:  # noqa: PLR2004 - the last of two
-                        said = explain_up(error, sent="down").message
-                        raise HostError(
-                            f"the container could not be removed: {said}", advice=self.stop_hint()
-                        ) from None
+            self._take_down()
         finally:
             if self._reader is not None:
                 self._reader.drain(_DRAIN_S)
             self._hang_up()
+
+    def _take_down(self) -> None:
+        project = self._project
+        for attempt in (1, 2):
+            if project is None or project.is_down:
+                return
+            try:
+                project.down()
+            except HostError as error:
+                if attempt == 2:  # noqa: PLR2004 - the last of two
+                    raise HostError(
+                        f"the container could not be removed: {error.message}",
+                        advice=self.stop_hint(),
+                    ) from None
+
+    def keep(self) -> None:
+        """Do nothing: a container lives on by itself."""
 
     def _hang_up(self) -> None:
         """Close the connections to the engine; the log's is not the client's any more."""
@@ -277,4 +297,4 @@ def command_line(target: Target) -> str:
         notes.append(f"# GPUs: {planned.devices.note}")
     notes += [f"# set {name} in your environment first" for name, _ in planned.secrets]
     # No labels: what a user starts by hand is not ours to clean up.
-    return "\n".join([*notes, docker_run_line(replace(planned.spec, labels=()))]) + "\n"
+    return "\n".join([*notes, docker_run_line(planned.spec)]) + "\n"

@@ -188,13 +188,17 @@ def _compose_version(command: tuple[str, ...]) -> str:
     return version if done.returncode == 0 and version else ""
 
 
-def compose_shell_command(command: tuple[str, ...], endpoint: Endpoint, folder: Path) -> str:
+def compose_shell_command(
+    command: tuple[str, ...], endpoint: Endpoint, folder: Path, *, marker: str = ""
+) -> str:
     """Write the command for pytest-docker, which appends `-f "FILE" -p "PROJECT"` for a shell.
 
     The folder is entered first, so that FILE needs no path that the shell could misread; compose
-    talks to the same engine as the API, whatever the context is.
+    talks to the same engine as the API, whatever the context is. The marker, `NAME=VALUE`, is put
+    into its environment, so that a command that outlives pytest can be found.
     """
-    words = ["env", "-u", "DOCKER_CONTEXT", f"DOCKER_HOST={endpoint.url}", *command]
+    words = ["env", "-u", "DOCKER_CONTEXT", f"DOCKER_HOST={endpoint.url}"]
+    words += [marker, *command] if marker else [*command]
     return f"cd {shlex.quote(str(folder))} && {shlex.join(words)}"
 
 

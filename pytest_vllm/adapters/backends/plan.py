@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.backends.container import (
-    OWNER_LABEL,
-    RUN_LABEL,
     ContainerSpec,
     Mount,
     docker_run_line,
 )
 from pytest_vllm.adapters.backends.device import DeviceChoice, choose_devices
 from pytest_vllm.adapters.backends.image import Start, choose_start
-from pytest_vllm.adapters.backends.model import ModelMount, hub_cache, mount_model
+from pytest_vllm.adapters.backends.model import ModelMount, mount_model
+from pytest_vllm.adapters.hub_cache import hub_cache
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.text import secrets_in
 
@@ -88,7 +86,7 @@ def plan(
         environment=environment,
         mounts=model.mounts,
         port=target.serve_args.port or PORT,
-        labels=((RUN_LABEL, run_id), (OWNER_LABEL, json.dumps(owner_facts()))),
+        dns=_dns(target),
     )
     return Plan(
         spec=(
@@ -112,18 +110,6 @@ def server_words(target: Target, *, host: str, port: int) -> tuple[str, ...]:
     ours += [] if args.has("--host") else ["--host", host]
     ours += [] if args.has("--port") else ["--port", str(port)]
     return (*ours, *args.argv)
-
-
-def owner_facts() -> dict[str, str | int]:
-    """Return who started a container: enough to tell later whether the owner still lives."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    stat = Path("/proc/self/stat").read_text("utf-8")
-    return {
-        "host": socket.gethostname(),
-        "boot": boot,
-        "pid": os.getpid(),
-        "start": int(stat.rpartition(")")[2].split()[19]),
-    }
 
 
 def passed_on(variable: EnvVar, env: Mapping[str, str]) -> str:
@@ -155,6 +141,25 @@ def _environment(
             value = None
         values[variable.name] = value
     return tuple(values.items()), tuple(secrets.items())
+
+
+def _dns(target: Target) -> tuple[str, ...]:
+    """Return the name servers that the user gave.
+
+    Raises:
+        TargetError: One is no IP address.
+    """
+    given = target.settings["dns"].value
+    addresses = tuple(str(item) for item in given) if isinstance(given, tuple) else ()
+    for address in addresses:
+        try:
+            ip_address(address)
+        except ValueError:
+            raise TargetError(
+                f"--vllm-dns: {address!r} is no IP address",
+                advice="name a DNS server by its address: --vllm-dns=192.0.2.53",
+            ) from None
+    return addresses
 
 
 def _least(spec: ContainerSpec, model: ModelMount, devices: DeviceChoice) -> ContainerSpec:
@@ -207,5 +212,5 @@ def record_plan(planned: Plan, flags: str) -> dict[str, Any]:
         "groups": list(spec.groups),
         "mounts": [f"{m.source}:{m.target}:{'ro' if m.read_only else 'rw'}" for m in spec.mounts],
         "environment": [name for name, _ in spec.environment],
-        "docker_run": docker_run_line(replace(spec, labels=())),
+        "docker_run": docker_run_line(spec),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
 import socket
@@ -11,6 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_vllm.adapters.backends.lockfile import hold, let_go
 from pytest_vllm.adapters.backends.session import describe_holder
 from pytest_vllm.domain.errors import HostError
 
@@ -25,17 +25,18 @@ class PortLease:
 
     Attributes:
         port: The port.
-        descriptor: Locked file that keeps other runs away, -1 for none.
+        file: Lock file that keeps other runs away, `None` for none.
+        descriptor: Holds the lock.
     """
 
     port: int
+    file: Path | None = None
     descriptor: int = -1
 
     def release(self) -> None:
         """Give the port back and leave no file."""
-        if self.descriptor >= 0:
-            _lock_file(self.port).unlink(missing_ok=True)  # while it is still locked
-            os.close(self.descriptor)
+        if self.file is not None:
+            let_go(self.file, self.descriptor)
 
 
 def lease_port(host: str) -> PortLease:
@@ -46,12 +47,15 @@ def lease_port(host: str) -> PortLease:
     """
     for _ in range(_ATTEMPTS):
         port = _RANGE[secrets.randbelow(len(_RANGE))]
-        descriptor = _lock(port)
-        if descriptor < 0:
+        folder = lock_folder()
+        folder.mkdir(mode=0o700, exist_ok=True)
+        descriptor = hold(folder / str(port))
+        if descriptor is None:
             continue
+        lease = PortLease(port=port, file=folder / str(port), descriptor=descriptor)
         if _bind_error(host, port) == 0:
-            return PortLease(port=port, descriptor=descriptor)
-        PortLease(port=port, descriptor=descriptor).release()
+            return lease
+        lease.release()
     raise HostError(
         f"no free port between {_RANGE.start} and {_RANGE.stop} on {host}",
         advice="name one: --vllm-serve-arg=--port=PORT",
@@ -91,20 +95,6 @@ def _bind_error(host: str, port: int) -> int:
     return 0
 
 
-def _lock(port: int) -> int:
-    """Lock the file of a port without waiting; -1 when another run holds it."""
-    file = _lock_file(port)
-    file.parent.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_ino == file.stat().st_ino:
-            return descriptor  # not a file that its owner removed a moment ago
-    except OSError:
-        pass
-    os.close(descriptor)
-    return -1
-
-
-def _lock_file(port: int) -> Path:
-    return Path(tempfile.gettempdir()) / f"pytest-vllm-ports-{os.getuid()}" / str(port)
+def lock_folder() -> Path:
+    """Return the folder of this user's lock files, one a port."""
+    return Path(tempfile.gettempdir()) / f"pytest-vllm-ports-{os.getuid()}"

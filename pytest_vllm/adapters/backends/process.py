@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
-import sys
 import time
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.backends import ExitStatus, LogLine
 from pytest_vllm.adapters.backends.device import visible_variables
-from pytest_vllm.adapters.backends.image import MODULE
+from pytest_vllm.adapters.backends.interpreter import check_vllm, find_python, start_words
 from pytest_vllm.adapters.backends.lines import LogReader
 from pytest_vllm.adapters.backends.model import find_model_folder
+from pytest_vllm.adapters.backends.owner import OWNER_VARIABLE, this_owner
 from pytest_vllm.adapters.backends.plan import passed_on, server_words
 from pytest_vllm.adapters.backends.port import PortLease, claim_port, lease_port
+from pytest_vllm.adapters.backends.scratch import Scratch
 from pytest_vllm.adapters.backends.session import Session
-from pytest_vllm.domain.errors import HostError, TargetError
+from pytest_vllm.domain.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
+    from pytest_vllm.adapters.backends.reaper import Reaper
+    from pytest_vllm.adapters.startup import Startup
     from pytest_vllm.domain.target import EnvVar, Target
 
 _ADDRESS = "127.0.0.1"
 _ANY = ("0.0.0.0", "::", "")  # noqa: S104 - what a user may have asked for
 _MARKER = "PYTEST_VLLM_LAUNCH"
-_CHECK_S = 20
 _GRACE_S = 20
 _KILL_S = 10
 _DRAIN_S = 0.5
-_NO_VLLM = 3
-_FIND_VLLM = (
-    "import importlib.util, sys;"
-    "found = importlib.util.find_spec('vllm');"
-    f"sys.exit({_NO_VLLM} if found is None else 0)"
-)
 
 
 class ProcessBackend:
@@ -50,42 +46,65 @@ class ProcessBackend:
         target: What to run; its backend is `process`.
         workdir: Folder of the run (unused: a process needs no file of ours).
         run_id: Name of the run.
+        reaper: Is told what there is to end.
     """
 
     name = "process"
     owned = True
 
-    def __init__(self, target: Target, workdir: Path, run_id: str) -> None:
+    def __init__(
+        self, target: Target, workdir: Path, run_id: str, reaper: Reaper | None = None
+    ) -> None:
         del workdir
         self._target = target
         self._marker = f"{_MARKER}={run_id}-{uuid.uuid4().hex}"
+        self._reaper = reaper
+        self._scratch: Scratch | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._session: Session | None = None
+        # By its mark alone: a signal may come between the start of the process and the next line.
+        self._session = Session(sid=0, marker=self._marker)
         self._reader: LogReader | None = None
         self._lease: PortLease | None = None
         self._argv: tuple[str, ...] = ()
         self._url: str | None = None
         self._status: ExitStatus | None = None
 
-    def launch(self) -> None:
-        """Start the server and return at once.
+    def launch(self, startup: Startup | None = None) -> None:
+        """Start the server and return at once; there is nothing to pull that `startup` would see.
 
         Raises:
             TargetError: Interpreter, vLLM, model or variable is not there.
             HostError: The port is taken, or the process cannot be started.
         """
-        python = _find_python(self._target)
-        start = _start_words(self._target, python)
+        del startup
+        python = find_python(self._target)
+        start = start_words(self._target, python)
         model = _model(self._target)
         gpus = visible_variables(self._target.gpus)
         variables = {v.name: _value(v) for v in self._target.env}
-        _check_vllm(python)
+        check_vllm(python)
         host, wanted = _host(self._target), self._target.serve_args.port
         self._lease = lease_port(host) if wanted is None else claim_port(host, wanted)
         words = server_words(self._target, host=_ADDRESS, port=self._lease.port)
         self._argv = (*start, *model, *words)
+        self._scratch = scratch = Scratch.plan({**os.environ, **variables})
+        if self._reaper is not None:
+            self._reaper.session(self._session)
+            self._reaper.folder(scratch.folder)
+            if self._lease.file is not None:
+                self._reaper.lock(self._lease.file)
+        scratch.make(owned=not self._target.settings["keep"].value)
+        ours = {**gpus, **variables, **scratch.variables(), **self._marks()}
+        self._start({**os.environ, "PYTHONUNBUFFERED": "1", **ours})
+        if self._reaper is not None:
+            self._reaper.session(self._session)
+
+    def _marks(self) -> dict[str, str]:
+        """Return the variables by which a process of this launch and its owner are found."""
         name, _, value = self._marker.partition("=")
-        self._start({**os.environ, "PYTHONUNBUFFERED": "1", **gpus, **variables, name: value})
+        if self._target.settings["keep"].value:  # a kept server has no owner who could die
+            return {name: value}
+        return {name: value, OWNER_VARIABLE: json.dumps(this_owner().facts())}
 
     def _start(self, env: dict[str, str]) -> None:
         started = time.monotonic()
@@ -113,8 +132,8 @@ class ProcessBackend:
     @property
     def url(self) -> str | None:
         """Base URL, `None` until a process of this launch listens, and nobody else's does."""
-        session, lease = self._session, self._lease
-        if self._url is None and session and lease and session.listens_on(lease.port):
+        lease = self._lease
+        if self._url is None and lease and self._session.listens_on(lease.port):
             self._url = f"http://{_reachable(_host(self._target))}:{lease.port}"
         return self._url
 
@@ -137,30 +156,34 @@ class ProcessBackend:
     def stop(self) -> None:
         """End all processes of the launch: SIGTERM, a grace, SIGKILL; and reap the first."""
         process, session = self._process, self._session
-        if process is None or session is None:
-            self._release()
-            return
+        left: tuple[int, ...] = ()
         try:
             if session.members():
                 session.signal_all(signal.SIGTERM)
-                _wait_all(process, session, _GRACE_S)
+                session.wait_gone(_GRACE_S)
         finally:
-            while session.members():
-                session.signal_all(signal.SIGKILL)
-                if not _wait_all(process, session, _KILL_S):
-                    break
-            process.poll()
+            left = session.kill(limit_s=_KILL_S)
+            if process is not None:
+                process.poll()  # else the first of them would stay as a zombie
             if self._reader is not None:
                 self._reader.drain(_DRAIN_S)
             self._release()
-        left = session.members()
         if left:
             raise HostError(
                 f"processes {', '.join(map(str, left))} of the server survive SIGKILL",
                 advice="they hang in the kernel (ps -o stat,wchan); the host may need a reboot",
             )
 
+    def keep(self) -> None:
+        """Give the port's lock back; the log's pipe ends with this process."""
+        self._release_port()
+
     def _release(self) -> None:
+        self._release_port()
+        if self._scratch is not None:
+            self._scratch.remove()
+
+    def _release_port(self) -> None:
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.release()
@@ -170,7 +193,7 @@ class ProcessBackend:
         facts: dict[str, Any] = {"command": list(self._argv)}
         if self._argv:
             facts["model"] = _model(self._target)[0]
-            facts["python"] = str(_find_python(self._target))
+            facts["python"] = str(find_python(self._target))
         if self._process is not None:
             facts["pid"] = self._process.pid
         facts["devices_note"] = f"ROCR_VISIBLE_DEVICES for --vllm-gpus={self._target.gpus}"
@@ -193,7 +216,7 @@ def command_line(target: Target) -> str:
     Raises:
         TargetError: The target names something that is not there.
     """
-    start = _start_words(target, _find_python(target))
+    start = start_words(target, find_python(target))
     port = target.serve_args.port or 8000
     words = [*start, *_model(target), *server_words(target, host=_ADDRESS, port=port)]
     given = {v.name: v.value for v in target.env if v.value is not None}
@@ -205,59 +228,6 @@ def command_line(target: Target) -> str:
 def _value(variable: EnvVar) -> str:
     """Return a variable's value: the one given, else that of our environment."""
     return passed_on(variable, os.environ) if variable.value is None else variable.value
-
-
-def _find_python(target: Target) -> Path:
-    """Return the interpreter as named; links stay, since a virtual environment is found by them."""
-    asked = target.settings["python"].value
-    if asked is None:
-        return Path(sys.executable)
-    found = shutil.which(os.path.expanduser(str(asked)))  # noqa: PTH111 - a name or a path
-    if found is None:
-        raise TargetError(
-            f"--vllm-python: {asked} is no program that can be run",
-            advice="name an interpreter that has vLLM, such as ENV/bin/python",
-        )
-    return Path(found).absolute()
-
-
-def _check_vllm(python: Path) -> None:
-    """Look for vLLM without importing it, which would take many seconds."""
-    try:
-        done = subprocess.run(  # noqa: S603 - the user's interpreter
-            [python, "-c", _FIND_VLLM],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_CHECK_S,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise TargetError(
-            f"--vllm-python: {python} does not run: {error}", advice="name a Python interpreter"
-        ) from None
-    if done.returncode == _NO_VLLM:
-        raise TargetError(
-            f"{python} has no vLLM",
-            advice=f"{python} -m pip install vllm, or name another with --vllm-python=PATH",
-        )
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise TargetError(
-            f"--vllm-python: {python} does not run Python code: {last[0]}",
-            advice="name a Python interpreter",
-        )
-
-
-def _start_words(target: Target, python: Path) -> tuple[str, ...]:
-    if target.text("entrypoint") != "vllm":
-        return (str(python), "-m", MODULE, "--model")
-    command = python.parent / "vllm"
-    if not command.is_file():
-        raise TargetError(
-            f"--vllm-entrypoint=vllm: there is no {command}",
-            advice="use --vllm-entrypoint=module, or name another --vllm-python",
-        )
-    return (str(command), "serve")
 
 
 def _model(target: Target) -> tuple[str]:
@@ -272,13 +242,6 @@ def _reachable(host: str) -> str:
     if host in _ANY:
         return _ADDRESS
     return f"[{host}]" if ":" in host else host
-
-
-def _wait_all(process: subprocess.Popen[bytes], session: Session, limit_s: float) -> bool:
-    """Wait for all members, reaping the first, which would stay as a zombie."""
-    gone = session.wait_gone(limit_s)
-    process.poll()
-    return gone
 
 
 def _exit_status(code: int) -> ExitStatus:

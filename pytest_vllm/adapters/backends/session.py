@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import signal
+    from collections.abc import Collection
 
 _PROC = Path("/proc")
 _LISTEN = "0A"
 _POLL_S = 0.05
+_TRACKER = b"multiprocessing.resource_tracker"
+_TRACKER_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stat:
+    """What /proc tells about a process: its parent and its session."""
+
+    parent: int
+    session: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +33,11 @@ class Session:
     """All processes that descend from one launch.
 
     A member has the session ID of the launched process, or carries the launch's marker in its
-    environment, which also finds a child that has left the session.
+    environment, which also finds a child that has left the session, or descends from a member,
+    which finds one that has left the session and written a title over its environment.
 
     Attributes:
-        sid: Session ID: the process ID of the launched process.
+        sid: Session ID: the process ID of the launched process; 0 when it is not known.
         marker: `NAME=VALUE` that was put into its environment.
     """
 
@@ -34,18 +46,52 @@ class Session:
 
     def members(self) -> tuple[int, ...]:
         """Return the process IDs of all members that have not ended."""
-        return tuple(pid for pid in _all_pids() if self._is_member(pid))
+        living = {pid: stat for pid in _all_pids() if (stat := _read_stat(pid)) is not None}
+        ours = {pid for pid, stat in living.items() if self._is_member(pid, stat)}
+        before = -1
+        while len(ours) != before:
+            before = len(ours)
+            ours |= {pid for pid, stat in living.items() if stat.parent in ours}
+        return tuple(sorted(ours))
 
     def listens_on(self, port: int) -> bool:
         """Tell whether one of the members listens on a TCP port."""
         sockets = _listening_inodes(port)
         return bool(sockets) and any(sockets & _socket_inodes(pid) for pid in self.members())
 
-    def signal_all(self, number: signal.Signals) -> None:
-        """Send a signal to every member."""
+    def signal_all(self, number: signal.Signals, *, spare: Collection[int] = ()) -> None:
+        """Send a signal to every member but some."""
         for pid in self.members():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+            if pid not in spare:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
+
+    def end(self, *, grace_s: float, limit_s: float) -> tuple[int, ...]:
+        """End all members: SIGTERM, a grace, SIGKILL. Return those that live on all the same.
+
+        Args:
+            grace_s: Seconds between the two signals.
+            limit_s: Seconds to wait after SIGKILL, several times if members keep appearing.
+        """
+        if self.members():
+            self.signal_all(signal.SIGTERM)
+            self.wait_gone(grace_s)
+        return self.kill(limit_s=limit_s)
+
+    def kill(self, *, limit_s: float) -> tuple[int, ...]:
+        """Kill all members; return those that live on all the same.
+
+        Python's resource trackers go last: they remove the shared memory of those killed before.
+        """
+        trackers = {pid for pid in self.members() if _TRACKER in _command_line(pid)}
+        if trackers:
+            self.signal_all(signal.SIGKILL, spare=trackers)
+            self.wait_gone(_TRACKER_S)
+        end = time.monotonic() + limit_s
+        while self.members() and time.monotonic() < end:
+            self.signal_all(signal.SIGKILL)
+            self.wait_gone(min(limit_s, 1.0))
+        return self.members()
 
     def wait_gone(self, limit_s: float) -> bool:
         """Wait until there is no member left; tell whether that happened within the limit."""
@@ -56,18 +102,51 @@ class Session:
             time.sleep(_POLL_S)
         return True
 
-    def _is_member(self, pid: int) -> bool:
-        try:
-            fields = (_PROC / str(pid) / "stat").read_text("utf-8", "replace").rpartition(")")[2]
-            state, _, _, session = fields.split()[:4]
-            if state in "ZX":
-                return False
-            if int(session) == self.sid:
-                return True
-            environment = (_PROC / str(pid) / "environ").read_bytes()
-        except (OSError, ValueError):
-            return False
-        return self.marker.encode() in environment.split(b"\0")
+    def _is_member(self, pid: int, stat: _Stat) -> bool:
+        if self.sid and stat.session == self.sid:
+            return True
+        return self.marker.encode() in environment_of(pid)
+
+
+def environment_of(pid: int) -> tuple[bytes, ...]:
+    """Return the environment that a process was started with, empty when it cannot be read.
+
+    Some programs write their title over it.
+    """
+    try:
+        return tuple((_PROC / str(pid) / "environ").read_bytes().split(b"\0"))
+    except OSError:
+        return ()
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process began, in clock ticks after the boot; `None` when it has ended."""
+    fields = _stat_fields(pid)
+    return None if not fields or fields[0] in "ZX" else int(fields[19])
+
+
+def _read_stat(pid: int) -> _Stat | None:
+    """Read /proc/PID/stat (proc_pid_stat(5)); `None` for a process that has ended."""
+    fields = _stat_fields(pid)
+    if not fields or fields[0] in "ZX":
+        return None
+    return _Stat(parent=int(fields[1]), session=int(fields[3]))
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Return the fields from the third one, the state, on: a name may hold anything."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text("utf-8", "replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def describe_holder(port: int) -> str:
