@@ -12,6 +12,7 @@ from pytest_vllm.adapters.backends import command_line
 from pytest_vllm.domain.errors import VllmError
 from pytest_vllm.domain.text import closest, redact
 from pytest_vllm.plugin.options import read_target
+from pytest_vllm.plugin.preflighting import main as preflight
 from pytest_vllm.plugin.recording import main as golden
 from pytest_vllm.simulator.command import main as simulate
 
@@ -24,6 +25,8 @@ _HELP = """usage: pytest-vllm VERB [options]
 verbs:
   command   print the command that starts the same server by hand
             (takes the --vllm-* options of pytest, see pytest --help)
+  preflight look at engine, image, host, model and arguments, and start nothing
+            (takes the --vllm-* options of pytest; see pytest-vllm preflight --help)
   simulate  serve a simulated server, or stand in front of a real one, with defects
             (see pytest-vllm simulate --help)
   golden    record the numbers of an accepted server or a reference
@@ -78,5 +81,6 @@ def _command(words: list[str]) -> int:
 _VERBS: Mapping[str, Callable[[list[str]], int]] = {
     "command": _command,
     "golden": golden,
+    "preflight": preflight,
     "simulate": simulate,
 }

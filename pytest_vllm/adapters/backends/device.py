@@ -44,7 +44,7 @@ def choose_devices(
     if gpus == "none":
         return DeviceChoice(note="none asked for (--vllm-gpus=none)")
     kfd = dev / "kfd"
-    nodes = _render_nodes(dev, sysfs) if kfd.exists() else []
+    nodes = render_nodes(dev, sysfs) if kfd.exists() else []
     chosen = nodes if gpus == "all" else _pick(gpus, nodes, kfd)
     if not chosen:
         missing = kfd if not kfd.exists() else dev / "dri" / "renderD*"
@@ -94,7 +94,7 @@ def _pick(gpus: str, nodes: list[Path], kfd: Path) -> list[Path]:
     return [nodes[index] for index in indexes]
 
 
-def _render_nodes(dev: Path, sysfs: Path) -> list[Path]:
+def render_nodes(dev: Path, sysfs: Path) -> list[Path]:
     """Return AMD's render nodes by number; a node whose vendor is not told counts as AMD's."""
     nodes = [path for path in (dev / "dri").glob("renderD*") if path.name[7:].isdigit()]
     nodes.sort(key=lambda path: int(path.name[7:]))

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.facts.arguments import HelpFacts
+    from pytest_vllm.domain.facts.client import ClientFacts
+    from pytest_vllm.domain.facts.container import ContainerFacts
     from pytest_vllm.domain.facts.engine import EngineFacts
     from pytest_vllm.domain.facts.host import Gpu, HostFacts
-    from pytest_vllm.domain.facts.image import ImageFacts
+    from pytest_vllm.domain.facts.image import AbsentImage, ImageFacts
     from pytest_vllm.domain.facts.model import ModelFacts
     from pytest_vllm.domain.facts.network import NetworkFacts
     from pytest_vllm.domain.target import Target
@@ -24,6 +26,9 @@ class LaunchFacts:
         host: The host.
         engine: The Docker engine, `None` for other backends.
         image: The image, `None` for other backends or when the engine does not have it.
+        absent: What is known of an image that the engine does not have.
+        container: The container as it will be started, `None` without a compose override.
+        client: The way to a server at a URL, `None` for other backends.
         model: The model, `None` when attached.
         arguments: What the server's own help says, `None` when it was not read.
         network: What the network looks like from inside, `None` when it was not tried.
@@ -33,6 +38,9 @@ class LaunchFacts:
     host: HostFacts
     engine: EngineFacts | None = None
     image: ImageFacts | None = None
+    absent: AbsentImage | None = None
+    container: ContainerFacts | None = None
+    client: ClientFacts | None = None
     model: ModelFacts | None = None
     arguments: HelpFacts | None = None
     network: NetworkFacts | None = None

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,19 +48,77 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceNode:
+    """A device node of a GPU driver.
+
+    Attributes:
+        path: Such as `/dev/kfd`.
+        gid: Numeric group that owns it.
+        group: Name of that group on this host, empty when it has none.
+        mode: Permission bits, such as `0o660`.
+        usable: Whether this user may read and write it.
+    """
+
+    path: str
+    gid: int
+    group: str = ""
+    mode: int = 0
+    usable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
     """The host as the kernel shows it.
 
     Attributes:
         hostname: Name of the host.
+        source: File that the facts came from, empty when this very host was looked at.
+        system: Kernel and its release, such as `Linux 6.8.0-31-generic`.
+        architecture: Machine as Docker names it, such as `amd64`.
+        user: Numeric user that looked.
+        container: What says that we run inside a container, empty for none.
         gpus: AMD GPUs, by PCI address.
         gpus_reason: Why there are none, empty when there are.
+        gpus_by: Who told about them: `sysfs` or `amd` (AMD SMI).
+        kfd: The compute device of the amdgpu driver, `None` when it is not there.
+        render_nodes: AMD's render nodes, by number.
+        topology: Instruction sets of the compute nodes, as the driver's topology lists them.
+        other_accelerators: Device nodes of other vendors, such as `/dev/nvidia0`.
         holders: Processes that have a GPU open.
         variables: Variables of our environment that change what GPUs a process sees.
+        numa_balancing: Whether the kernel moves memory between nodes; `None` when not told.
+        shm_bytes: Size of `/dev/shm`, `None` when there is none.
+        memory_bytes: Memory of the host, `None` when unknown.
+        memory_free_bytes: Memory that a new process could get without swapping.
+        swap_bytes: Size of the swap space.
+        cache: The Hub's cache folder.
+        cache_free_bytes: Space that this user has on its disk, `None` when unknown.
     """
 
     hostname: str = ""
+    source: str = ""
+    system: str = ""
+    architecture: str = ""
+    user: int = 0
+    container: str = ""
     gpus: tuple[Gpu, ...] = ()
     gpus_reason: str = ""
+    gpus_by: str = ""
+    kfd: DeviceNode | None = None
+    render_nodes: tuple[DeviceNode, ...] = ()
+    topology: tuple[str, ...] = ()
+    other_accelerators: tuple[str, ...] = ()
     holders: tuple[Holder, ...] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    numa_balancing: bool | None = None
+    shm_bytes: int | None = None
+    memory_bytes: int | None = None
+    memory_free_bytes: int | None = None
+    swap_bytes: int | None = None
+    cache: str = ""
+    cache_free_bytes: int | None = None
+
+    @property
+    def here(self) -> bool:
+        """Whether the facts are those of the host that this process runs on."""
+        return not self.source

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+_ROCM = ("PYTORCH_ROCM_ARCH", "ROCM_PATH", "ROCM_VERSION", "HIP_PATH")
+_CUDA = ("CUDA_VERSION", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_REQUIRE_CUDA", "NV_CUDA_LIB_VERSION")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,46 @@ class ImageFacts:
     runs: str
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
     user: str = ""
     architecture: str = ""
     size_bytes: int = 0
+
+    @property
+    def gfx(self) -> tuple[str, ...]:
+        """Instruction sets that the image was compiled for; empty when it does not say."""
+        names = re.split(r"[;, ]+", self.env.get("PYTORCH_ROCM_ARCH", ""))
+        return tuple(name for name in names if name)
+
+    @property
+    def rocm(self) -> bool:
+        """Whether the image says that it is built for ROCm."""
+        return bool(self.gfx) or any(name in self.env for name in _ROCM)
+
+    @property
+    def cuda(self) -> bool:
+        """Whether the image says that it is built for CUDA and not for ROCm."""
+        return not self.rocm and any(name in self.env for name in _CUDA)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbsentImage:
+    """An image that the engine does not have.
+
+    Attributes:
+        asked: Name as the user wrote it.
+        near: Names that the engine does have and that are close to it.
+        registry: What its registry says: `found`, `refused`, or empty when it was not asked or
+            did not answer.
+        answer: The registry's answer in its own words, for anything but `found`.
+        digest: Digest under which the registry has it.
+        platforms: Platforms that the registry has it for, such as `linux/amd64`.
+    """
+
+    asked: str
+    near: tuple[str, ...] = ()
+    registry: str = ""
+    answer: str = ""
+    digest: str = ""
+    platforms: tuple[str, ...] = ()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_vllm.domain.finding import Fault, Finding, Severity
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_vllm.domain.facts import LaunchFacts
-    from pytest_vllm.domain.finding import Finding
+
+GIB = 2**30
 
 
 class Rule(Protocol):
@@ -16,3 +19,17 @@ class Rule(Protocol):
 
     def __call__(self, facts: LaunchFacts, /) -> Iterable[Finding]:
         """Judge the facts."""
+
+
+def without_gpu(facts: LaunchFacts) -> str:
+    """Say why no question about GPUs can be asked; empty when there are GPUs to ask about."""
+    if facts.target.gpus == "none":
+        return "no GPU is handed over (--vllm-gpus=none)"
+    if not facts.host.gpus:
+        return facts.host.gpus_reason or "this host has no AMD GPU"
+    return ""
+
+
+def not_applicable(rule: str, why: str) -> Finding:
+    """Make the finding of a rule that cannot be asked; reports show those of one reason as one."""
+    return Finding(id=rule, severity=Severity.NOT_APPLICABLE, fault=Fault.HOST, seen=why)

@@ -1,0 +1,74 @@
+"""Knocks at the URL of a server that somebody else runs."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pytest_vllm.adapters.facts.host import HERE, Roots
+from pytest_vllm.domain.facts.client import ClientFacts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KNOCK_S = 1.0
+_PORTS = {"http": 80, "https": 443}
+_SERVER_WORDS = (b"vllm.entrypoints.openai.api_server", b"VLLM::")
+
+
+def gather_client(url: str, *, limit_s: float = KNOCK_S, roots: Roots = HERE) -> ClientFacts:
+    """Connect once. Never raises.
+
+    Args:
+        url: Base URL of the server.
+        limit_s: Limit for the connection.
+        roots: Where processes are seen.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 80)
+    problem, refused = "", False
+    try:
+        socket.create_connection((host, port), timeout=limit_s).close()
+    except OSError as error:
+        refused = error.errno == errno.ECONNREFUSED
+        problem = error.strerror or str(error) or type(error).__name__
+    return ClientFacts(
+        url=url,
+        host=host,
+        port=port,
+        loopback=_is_loopback(host),
+        refused=refused,
+        problem=problem,
+        server_here=bool(problem) and _sees_server(roots.proc),
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def _sees_server(proc: Path) -> bool:
+    """Tell whether a vLLM server runs where we can see its processes; it may still be loading."""
+    for entry in proc.iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        names = [word.rpartition(b"/")[2] for word in words[:3]]
+        if b"vllm" in names and b"serve" in words:
+            return True
+        if any(word.startswith(_SERVER_WORDS) for word in words):
+            return True
+    return False

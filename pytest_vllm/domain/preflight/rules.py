@@ -1,0 +1,16 @@
+"""All rules of the preflight, in the order in which their findings are shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.preflight import engine, host, image, network, security
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.preflight import Rule
+
+_MODULES = (engine, image, host, network, security)
+
+RULES: tuple[Rule, ...] = tuple(rule for module in _MODULES for rule in module.RULES)
+IDS: tuple[str, ...] = tuple(name for module in _MODULES for name in module.IDS)
+"""Every ID that a finding of the preflight can have."""

@@ -1,0 +1,113 @@
+"""`pytest-vllm preflight`: what can be known about a target without starting anything."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vllm.adapters.preflight import preflight, read_host_facts
+from pytest_vllm.domain.errors import TargetError, VllmError
+from pytest_vllm.domain.preflight.outcome import SCHEMA, plain_facts
+from pytest_vllm.domain.record import to_plain
+from pytest_vllm.domain.text import redact
+from pytest_vllm.plugin.options import read_target
+from pytest_vllm.reports.preflight import preflight_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_vllm.domain.preflight.outcome import Preflight
+
+_JSON = "--json"
+_HELP = """usage: pytest-vllm preflight [--json] [--vllm-... options of pytest]
+
+Looks at the engine, the image, the host, the model and the arguments, and starts nothing.
+Exit code: 0 a start can be tried, 1 it cannot work (image, model or arguments), 75 not on this
+host or network, 4 the options make no sense.
+
+  --json                    print findings and facts as JSON
+  --vllm-host-facts=FILE    plan for another host: a run.json or the --json output from there
+"""
+_LEAN = ("--disable-plugin-autoload", "-p", "pytest_vllm.plugin")
+_QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+
+
+class PreflightVerb:
+    """Looks, prints and ends in place of a test run.
+
+    Args:
+        as_json: Whether to print JSON.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self.ran = False
+
+    def pytest_cmdline_main(self, config: pytest.Config) -> int:
+        """Resolve the target as a run would, look and print."""
+        self.ran = True
+        try:
+            target, _ = read_target(config)
+            named = target.settings["host-facts"].value
+            file = Path(config.invocation_params.dir) / str(named)
+            outcome = preflight(
+                target, env=os.environ, host=read_host_facts(file) if named else None
+            )
+        except VllmError as error:
+            print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
+            return error.exit_code
+        text = _json(outcome) if self._as_json else preflight_text(outcome)
+        print(redact(text, target.secrets(os.environ)), end="")  # noqa: T201 - the verb's output
+        return outcome.exit_code
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the verb.
+
+    The plug-ins of other packages take longer to import than the look itself, so they are left out
+    where the project's own pytest settings do not need them.
+    """
+    if any(word in ("-h", "--help") for word in words):
+        print(_HELP, end="")  # noqa: T201 - the help
+        return 0
+    as_json = _JSON in words
+    rest = [word for word in words if word != _JSON]
+    verb = PreflightVerb(as_json=as_json)
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = int(pytest.main([*_LEAN, *_QUIET, *rest], plugins=[verb]))
+    if not verb.ran:
+        return int(pytest.main([*_QUIET, *rest], plugins=[verb]))
+    print(said.getvalue(), end="", file=sys.stderr)  # noqa: T201 - what was held back
+    return code
+
+
+def refuse_host_facts(value: object) -> None:
+    """Refuse to run on facts of another host.
+
+    Raises:
+        TargetError: Such facts are named.
+    """
+    if value:
+        raise TargetError(
+            "--vllm-host-facts is for a look ahead, not for a run",
+            advice="pytest-vllm preflight --vllm-host-facts=FILE ...",
+        )
+
+
+def _json(outcome: Preflight) -> str:
+    document = {
+        "schema": SCHEMA,
+        "exit_code": outcome.exit_code,
+        "took_s": outcome.took_s,
+        "findings": [to_plain(finding) for finding in outcome.findings],
+        "facts": plain_facts(outcome.facts),
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
