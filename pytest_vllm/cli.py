@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-import pytest
-
-from pytest_vllm.adapters.backends import command_line
-from pytest_vllm.domain.errors import VllmError
-from pytest_vllm.domain.text import closest, redact
-from pytest_vllm.plugin.options import read_target
-from pytest_vllm.plugin.preflighting import main as preflight
-from pytest_vllm.plugin.recording import main as golden
-from pytest_vllm.simulator.command import main as simulate
+from pytest_vllm.domain.text import closest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 _USAGE_ERROR = 4
 _HELP = """usage: pytest-vllm VERB [options]
@@ -34,20 +26,6 @@ verbs:
 
 To run the acceptance: pytest --vllm-image=IMAGE --vllm-model=MODEL
 """
-
-
-class CommandVerb:
-    """Prints the command line of a target in place of a test run."""
-
-    def pytest_cmdline_main(self, config: pytest.Config) -> int:
-        """Resolve the target as a run would, print and end."""
-        try:
-            target, _ = read_target(config)
-            print(redact(command_line(target).rstrip(), target.secrets(os.environ)))  # noqa: T201 - the verb's output
-        except VllmError as error:
-            print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
-            return error.exit_code
-        return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,16 +49,14 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return _USAGE_ERROR
-    return _VERBS[words[0]](words[1:])
+    module, function = _VERBS[words[0]]
+    return int(getattr(import_module(module), function)(words[1:]))
 
 
-def _command(words: list[str]) -> int:
-    return int(pytest.main(words, plugins=[CommandVerb()]))
-
-
-_VERBS: Mapping[str, Callable[[list[str]], int]] = {
-    "command": _command,
-    "golden": golden,
-    "preflight": preflight,
-    "simulate": simulate,
+_VERBS: Mapping[str, tuple[str, str]] = {
+    "command": ("pytest_vllm.plugin.commanding", "main"),
+    "golden": ("pytest_vllm.plugin.recording", "main"),
+    "preflight": ("pytest_vllm.plugin.preflighting", "main"),
+    "simulate": ("pytest_vllm.simulator.command", "main"),
 }
+"""Module and function of each verb: what one needs is no burden to the others."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pytest
 
 from pytest_vllm.adapters.preflight import preflight, read_host_facts
 from pytest_vllm.domain.errors import TargetError, VllmError
@@ -18,10 +14,13 @@ from pytest_vllm.domain.preflight.outcome import SCHEMA, plain_facts
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.text import redact
 from pytest_vllm.plugin.options import read_target
+from pytest_vllm.plugin.verb import run_verb
 from pytest_vllm.reports.preflight import preflight_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import pytest
 
     from pytest_vllm.domain.preflight.outcome import Preflight
 
@@ -35,8 +34,6 @@ host or network, 4 the options make no sense.
   --json                    print findings and facts as JSON
   --vllm-host-facts=FILE    plan for another host: a run.json or the --json output from there
 """
-_LEAN = ("--disable-plugin-autoload", "-p", "pytest_vllm.plugin")
-_QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
 class PreflightVerb:
@@ -69,24 +66,12 @@ class PreflightVerb:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the verb.
-
-    The plug-ins of other packages take longer to import than the look itself, so they are left out
-    where the project's own pytest settings do not need them.
-    """
+    """Run the verb."""
     if any(word in ("-h", "--help") for word in words):
         print(_HELP, end="")  # noqa: T201 - the help
         return 0
-    as_json = _JSON in words
     rest = [word for word in words if word != _JSON]
-    verb = PreflightVerb(as_json=as_json)
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said):
-        code = int(pytest.main([*_LEAN, *_QUIET, *rest], plugins=[verb]))
-    if not verb.ran:
-        return int(pytest.main([*_QUIET, *rest], plugins=[verb]))
-    print(said.getvalue(), end="", file=sys.stderr)  # noqa: T201 - what was held back
-    return code
+    return run_verb(rest, PreflightVerb(as_json=_JSON in words))
 
 
 def refuse_host_facts(value: object) -> None:
