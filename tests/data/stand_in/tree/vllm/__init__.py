@@ -1,0 +1,1 @@
+"""A regular package: it must win over the real vLLM of an image."""

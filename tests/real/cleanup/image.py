@@ -1,0 +1,82 @@
+"""Images whose `vllm` is the stand-in, made in a second and removed with the tests."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import docker
+
+import pytest_vllm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TREE = Path(__file__).parent.parent.parent / "data" / "stand_in" / "tree"
+_PACKAGE = Path(pytest_vllm.__file__).parent
+_PARTS = ("__init__.py", "domain", "simulator")
+_INSIDE = "/opt/stand_in"
+_BUILD = f"""
+COPY stand_in {_INSIDE}
+ENV PYTHONPATH={_INSIDE} PYTHONDONTWRITEBYTECODE=1
+ENV PATH={_INSIDE}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+RUN python3 -m compileall -q {_INSIDE}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Names of the images.
+
+    Attributes:
+        sound: Starts bash, has a `vllm` command.
+        broken: Names a `vllm` command that is not there, so no container of it can start.
+    """
+
+    sound: str
+    broken: str
+
+
+@contextmanager
+def stand_in_images(base: str) -> Iterator[Images]:
+    """Make both images on top of one that has Python, and remove them again."""
+    tag = f"stand-in-{uuid.uuid4().hex[:8]}"
+    images = Images(sound=f"pytest-vllm-test:{tag}", broken=f"pytest-vllm-test:{tag}-broken")
+    client = docker.from_env()
+    try:
+        _build(client, f"FROM {base}\n{_BUILD}", images.sound)
+        _build(client, f'FROM {images.sound}\nENTRYPOINT ["/nowhere/vllm"]\n', images.broken)
+        yield images
+    finally:
+        for name in (images.broken, images.sound):
+            if client.images.list(name):
+                client.images.remove(name)
+        client.close()
+
+
+def _build(client: docker.DockerClient, text: str, name: str) -> None:
+    client.images.build(fileobj=_context(text), custom_context=True, tag=name, rm=True)
+
+
+def _context(text: str) -> io.BytesIO:
+    """Pack the build file, the stand-in and what it needs of this project."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(text.encode())
+        archive.addfile(entry, io.BytesIO(text.encode()))
+        archive.add(TREE, "stand_in", filter=_sources)
+        for part in _PARTS:
+            archive.add(_PACKAGE / part, f"stand_in/pytest_vllm/{part}", filter=_sources)
+    packed.seek(0)
+    return packed
+
+
+def _sources(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    entry.mtime = 0  # so that the engine knows the layer again
+    return None if "__pycache__" in entry.name else entry
