@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_vllm.adapters.capabilities import probe_capabilities
 from pytest_vllm.adapters.http import UNSET, Transport
+from pytest_vllm.adapters.startup import Startup
 from pytest_vllm.adapters.watch import OWN_LOG, Watch
 from pytest_vllm.domain.errors import HostError, TargetError
+from pytest_vllm.domain.figures import Context
 from pytest_vllm.domain.reply import Reply, TransportFailure
 from pytest_vllm.domain.server import FIRST_PROMPT, ServerInfo
 from pytest_vllm.domain.text import one_line
@@ -23,11 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_vllm.adapters.backends import Backend
-    from pytest_vllm.domain.phases import Phase
+    from pytest_vllm.domain.phases import Phase, StartState
     from pytest_vllm.domain.target import Target
 
-FIRST_TOKEN_S = 600.0
-"""Seconds for the first completion, which may compile kernels."""
 PROBE_S = 10.0
 """Seconds for a request that generates nothing."""
 CAPABILITY_S = 30.0
@@ -44,18 +44,20 @@ class ReadyServer:
 
     Attributes:
         info: What is known about it.
-        phases: Its start-up phases; seconds count from the call of `wait_until_ready`.
+        phases: Its start-up phases; seconds count from the beginning of its start.
     """
 
     info: ServerInfo
     phases: tuple[Phase, ...]
 
 
-def wait_until_ready(
+def wait_until_ready(  # noqa: PLR0913 - the parts of a start
     backend: Backend,
     target: Target,
     *,
-    on_phase: Callable[[str, float, str], None],
+    on_phase: Callable[[StartState], None] = lambda _: None,
+    startup: Startup | None = None,
+    context: Context | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> ReadyServer:
@@ -63,9 +65,10 @@ def wait_until_ready(
 
     Args:
         backend: The server; `launch` has returned.
-        target: What it is; holds the overall limit and the name of the API key's variable.
-        on_phase: Called with phase, elapsed seconds and last log line: when the phase changes, and
-            a few times a second.
+        target: What it is; holds the limits and the name of the API key's variable.
+        on_phase: Told where the start is: when the phase changes, and a few times a second.
+        startup: The start, when something of it is over; it has `on_phase` and `clock` already.
+        context: What is known of host and model, for the diagnosis of a failure.
         clock: Seconds that only grow.
         sleep: Waits for some seconds.
 
@@ -74,18 +77,19 @@ def wait_until_ready(
         TargetError: The URL to attach to is no vLLM server, or refuses the key.
         HostError: The URL to attach to cannot be reached.
     """
-    watch = Watch(
-        backend, limit_s=target.seconds("timeout"), on_phase=on_phase, clock=clock, sleep=sleep
-    )
+    startup = startup or Startup(on_phase, clock=clock)
+    watch = Watch(backend, target, startup, context=context or Context(), sleep=sleep)
     interview = _Interview(watch, key_name=target.text("api-key-env"))
+    startup.show(force=True)
     url = interview.wait_for_health()
-    watch.enter("ready")
+    watch.healthy = True
+    startup.enter("ready")
     with interview.connect(url, timeout_s=PROBE_S) as http:
         models = interview.read_models(http)
         version = interview.read_version(http)
     model = str(models[0]["id"])
-    watch.enter("first token")
-    with interview.connect(url, timeout_s=FIRST_TOKEN_S) as http:
+    startup.enter("first token")
+    with interview.connect(url, timeout_s=watch.limit_of("first token")) as http:
         first_text = interview.prove_token(http, model)
     limit_s = min(CAPABILITY_S, target.seconds("request-timeout"))
     with interview.connect(url, timeout_s=limit_s) as http:
@@ -109,7 +113,7 @@ def wait_until_ready(
         api_key_env=interview.key_name if interview.api_key else "",
         launch_model=str(backend.facts().get("model", "")),
     )
-    return ReadyServer(info=info, phases=watch.finish())
+    return ReadyServer(info=info, phases=startup.finish())
 
 
 class _Interview:
@@ -129,7 +133,6 @@ class _Interview:
 
     def wait_for_health(self) -> str:
         """Return the server's URL as soon as `/health` answers 200."""
-        self._watch.show(force=True)
         while (url := self._watch.backend.url) is None:
             self._watch.step()
             self._watch.pause()

@@ -15,7 +15,7 @@ from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.exchange import Exchange
 from pytest_vllm.domain.finding import Diagnosis, Evidence, Fault, Finding, Severity
 from pytest_vllm.domain.observation import Observation, Sample
-from pytest_vllm.domain.phases import Phase
+from pytest_vllm.domain.phases import Phase, Progress
 from pytest_vllm.domain.server import ServerInfo
 from pytest_vllm.domain.server_facts import ServerFacts
 from pytest_vllm.domain.settings import Setting
@@ -142,6 +142,7 @@ _NAMES = {
         Finding,
         Observation,
         Phase,
+        Progress,
         Sample,
         ServerFacts,
         ServerInfo,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.limits import read_limits
 from pytest_vllm.domain.text import closest, secrets_in
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ class Target:
         gpus: `all`, `none` or indexes separated by commas.
         suites: Bundled suites to run, empty for all.
         settings: Every setting with its source, by name.
+        phase_limits: Seconds that start-up phases may pass without a sign of life, by name.
     """
 
     backend: str
@@ -172,6 +174,7 @@ class Target:
     gpus: str
     suites: tuple[str, ...]
     settings: Mapping[str, Setting]
+    phase_limits: Mapping[str, float] = field(default_factory=dict)
 
     def text(self, name: str) -> str:
         """Return a setting that always has a text value."""
@@ -233,6 +236,7 @@ def build_target(settings: Mapping[str, Setting], *, known_suites: Sequence[str]
         gpus=_parse_gpus(_text(settings, "gpus") or "all"),
         suites=_parse_suites(_words(settings, "suite"), known_suites),
         settings=settings,
+        phase_limits=read_limits(_words(settings, "phase-timeout")),
     )
 
 

@@ -13,12 +13,16 @@ from rich.text import Text
 
 from pytest_vllm.domain.text import one_line
 from pytest_vllm.reports.facts import seconds
+from pytest_vllm.reports.startfacts import bar, counted
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from pytest_vllm.domain.phases import StartState
+
 _NARROWEST = 20
 _HEARTBEAT_S = 60.0
+_BAR = 20
 
 
 def cut(text: Text, width: int, *, always: bool = False) -> Text:
@@ -72,24 +76,20 @@ class StartupView:
         if was_live and kind is None:
             self._say(f"{self._phase} after {seconds(self._elapsed_s)}")
 
-    def update(self, phase: str, elapsed_s: float, last_line: str) -> None:
-        """Show the state of the start.
-
-        Args:
-            phase: The phase that lasts.
-            elapsed_s: Seconds since the launch.
-            last_line: Last line of the server's log, as it came.
-        """
+    def update(self, state: StartState) -> None:
+        """Show the state of the start; without a terminal, when it changes and once a minute."""
+        phase, elapsed_s = state.phase, state.elapsed_s
         new, self._phase, self._elapsed_s = phase != self._phase, phase, elapsed_s
         if self._wants_live:
-            self._show(last_line)
+            self._show(state)
         elif new:
             self._spoken_s = elapsed_s
             self._say(f"{elapsed_s:.1f} s  {one_line(phase, 40)}")
         elif elapsed_s - self._spoken_s >= _HEARTBEAT_S:
             self._spoken_s = elapsed_s
-            note = f" | {line}" if (line := one_line(last_line, 120)) else ""
-            self._say(f"{elapsed_s:.1f} s  {one_line(phase, 40)}, still{note}")
+            far = f" ({counted(state.progress)})" if state.progress else ""
+            note = f" | {line}" if (line := one_line(state.line, 120)) else ""
+            self._say(f"{elapsed_s:.1f} s  {one_line(phase, 40)}{far}, still{note}")
 
     def close(self) -> None:
         """Take the live line away; may be called twice."""
@@ -97,10 +97,13 @@ class StartupView:
         if live is not None:
             live.stop()
 
-    def _show(self, last_line: str) -> None:
-        text = Text(f"vllm: {self._elapsed_s:.0f} s  ")
-        text.append(one_line(self._phase, 40), style="bold cyan")
-        text.append(self._encodable(f"  {one_line(last_line, 300)}"), style="dim")
+    def _show(self, state: StartState) -> None:
+        text = Text(f"vllm: {state.elapsed_s:.0f} s  ")
+        text.append(one_line(state.phase, 40), style="bold cyan")
+        if state.progress:
+            drawn = f"{bar(state.progress, _BAR)} {counted(state.progress)}".strip()
+            text.append(f"  {drawn}", style="cyan")
+        text.append(self._encodable(f"  {one_line(state.line, 300)}"), style="dim")
         self._spinner.update(text=cut(text, max(self._console.width - 3, _NARROWEST)))
         if self._live is None:
             self._live = Live(

@@ -48,7 +48,7 @@ def test_real_vllm_serves_and_leaves_nothing(
         assert ready.info.max_model_len == 512
         assert "chat" in ready.info.capabilities
         names = [phase.name for phase in ready.phases]
-        assert names[:4] == ["start", "process", "config", "engine"]
+        assert names[:3] == ["start", "config", "load"]
         assert names[-3:] == ["api up", "ready", "first token"]
         with urllib.request.urlopen(f"{ready.info.url}/health", timeout=10) as reply:  # noqa: S310
             assert reply.status == 200

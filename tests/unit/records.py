@@ -90,7 +90,7 @@ def make_failure(**changes: Any) -> StartFailure:
 
 
 def make_phases() -> tuple[Phase, ...]:
-    names = ("start", "process", "config", "load", "kv cache", "api up", "ready", "first token")
+    names = ("start", "config", "load", "compile", "kv cache", "api up", "ready", "first token")
     return tuple(
         Phase(name=name, start_s=2.0 * index, duration_s=2.0) for index, name in enumerate(names)
     )

@@ -49,7 +49,7 @@ def test_a_passing_run_is_told() -> None:
         "| `stream` | 22 | 0 | 0 | 0 | 0 | 0 |",
         "| broken | `chat.usage.adds-up` | `pass` | `fail` |",
         "| `model` | `HuggingFaceTB/SmolLM2-135M-Instruct` | `env PYTEST_VLLM_MODEL` |",
-        "| `load` | 6.0 | 2.0 s |",
+        "| `load` | 4.0 | 2.0 s |",
         "- `mind this`",
         "| `command` | `vllm serve HuggingFaceTB/SmolLM2-135M-Instruct` |",
         f"```sh\ndocker run --rm rocm/vllm@{DIGEST} serve",

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 
 from pytest_vllm.domain.checks import Level, Outcome
 from pytest_vllm.domain.observation import Sample
+from pytest_vllm.domain.phases import Progress, StartState
 from pytest_vllm.reports.terminal import StartupView, summary
 from tests.unit.records import (
     DIGEST,
@@ -71,7 +72,7 @@ def test_it_names_target_time_table_and_evidence() -> None:
         "0.32.0 (backend docker, http://127.0.0.1:8000)",
         "none known: sysfs: there is no /sys/class/drm",
         "41.7 s (start-up 16.0 s, checks 12.2 s)",
-        "load 2.0, kv cache 2.0",
+        "load 2.0, compile 2.0",
         "1 broken, 0 gone, 0 new, 1 fixed since 20261121-101010-aabbcc",
         f"{EVIDENCE}  (read report.md first)",
     ):
@@ -217,7 +218,7 @@ def test_phases_are_plain_lines_without_a_terminal() -> None:
             ("load", 132.4, ""),
             ("ready", 140.0, ""),
         ):
-            view.update(phase, at_s, line)
+            view.update(StartState(phase=phase, elapsed_s=at_s, line=line))
     lines = stream.getvalue().splitlines()
     assert lines[0] == "vllm: 0.0 s  start"
     assert lines[1] == "vllm: 12.3 s  load"
@@ -230,8 +231,8 @@ def test_a_terminal_gets_one_line_that_goes_away(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TERM", "xterm")
     stream = io.StringIO()
     with StartupView(stream, live=True, color=False) as view:
-        view.update("start", 0.0, "")
-        view.update("load", 3.0, "\x1b[2J[bold]Loading")
+        view.update(StartState(phase="start", elapsed_s=0.0))
+        view.update(StartState(phase="load", elapsed_s=3.0, line="\x1b[2J[bold]Loading"))
     text = stream.getvalue()
     assert "load" in text
     assert "\x1b[2J" not in text
@@ -239,6 +240,46 @@ def test_a_terminal_gets_one_line_that_goes_away(monkeypatch: pytest.MonkeyPatch
     assert "\x1b[?25l" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     assert text.endswith("vllm: load after 3.0 s\n")
+
+
+def test_what_is_counted_stands_beside_the_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    states = (
+        StartState(
+            phase="load",
+            elapsed_s=3.0,
+            line="Loading",
+            progress=Progress(done=3, total=9, unit="shards"),
+        ),
+        StartState(
+            phase="download",
+            elapsed_s=70.0,
+            progress=Progress(done=3 * 2**30, total=None, unit="bytes"),
+        ),
+        StartState(
+            phase="download",
+            elapsed_s=140.0,
+            progress=Progress(done=2**30, total=4 * 2**30, unit="bytes"),
+        ),
+    )
+    for live in (True, False):
+        stream = io.StringIO()
+        with StartupView(stream, live=live, color=False) as view:
+            for state in states:
+                view.update(state)
+                if live:
+                    view._live.refresh()  # else the clock of another thread draws it
+        text = re.sub(r"\x1b\[\d*m", "", stream.getvalue())
+        if live:
+            assert "load  [######..............] 3/9 shards  Loading" in text
+            assert "download  3.0 GiB" in text
+            assert "download  [#####...............] 1.0 of 4.0 GiB" in text
+        else:
+            assert text.splitlines() == [
+                "vllm: 3.0 s  load",
+                "vllm: 70.0 s  download",
+                "vllm: 140.0 s  download (1.0 of 4.0 GiB), still",
+            ]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -251,7 +292,7 @@ def test_the_cursor_comes_back_whatever_happens(
 
     def start() -> None:
         with view:
-            view.update("load", 3.0, "line")
+            view.update(StartState(phase="load", elapsed_s=3.0, line="line"))
             raise error
 
     with pytest.raises(error):
@@ -266,7 +307,7 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TERM", "dumb")
     stream = io.StringIO()
     with StartupView(stream, live=True, color=False) as view:
-        view.update("load", 3.0, "line")
+        view.update(StartState(phase="load", elapsed_s=3.0, line="line"))
     assert stream.getvalue() == "vllm: 3.0 s  load\n"
 
 
@@ -274,8 +315,8 @@ def test_a_stream_that_knows_few_characters_gets_their_codes() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     with StartupView(stream, live=False, color=False) as view:
-        view.update("load", 0.0, "")
-        view.update("load", 60.0, "日本")
+        view.update(StartState(phase="load", elapsed_s=0.0))
+        view.update(StartState(phase="load", elapsed_s=60.0, line="日本"))
     assert raw.getvalue().endswith(b"still | \\u65e5\\u672c\n")
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 HTML = "<html><body>It works!</body></html>"
@@ -73,13 +74,17 @@ def main() -> None:
         parser.add_argument(name, default="")
     parser.add_argument("--port", type=int)
     args = parser.parse_args()
+    if args.mode.startswith("play"):
+        sys.stdout.buffer.write(Path(args.note).read_bytes())
     print("non-default args: none", flush=True)
     if args.mode == "raise":
         raise ValueError("no such quantization")
     if args.mode == "exit-0":
         sys.exit(0)
-    if args.mode == "hang":
+    if args.mode in ("hang", "play-and-hang"):
         signal.pause()
+    if args.mode == "play-and-end":
+        sys.exit(1)
     if args.mode == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
