@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import ssl
 import sys
 import threading
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ class Hub:
         repositories: What it serves, besides `GATED`, `LIMITED` and `DOWN`, which only refuse.
         hosts: Addresses of this machine to listen on, all on the same port.
         port: Port, 0 for a free one.
+        certificate: File with a certificate and its key, for https.
 
     Attributes:
         requests: Method, path and status of each request so far.
@@ -95,11 +97,13 @@ class Hub:
         *,
         hosts: Sequence[str] = ("127.0.0.1",),
         port: int = 0,
+        certificate: Path | None = None,
     ) -> None:
         self.requests: list[tuple[str, str, int]] = []
         self._repositories = {**_REFUSING, **(repositories or {})}
         self._hosts = tuple(hosts)
         self._port = port
+        self._certificate = certificate
         self._servers: list[ThreadingHTTPServer] = []
         self._stopping = threading.Event()
 
@@ -109,6 +113,7 @@ class Hub:
             for host in self._hosts:
                 server = ThreadingHTTPServer((host, self._port), handler)
                 self._servers.append(server)
+                self._encrypt(server)
                 self._port = server.server_address[1]
                 threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         except OSError:
@@ -122,6 +127,13 @@ class Hub:
             server.shutdown()
             server.server_close()
 
+    def _encrypt(self, server: ThreadingHTTPServer) -> None:
+        if self._certificate is None:
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+
     @property
     def port(self) -> int:
         """The port that it listens on."""
@@ -129,7 +141,8 @@ class Hub:
 
     def url(self, host: str = "") -> str:
         """Return the value for `HF_ENDPOINT`, on the first address by default."""
-        return f"http://{host or self._hosts[0]}:{self._port}"
+        scheme = "http" if self._certificate is None else "https"
+        return f"{scheme}://{host or self._hosts[0]}:{self._port}"
 
     def find(self, name: str, *, token: str, wants_file: bool) -> Repository | Refusal:
         """Return what a client with this token may see of a repository, or why not."""
