@@ -90,6 +90,12 @@ def known_weight_sizes() -> Mapping[str, int]:
     }
 
 
+@cache
+def known_head_counts() -> Mapping[str, int]:
+    """Return the number of attention heads by model ID, where it is known."""
+    return {str(table["id"]): int(table["heads"]) for table in known_models() if "heads" in table}
+
+
 def known_weights(model_id: str) -> int | None:
     """Return the size in bytes of all weights of a model, `None` when it is not known."""
     return known_weight_sizes().get(model_id)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Context", "FatalWatch", "ServerEnd", "diagnose", "log_tail", "root_cause"]
 
 _EVIDENCE = 5
+_ALIKE = 3
+_BETWEEN = 17
+"""How far above a frame may stand: workers that fail together mix their lines."""
 _CAUSE = 400
 _EXCERPT_LINES = 12
 _READY = Pattern(
@@ -36,9 +39,14 @@ _STARTED = re.compile(
     r"vLLM API server version|non-default args:|LLM engine \(v|version \d+\.\d+"
     r"|Automatically detected platform|Started server process"
 )
-_STOPPED = re.compile(r"INFO:\s+(?:Shutting down|Finished server process)")
-_SILENCE = re.compile(r"No available shared memory broadcast block|vLLM hangs in phase")
-_RETRY = re.compile(r"[Rr]etrying (?:in |\d+ of )|thrown while requesting|\[Retry \d+/\d+\]")
+_STOPPED = re.compile(r"^(?:Shutting down|Finished server process)")
+_SILENCE = re.compile(
+    r"No available (?:shared memory broadcast )?block found in|vLLM hangs in phase"
+)
+_RETRY = re.compile(
+    r"[Rr]etrying (?:in |\d+ of )|thrown while requesting|\[Retry \d+/\d+\]|Error retrieving "
+)
+_FRAME = re.compile(r'^\s*File "[^"]+", line \d+')
 _CHATTER = ("INFO", "DEBUG")
 _STOP_CODES = (0, 130, 143)
 
@@ -62,7 +70,7 @@ class ServerEnd:
     stopped: bool = False
 
 
-def diagnose(
+def diagnose(  # noqa: PLR0913 - all that a diagnosis hangs on
     lines: Iterable[str],
     signatures: Sequence[Signature],
     *,
@@ -103,11 +111,13 @@ class FatalWatch:
 
     def __init__(self, signatures: Sequence[Signature]) -> None:
         self.found: Signature | None = None
+        self._after_frame = False
         self._patterns = [
             (pattern.needle, pattern.regex, signature)
             for signature in signatures
             if signature.fatal
             for pattern in signature.patterns
+            if pattern.role is Role.CAUSE
         ]
 
     def feed(self, line: str) -> bool:
@@ -115,8 +125,9 @@ class FatalWatch:
         if self.found is not None:
             return True
         for raw in split_lines((line,)):
+            is_source, self._after_frame = self._after_frame, '  File "' in raw
             near = [entry for entry in self._patterns if entry[0] in raw]
-            if not near or _RETRY.search(raw):
+            if not near or is_source or _RETRY.search(raw):
                 continue
             read = read_line(1, raw)
             if read.level in (*_CHATTER, "WARNING"):
@@ -276,11 +287,14 @@ class _Case:
         for said in self._said:
             text = one_line(said, 4000)
             for signature in self._signatures:
-                match = signature.search(text)
-                if match and signature.role is not Role.REQUEST:
-                    weight = 0 if signature.role is Role.CAUSE else 1
-                    rank = (_BY_DAEMON, weight, match.start())
-                    yield _Found(signature, rank, values=_groups(match), said=text)
+                matches = [
+                    (0 if pattern.role is Role.CAUSE else 1, match.start(), _groups(match))
+                    for pattern in signature.patterns
+                    if pattern.role is not Role.REQUEST and (match := pattern.search(text))
+                ]
+                if matches:
+                    weight, start, values = min(matches, key=lambda entry: entry[:2])
+                    yield _Found(signature, (_BY_DAEMON, weight, start), values=values, said=text)
 
     def _ends(self) -> Iterator[_Found]:
         code = self._end.exit_code
@@ -303,11 +317,13 @@ class _Case:
         )
 
     def _in_log(self, signature: Signature) -> Iterator[_Found]:
+        if signature.exit and signature.exit.no_vllm_line and self._has_vllm_line:
+            return
         hits: dict[int, tuple[int, dict[str, str]]] = {}
         for pattern in signature.patterns:
             for index in self._log.near(pattern):
-                weight = self._weight(signature, index)
-                if weight is None or index in hits:
+                weight = self._weight(signature, pattern, index)
+                if weight is None or (index in hits and hits[index][0] <= weight):
                     continue
                 match = pattern.regex.search(self._log.line(index).text)
                 if match:
@@ -322,41 +338,64 @@ class _Case:
         alike = [at for at, (other, _) in sorted(hits.items()) if other == weight and at != index]
         yield _Found(signature, rank, hits=[index, *alike], values=values)
 
-    def _weight(self, signature: Signature, index: int) -> int | None:
+    def _weight(self, signature: Signature, pattern: Pattern, index: int) -> int | None:
         """Return what a match in this line would be worth, `None` for nothing."""
-        if signature.serving:
-            if self._ready < 0 and not self._is_excerpt:
-                return None
-        elif index < self._ready:
+        if not self._is_in_time(signature, index) or self._is_source(index):
             return None
-        if signature.hang is not None or signature.count > 1:
-            return _BY_SILENCE
         line = self._log.line(index)
-        if signature.role is Role.REQUEST:
+        if signature.hang is not None:
+            return _BY_SILENCE
+        if pattern.role is Role.REQUEST:
             return _BY_REQUEST
         if line.level in _CHATTER:
             return None
-        if signature.role is Role.HINT or _RETRY.search(line.text):
+        # A warning or a retry proves nothing: what it warns of may go well.
+        if pattern.role is Role.HINT or line.level == "WARNING" or _RETRY.search(line.text):
             return _BY_HINT
-        return _BY_CONSEQUENCE if signature.role is Role.CONSEQUENCE else _BY_LOG
+        return _BY_CONSEQUENCE if pattern.role is Role.CONSEQUENCE else _BY_LOG
+
+    def _is_source(self, index: int) -> bool:
+        """Tell whether the line is the source that a traceback shows below a frame."""
+        line = self._log.line(index)
+        if not line.text.startswith("    "):
+            return False
+        above = (self._log.line(at) for at in range(index - 1, max(index - _BETWEEN, -1), -1))
+        own = next((other for other in above if other.process == line.process), None)
+        return own is not None and _FRAME.match(own.text) is not None
+
+    def _is_in_time(self, signature: Signature, index: int) -> bool:
+        """Tell whether the line belongs to the part of the log that the signature is about."""
+        if signature.serving:
+            return index > self._ready >= 0 or self._is_excerpt
+        if signature.hang is not None and self._ready >= 0:
+            return False
+        return index > self._ready
 
     def _hanging(
         self, signature: Signature, hits: dict[int, tuple[int, dict[str, str]]]
     ) -> dict[int, tuple[int, dict[str, str]]]:
-        """Keep the hits if the log ends in what they began."""
-        if not hits:
-            return {}
-        last = max(hits)
+        """Keep the hits since when nothing has moved, if nothing moves for long."""
+        moved = max(
+            (
+                index
+                for pattern in signature.hang or ()
+                for index in self._log.near(pattern)
+                if pattern.regex.search(self._log.line(index).text)
+            ),
+            default=-1,
+        )
+        kept = {index: hit for index, hit in hits.items() if index > moved}
+        if not kept or signature.count > 1:
+            return kept
+        last = max(kept)
         after = self._log.lines(last + 1)
-        if any(pattern.search(line.text) for pattern in signature.hang or () for line in after):
-            return {}
-        silent = any(_SILENCE.search(line.text) for line in after)
-        return {last: hits[last]} if silent or self._end.hung or self._is_excerpt else {}
+        silent = self._end.hung or any(_SILENCE.search(line.text) for line in after)
+        return {last: kept[last]} if silent or self._is_excerpt else {}
 
     def explain(self, item: _Found) -> Diagnosis:
         """Fill the templates of what was found."""
         signature = item.signature
-        shown = [self._log.line(index) for index in item.hits[:3]]
+        shown = [self._log.line(index) for index in item.hits[:_ALIKE]]
         values = {"root": self._root, "phase": self._phase} | item.values
         if self._end.exit_code is not None:
             values["exit_code"] = str(self._end.exit_code)
@@ -365,7 +404,8 @@ class _Case:
             detail = self._detail(pattern, item)
             if detail:
                 line, groups = detail
-                shown.append(line)
+                if line.level not in _CHATTER:
+                    shown.append(line)
                 values = groups | {name: text for name, text in values.items() if text}
         for name in signature.figures:
             values |= FIGURES[name](values, self._context)
@@ -404,19 +444,21 @@ class _Case:
         """Say that something is wrong, if it is, with the line that says most."""
         root = find_root(self._tail)
         if root is not None:
-            evidence = (Evidence(line=root.number, text=one_line(root.shown)),)
-            return (self._unnamed(self._root, evidence),)
+            return (self._unnamed(self._root, self._shown([root])),)
         if self._said:
             said = one_line(self._said[0], _CAUSE)
             return (self._unnamed(said, (Evidence(line=0, text=said),)),)
         if not self._ended_badly:
             return ()
         tail = [line for line in self._tail if line.text.strip()][-_EVIDENCE:]
-        evidence = tuple(Evidence(line=line.number, text=one_line(line.shown)) for line in tail)
+        evidence = self._shown(tail)
         if self._end.hung:
             return (self._unnamed("nothing moved any more; the log names no cause", evidence),)
         code = self._end.exit_code
         return (self._unnamed(f"ended with exit code {code}; the log names no cause", evidence),)
+
+    def _shown(self, lines: list[Line]) -> tuple[Evidence, ...]:
+        return tuple(Evidence(line=line.number, text=one_line(line.shown)) for line in lines)
 
     def _unnamed(self, cause: str, evidence: tuple[Evidence, ...]) -> Diagnosis:
         return Diagnosis(

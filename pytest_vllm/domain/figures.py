@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_vllm.domain.facts.host import Holder
 
@@ -19,6 +19,9 @@ _MARGIN = 0.02
 _NEW_DEFAULT = (0, 20)
 """First version whose default `--gpu-memory-utilization` is 0.92; before it was 0.9."""
 _SIZES_SHOWN = 16
+_AFTER_LOADING = frozenset(
+    {"compile", "aiter jit", "kv cache", "graph capture", "engine ready", "api up", "ready"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,7 @@ class Context:
         model: The model as the user named it.
         weights_bytes: Size of all its weights.
         known_weights: Sizes of the weights of well-known models by ID.
+        known_heads: Numbers of attention heads of well-known models by ID.
         known_models: IDs of models that exist.
         known_flags: Flags that this vLLM knows.
         holders: Processes that hold a GPU.
@@ -40,6 +44,7 @@ class Context:
     model: str = ""
     weights_bytes: int | None = None
     known_weights: Mapping[str, int] = field(default_factory=dict)
+    known_heads: Mapping[str, int] = field(default_factory=dict)
     known_models: Sequence[str] = ()
     known_flags: Sequence[str] = ()
     holders: Sequence[Holder] = ()
@@ -78,29 +83,45 @@ def _gpus_needed(values: Values, context: Context) -> Values:
     vram = _bytes(values.get("vram", ""))
     model = context.model or values.get("model", "")
     weights = context.weights_bytes or _weights(model, context)
-    if not vram or not weights:
+    if not vram or not weights or values.get("phase") in _AFTER_LOADING:
         return {}
     share = _utilization(values)
     needed = math.ceil(weights / (share * vram))
-    size = 1 << (needed - 1).bit_length()  # heads of nearly all models split by powers of two
+    if needed <= int(values.get("tp", "1")):
+        return {}  # the weights alone would fit, so something else fills the memory
     return {
         "weights": f"{weights / _GIB:.1f} GiB",
+        "room": f"{share * vram / _GIB:.1f} GiB",
         "share": f"{share:g}",
         "gpus": str(needed),
-        "tp": str(size),
+        "tp_size": str(_parallel_size(needed, _heads(model, context))),
     }
 
 
+def _parallel_size(needed: int, heads: int | None) -> int:
+    """Return the smallest size from `needed` on that splits the heads evenly."""
+    if heads is None:
+        return 1 << (needed - 1).bit_length()  # nearly all models have a power of two of them
+    return next((size for size in range(needed, heads + 1) if heads % size == 0), needed)
+
+
+def _heads(model: str, context: Context) -> int | None:
+    known = _known(model, context.known_heads)
+    return None if known is None else context.known_heads[known]
+
+
 def _weights(model: str, context: Context) -> int | None:
-    """Look a model up by its ID, or by the end of a path that names its folder."""
-    if model in context.known_weights:
-        return context.known_weights[model]
+    known = _known(model, context.known_weights)
+    return None if known is None else context.known_weights[known]
+
+
+def _known(model: str, known: Iterable[str]) -> str | None:
+    """Find a model among known IDs: by its ID, or by the folder that a path ends in."""
     cached = re.search(r"models--([\w.-]+?)--([\w.-]+)", model)
-    name = f"{cached[1]}/{cached[2]}" if cached else model.rstrip("/").rpartition("/")[2]
-    for known, size in context.known_weights.items():
-        if name.lower() in (known.lower(), known.rpartition("/")[2].lower()):
-            return size
-    return None
+    name = (f"{cached[1]}/{cached[2]}" if cached else model.rstrip("/")).lower()
+    names = {each.lower(): each for each in known}
+    short = {each.rpartition("/")[2]: full for each, full in names.items()}
+    return names.get(name) or short.get(name.rpartition("/")[2])
 
 
 def _utilization(values: Values) -> float:
@@ -135,15 +156,16 @@ def _parallel_sizes(values: Values, context: Context) -> Values:
 
 
 def _close_models(values: Values, context: Context) -> Values:
-    asked = values.get("model", "")
-    by_name = {known.lower(): known for known in context.known_models}
-    matches = get_close_matches(asked.lower(), by_name, n=3, cutoff=0.6)
-    if not matches:  # right name, wrong organisation
-        last = asked.lower().rpartition("/")[2]
-        short = {known.rpartition("/")[2].lower(): known for known in context.known_models}
-        names = get_close_matches(last, short, n=3, cutoff=0.75)
-        return {"close": ", ".join(short[name] for name in names)} if names else {}
-    return {"close": ", ".join(by_name[match] for match in matches)}
+    """Names that are close: by the whole ID, else by the name under another organisation."""
+    asked = values.get("model", "").lower()
+    by_id = {known.lower(): known for known in context.known_models}
+    matches = get_close_matches(asked, by_id, n=3, cutoff=0.6)
+    names = [by_id[match] for match in matches]
+    if not names:
+        by_name = {known.rpartition("/")[2].lower(): known for known in context.known_models}
+        last = asked.rpartition("/")[2]
+        names = [by_name[name] for name in get_close_matches(last, by_name, n=3, cutoff=0.75)]
+    return {"close": ", ".join(names), "closest": names[0]} if names else {}
 
 
 def _close_flag(values: Values, context: Context) -> Values:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _BREAK = re.compile(r"\r\n|\r|\n")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# What may stand before a line, in this order: compose, Docker or a CI, journald, a rank of torchrun.
+# What may stand before a line, in this order: compose, Docker or a CI, journald, a rank.
 _CARRIER = re.compile(
     r"^(?:[\w.-]+\s+\| )?"
     r"(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.\d]*(?:Z|[+-]\d\d:?\d\d) (?:std(?:out|err) [FP] )?)?"
@@ -26,6 +26,9 @@ _LEVEL = re.compile(
     r"^(?P<level>INFO|WARNING|ERROR|CRITICAL|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d "
     r"\[?[\w./<>-]+:\d+\]\s?"
 )
+_PLAIN_LEVEL = re.compile(r"^(?P<level>INFO|WARNING|ERROR|CRITICAL|DEBUG):\s+")
+_TORCH_LEVEL = re.compile(r"^\[(?P<level>[IWEF])\d{4} [\d:.]+ ")
+_TORCH_LEVELS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "CRITICAL"}
 _DEPTHS = (("Worker", 0), ("VllmWorker", 0), ("Ray", 0), ("EngineCore", 1), ("CoreEngine", 1))
 
 
@@ -64,12 +67,13 @@ def read_line(number: int, raw: str) -> Line:
     rest = shown[_end(_CARRIER.match(shown)) :]
     process = _PROCESS.match(rest)
     rest = rest[_end(process) :]
-    level = _LEVEL.match(rest)
+    level = _LEVEL.match(rest) or _PLAIN_LEVEL.match(rest)
+    torch = _TORCH_LEVEL.match(rest)
     return Line(
         number=number,
         shown=shown.rstrip(),
         process=process["process"] if process else "",
-        level=level["level"] if level else "",
+        level=_TORCH_LEVELS[torch["level"]] if torch else level["level"] if level else "",
         text=rest[_end(level) :].rstrip(),
     )
 

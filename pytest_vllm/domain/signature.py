@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.finding import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_E = TypeVar("_E", bound=StrEnum)
 _ID = re.compile(r"[a-z]+\.[a-z0-9-]+")
 _REF = re.compile(r"[DGHQ]\d{1,2}")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _KEYS = frozenset(
-    "id ref class role patterns details cause cure link fatal serving figures count hang exit"
-    " excerpt excerpt_exit excerpt_source".split()
+    {
+        *("id", "ref", "class", "patterns", "follows", "hints", "requests", "details"),
+        *("cause", "cure", "link", "fatal", "serving", "figures", "count", "hang", "exit"),
+        *("excerpt", "excerpt_exit", "excerpt_source"),
+    }
 )
 _REQUIRED = ("id", "ref", "class", "cause", "cure", "link", "excerpt")
 _EXIT_KEYS = frozenset(("codes", "oom_killed", "no_vllm_line"))
@@ -30,15 +32,15 @@ class SignatureError(ValueError):
 
 
 class Role(StrEnum):
-    """What a match is worth."""
+    """What a match is worth; each is the key of a list of patterns."""
 
-    CAUSE = "cause"
+    CAUSE = "patterns"
     """The line names the cause."""
-    CONSEQUENCE = "consequence"
+    CONSEQUENCE = "follows"
     """The line follows from a cause that may stand elsewhere: it counts when none is found."""
-    HINT = "hint"
+    HINT = "hints"
     """Healthy servers print it, too: it counts in a failed log that names nothing better."""
-    REQUEST = "request"
+    REQUEST = "requests"
     """A request was refused; the server is well."""
 
 
@@ -49,10 +51,12 @@ class Pattern:
     Attributes:
         regex: The expression, searched in one line without its prefixes.
         needle: A text that every matching line holds; empty when none can be told.
+        role: What a match is worth.
     """
 
     regex: re.Pattern[str]
     needle: str
+    role: Role = Role.CAUSE
 
     def search(self, text: str) -> re.Match[str] | None:
         """Search, after the quick look for the needle."""
@@ -82,13 +86,12 @@ class Signature:
         id: Stable name such as `gpu.free-memory`.
         ref: Row of the failure table, such as `G7`.
         fault: Who has to do something.
-        role: What a match is worth.
         patterns: Any of them matches a line; their named groups fill the templates.
         details: Patterns that fill further names of the templates from other lines.
         cause: Templates of the cause; the first whose names are all filled is taken.
         cure: Templates of the cure, alike.
         link: Where it was described.
-        fatal: Whether one such line proves that a start has failed.
+        fatal: Whether one line that names the cause proves that a start has failed.
         serving: Whether it only counts once the server was up.
         figures: Computations that fill further names, see `domain.figures`.
         count: How many lines have to match.
@@ -102,7 +105,6 @@ class Signature:
     id: str
     ref: str
     fault: Fault
-    role: Role = Role.CAUSE
     patterns: tuple[Pattern, ...] = ()
     details: tuple[Pattern, ...] = ()
     cause: tuple[str, ...]
@@ -154,9 +156,8 @@ def _build(table: Mapping[str, Any], figures: frozenset[str]) -> Signature:
     signature = Signature(
         id=_matching(table, "id", _ID),
         ref=_matching(table, "ref", _REF),
-        fault=_one_of(table, "class", Fault),
-        role=_one_of(table, "role", Role) if "role" in table else Role.CAUSE,
-        patterns=_patterns(table, "patterns"),
+        fault=_fault(table),
+        patterns=tuple(pattern for role in Role for pattern in _patterns(table, role)),
         details=_patterns(table, "details"),
         cause=_texts(table, "cause"),
         cure=_texts(table, "cure"),
@@ -172,11 +173,11 @@ def _build(table: Mapping[str, Any], figures: frozenset[str]) -> Signature:
         excerpt_source=str(table.get("excerpt_source", "")),
     )
     if not signature.patterns and signature.exit is None:
-        raise SignatureError("key patterns or exit is needed: nothing could match")
+        raise SignatureError(f"key {', '.join(Role)} or exit is needed: nothing could match")
     if unknown := set(signature.figures) - figures:
         raise SignatureError(f"key figures: {', '.join(sorted(unknown))} does not exist")
-    if signature.fatal and (signature.role is Role.HINT or signature.hang is not None):
-        raise SignatureError("key fatal: a hint or a hang proves nothing by one line")
+    if signature.fatal and (signature.hang is not None or not table.get(Role.CAUSE)):
+        raise SignatureError("key fatal: only a line that names the cause proves a failure")
     return signature
 
 
@@ -213,7 +214,7 @@ def needle_of(regex: str) -> str:
             run = ""
         best = max(best, run, key=len)
         position += 1
-    return "" if regex.startswith("(?") and regex[2:3].isalpha() else best
+    return "" if regex.startswith("(?") and regex[2:3] in "aiLmsux" else best
 
 
 def _class_end(regex: str, start: int) -> int:
@@ -247,11 +248,12 @@ def _matching(table: Mapping[str, Any], key: str, form: re.Pattern[str]) -> str:
     return value
 
 
-def _one_of(table: Mapping[str, Any], key: str, kind: type[_E]) -> _E:
+def _fault(table: Mapping[str, Any]) -> Fault:
     try:
-        return kind(table[key])
+        return Fault(table["class"])
     except ValueError:
-        raise SignatureError(f"key {key}: {table[key]!r} is none of {', '.join(kind)}") from None
+        names = ", ".join(Fault)
+        raise SignatureError(f"key class: {table['class']!r} is none of {names}") from None
 
 
 def _texts(table: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -266,7 +268,8 @@ def _patterns(table: Mapping[str, Any], key: str) -> tuple[Pattern, ...]:
     patterns = []
     for text in _texts(table, key):
         try:
-            patterns.append(Pattern(regex=re.compile(text), needle=needle_of(text)))
+            role = Role(key) if key in tuple(Role) else Role.CAUSE
+            patterns.append(Pattern(regex=re.compile(text), needle=needle_of(text), role=role))
         except re.error as error:
             raise SignatureError(f"key {key}: {text!r} is no regular expression: {error}") from None
     return tuple(patterns)
