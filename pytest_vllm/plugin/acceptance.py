@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_vllm.adapters.facts.host import plain_gpus
 from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.errors import TargetError
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from typing import TextIO
 
+    from pytest_vllm.domain.preflight.outcome import Preflight
     from pytest_vllm.domain.record import RunRecord
     from pytest_vllm.plugin.launch import ServerRun
+    from pytest_vllm.plugin.look import FirstLook
 
 _LOOKING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "collectonly")
 
@@ -45,6 +48,7 @@ def activate(config: pytest.Config) -> None:
     try:
         target, profile = read_target(config)
         header.refuse_mutable_image(target, profile)
+        header.refuse_host_facts(target)
         baseline = _read_baseline(target.settings["baseline"].value)
     except TargetError as error:
         if looking:
@@ -132,6 +136,8 @@ class ControllerPlugin:
         self._started = dt.datetime.now(dt.UTC)
         self._clock = time.monotonic()
         self._folder: EvidenceFolder | None = None
+        self._look: FirstLook | None = None
+        self._preflight: Preflight | None = None
         self._run: ServerRun | None = None
         self._finish: Finish | None = None
         self._keep_hint = ""
@@ -218,8 +224,14 @@ class ControllerPlugin:
             self._make_folder()  # checks that ask for no server are judged all the same
         self._conclude()
         if self._finish is not None:
-            signalled = self._run.signalled if self._run is not None else 0
-            session.exitstatus = self._finish.exit_status(int(exitstatus), signalled=signalled)
+            session.exitstatus = self._finish.exit_status(
+                int(exitstatus), signalled=self._signalled()
+            )
+
+    def _signalled(self) -> int:
+        """Return the number of the signal that ended the run, 0 for none."""
+        by_run = self._run.signalled if self._run is not None else 0
+        return by_run or (self._look.signalled if self._look is not None else 0)
 
     def _conclude(self) -> None:
         """Stop the server, judge and write the evidence, once."""
@@ -232,6 +244,7 @@ class ControllerPlugin:
             self._state,
             self._recorder,
             run=self._run,
+            preflight=self._preflight,
             folder=self._folder,
             baseline=self._baseline,
             started=self._started,
@@ -259,12 +272,21 @@ class ControllerPlugin:
             self.pytest_terminal_summary(reporter)
 
     def _ensure_server(self) -> None:
-        if self._run is not None:
+        """Look before the launch and launch, once; what stops the look is the failure."""
+        if self._look is not None:
             return
         from pytest_vllm.plugin.launch import ServerRun  # noqa: PLC0415 - only with a server
+        from pytest_vllm.plugin.look import FirstLook  # noqa: PLC0415
 
+        self._look = FirstLook(self._state.target, self._terminal())
         try:
             folder = self._make_folder()
+            self._preflight = self._look.run()
+            self._state.findings += self._preflight.findings
+            if self._preflight.failure is not None:
+                self._state.failure = self._preflight.failure
+                self._state.gpus = plain_gpus(self._preflight.facts.host)
+                return
             self._run = ServerRun(
                 self._state,
                 workdir=folder.path,

@@ -69,16 +69,24 @@ def _device_lines(target: Target) -> list[str]:
 def target_warnings(target: Target, profile: Profile) -> tuple[str, ...]:
     """Name what about a target a careful reader should know."""
     warnings = []
-    if target.image is not None and target.image.mutable:
-        warnings.append(
-            f"image {target.image.text} has no fixed tag; "
-            "its content can change, so profile promote refuses it"
-        )
     if profile.complete and target.suites:
         warnings.append(
             f"profile {profile.name} wants every suite, but --vllm-suite leaves some out"
         )
     return tuple(warnings)
+
+
+def refuse_host_facts(target: Target) -> None:
+    """Refuse to run on the facts of another host.
+
+    Raises:
+        TargetError: Such facts are named.
+    """
+    if target.settings["host-facts"].value:
+        raise TargetError(
+            "--vllm-host-facts is for a look ahead, not for a run",
+            advice="pytest-vllm preflight --vllm-host-facts=FILE ...",
+        )
 
 
 def refuse_mutable_image(target: Target, profile: Profile) -> None:

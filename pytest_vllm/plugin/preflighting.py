@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.preflight import preflight, read_host_facts
-from pytest_vllm.domain.errors import TargetError, VllmError
+from pytest_vllm.domain.errors import VllmError
 from pytest_vllm.domain.preflight.outcome import SCHEMA, plain_facts
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.text import redact
@@ -72,19 +72,6 @@ def main(words: Sequence[str]) -> int:
         return 0
     rest = [word for word in words if word != _JSON]
     return run_verb(rest, PreflightVerb(as_json=_JSON in words))
-
-
-def refuse_host_facts(value: object) -> None:
-    """Refuse to run on facts of another host.
-
-    Raises:
-        TargetError: Such facts are named.
-    """
-    if value:
-        raise TargetError(
-            "--vllm-host-facts is for a look ahead, not for a run",
-            advice="pytest-vllm preflight --vllm-host-facts=FILE ...",
-        )
 
 
 def _json(outcome: Preflight) -> str:

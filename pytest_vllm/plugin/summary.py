@@ -6,10 +6,13 @@ import platform
 import socket
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_vllm.adapters.backends.image import record_image
+from pytest_vllm.domain.finding import Finding, Severity
+from pytest_vllm.domain.preflight.outcome import plain_facts
 from pytest_vllm.domain.record import RunRecord
 from pytest_vllm.domain.regression import compare_checks
 from pytest_vllm.plugin.header import target_warnings
@@ -17,12 +20,15 @@ from pytest_vllm.plugin.marks import catalogue
 from pytest_vllm.plugin.options import SUITES
 from pytest_vllm.reports.junit import junit_xml
 from pytest_vllm.reports.markdown import report_md
+from pytest_vllm.reports.preflight import warning_line
 from pytest_vllm.reports.terminal import summary
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Sequence
 
     from pytest_vllm.adapters.store import EvidenceFolder
+    from pytest_vllm.domain.preflight.outcome import Preflight
     from pytest_vllm.plugin.launch import ServerRun
     from pytest_vllm.plugin.recorder import Recorder
     from pytest_vllm.plugin.state import RunState
@@ -62,6 +68,7 @@ class Finish:
         recorder: Recorder,
         *,
         run: ServerRun | None,
+        preflight: Preflight | None,
         folder: EvidenceFolder,
         baseline: RunRecord | None,
         started: dt.datetime,
@@ -71,6 +78,7 @@ class Finish:
         results = recorder.finished(state.profile.waivers, started.date())
         every = catalogue(SUITES) if state.profile.complete else ()
         required = tuple(check for check in every if not check.optional)
+        findings = tuple(state.findings)
         record = RunRecord(
             run_id=folder.path.name,
             started=started.isoformat(timespec="seconds"),
@@ -80,7 +88,7 @@ class Finish:
             ),
             settings=tuple(state.target.settings.values()),
             backend=state.target.backend,
-            launch=run.facts() if run is not None else {},
+            launch=run.facts() if run is not None else _planned(preflight),
             server=state.server,
             failure=state.failure,
             phases=run.phases if run is not None else (),
@@ -92,7 +100,11 @@ class Finish:
             deselected=tuple(sorted(recorder.deselected)),
             comparison=None if baseline is None else compare_checks(baseline, results),
             environment=_environment(),
-            warnings=_warnings(state, recorder, run, started.date()),
+            warnings=_warnings(state, recorder, run, started.date(), findings),
+            findings=findings,
+            attempts=tuple(state.attempts),
+            server_facts=run.server_facts if run is not None else None,
+            facts=plain_facts(preflight.facts) if preflight is not None else {},
         )
         files, log = run.evidence() if run is not None else ({}, [])
         reports = {"report.md": report_md, "junit.xml": junit_xml}
@@ -141,6 +153,12 @@ def show_summary(reporter: pytest.TerminalReporter, finish: Finish, *, keep_hint
         reporter.write_line(f"vllm: the server still runs; stop it with: {keep_hint}")
 
 
+def _planned(preflight: Preflight | None) -> dict[str, Any]:
+    """Return what would have been launched, for the report of a run that was not."""
+    image = preflight.facts.image if preflight is not None else None
+    return {} if image is None else {"image": record_image(image)}
+
+
 def _environment() -> dict[str, str]:
     packages = ("pytest-vllm", "pytest", "openai", "httpx", "jsonschema", "docker")
     return {
@@ -152,7 +170,11 @@ def _environment() -> dict[str, str]:
 
 
 def _warnings(
-    state: RunState, recorder: Recorder, run: ServerRun | None, today: dt.date
+    state: RunState,
+    recorder: Recorder,
+    run: ServerRun | None,
+    today: dt.date,
+    findings: Sequence[Finding],
 ) -> tuple[str, ...]:
     warnings = list(target_warnings(state.target, state.profile))
     for waiver in state.profile.waivers:
@@ -162,4 +184,10 @@ def _warnings(
             warnings.append(f"the waiver of {waiver.check} names no check of this run")
     if recorder.deselected:
         warnings.append(f"{len(recorder.deselected)} checks were deselected")
+    warnings += [warning_line(finding) for finding in findings if _warns(finding)]
     return (*warnings, *(run.problems if run is not None else ()))
+
+
+def _warns(finding: Finding) -> bool:
+    """Tell whether a reader should see a finding that did not stop the run."""
+    return finding.severity is Severity.WARNING or finding.ignored

@@ -43,6 +43,14 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
     return [*lines, *_not_applicable(findings)]
 
 
+def warning_line(finding: Finding) -> str:
+    """Say a finding and its cure in one line."""
+    ref = f"{finding.ref} " if finding.ref else ""
+    ignored = " (ignored)" if finding.ignored else ""
+    cure = f"; fix: {one_line(finding.cure, _SHOWN)}" if finding.cure else ""
+    return f"{ref}{finding.id}{ignored}: {one_line(finding.seen, _SHOWN)}{cure}"
+
+
 def _not_applicable(findings: Sequence[Finding]) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for finding in findings:

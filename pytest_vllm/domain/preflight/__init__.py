@@ -23,10 +23,13 @@ class Rule(Protocol):
 
 def without_gpu(facts: LaunchFacts) -> str:
     """Say why no question about GPUs can be asked; empty when there are GPUs to ask about."""
+    if facts.target.backend == "attach":
+        return "the server at the URL has the GPUs of its own host"
     if facts.target.gpus == "none":
         return "no GPU is handed over (--vllm-gpus=none)"
     if not facts.host.gpus:
-        return facts.host.gpus_reason or "this host has no AMD GPU"
+        reason = facts.host.gpus_reason
+        return f"this host has no AMD GPU{f' ({reason})' if reason else ''}"
     return ""
 
 

@@ -84,11 +84,14 @@ def judge(facts: LaunchFacts, rules: Iterable[Rule], *, ignore: Sequence[str]) -
         The findings, each once, the gravest first, otherwise in the order of the rules.
     """
     found = dict.fromkeys(finding for rule in rules for finding in rule(facts))
-    marked = [
-        replace(finding, ignored=True) if ALL in ignore or finding.id in ignore else finding
-        for finding in found
-    ]
+    marked = [replace(finding, ignored=_is_ignored(finding, ignore)) for finding in found]
     return sorted(marked, key=lambda finding: _ORDER.index(finding.severity))
+
+
+def _is_ignored(finding: Finding, ignore: Sequence[str]) -> bool:
+    """Tell whether a finding would stop the run but for the user's word."""
+    named = ALL in ignore or finding.id in ignore
+    return named and finding.severity is Severity.FATAL
 
 
 def check_ignored(ignore: Sequence[str], known: Sequence[str]) -> None:

@@ -1,0 +1,77 @@
+"""The preflight as the first step of a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pytest_vllm.adapters.preflight import preflight
+from pytest_vllm.domain.finding import Severity
+from pytest_vllm.domain.text import redact
+from pytest_vllm.reports.preflight import finding_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import TextIO
+
+    from pytest_vllm.domain.preflight.outcome import Preflight
+    from pytest_vllm.domain.target import Target
+
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_SHOWN = (Severity.WARNING, Severity.FATAL)
+
+
+class FirstLook:
+    """Looks before the launch, shows what deserves a warning, and keeps what was found.
+
+    Args:
+        target: What is to be launched.
+        terminal: Where warnings are shown, `None` for nowhere.
+    """
+
+    def __init__(self, target: Target, terminal: TextIO | None) -> None:
+        self._target = target
+        self._terminal = terminal
+        self.signalled = 0
+        """Number of the signal that ended the look, 0 for none."""
+
+    def run(self) -> Preflight:
+        """Look now. A signal ends it like Ctrl-C does, so that its container is removed.
+
+        Raises:
+            TargetError: An option is malformed or contradicts another.
+        """
+        with self._interruptible():
+            outcome = preflight(self._target, env=os.environ, on_step=self._say)
+        shown = [finding for finding in outcome.findings if finding.severity in _SHOWN]
+        if not outcome.stopping:
+            for line in finding_lines(shown):
+                self._say(line)
+        return outcome
+
+    def _say(self, line: str) -> None:
+        if self._terminal is not None:
+            text = redact(line, self._target.secrets(os.environ))
+            self._terminal.write(f"vllm: {text}\n")
+            self._terminal.flush()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        heard = [n for n in _SIGNALS if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+        before = {number: signal.signal(number, self._end) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        self.signalled = number
+        raise KeyboardInterrupt
