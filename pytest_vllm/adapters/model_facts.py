@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -52,6 +54,8 @@ _VARIABLES = (
 _TRUE = ("1", "ON", "YES", "TRUE")
 _HUB_WORD = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
 _LONGEST_ID = 96
+_DIST = re.compile(r"vllm(?:_(?:cpu|rocm))?-(\d+(?:\.\d+)+).*\.dist-info")
+_LOOK_AT = 10_000
 _LARGEST_JSON = 20_000_000
 
 
@@ -70,11 +74,36 @@ def gather_model(target: Target, env: Mapping[str, str]) -> ModelFacts:
         offline=any(variables.get(name, "").upper() in _TRUE for name in _VARIABLES[:2]),
         cache=str(hub_cache(env)),
         variables=variables,
+        server_version=_installed_version(target) if target.backend == "process" else "",
     )
     path = Path(asked).expanduser()
     if target.model_is_path or path.exists():
         return _gather_path(base, path)
     return _gather_hub(base, target.revision)
+
+
+def links_out(path: Path) -> tuple[Path, ...]:
+    """Return the links in a model's folder that lead out of what a container gets to see."""
+    root = mount_root(path)[0]
+    entries = path.rglob("*") if path.is_dir() else iter(())
+    return tuple(
+        entry
+        for _, entry in zip(range(_LOOK_AT), entries, strict=False)
+        if entry.is_symlink()
+        and (entry.readlink().is_absolute() or not entry.resolve().is_relative_to(root))
+    )
+
+
+def mount_root(path: Path) -> tuple[Path, Path]:
+    """Return what a container gets to see of a model, and the model's place in it.
+
+    A snapshot in a Hub cache is made of links to `../../blobs`, so its whole repository is mounted.
+    """
+    real = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+    for parent in real.parents:
+        if parent.name.startswith("models--") and real.is_relative_to(parent / "snapshots"):
+            return parent, real.relative_to(parent)
+    return real, Path()
 
 
 def is_hub_id(text: str) -> bool:
@@ -99,6 +128,16 @@ def _server_variables(target: Target, env: Mapping[str, str]) -> dict[str, str]:
     return {name: seen[name] for name in _VARIABLES if seen.get(name)}
 
 
+def _installed_version(target: Target) -> str:
+    """Return the version of vLLM beside the interpreter, read from its metadata's folder name."""
+    asked = target.settings["python"].value
+    python = shutil.which(str(asked)) if asked else sys.executable
+    places = Path(python or "").absolute().parent.parent.glob("lib/python3*/site-packages")
+    found = [path.name for place in places for path in place.glob("vllm*.dist-info")]
+    matches = [_DIST.fullmatch(name) for name in found]
+    return next((match[1] for match in matches if match), "")
+
+
 def _gather_path(base: ModelFacts, path: Path) -> ModelFacts:
     path = path.absolute()
     if path.is_file():
@@ -114,7 +153,12 @@ def _gather_path(base: ModelFacts, path: Path) -> ModelFacts:
         )
     if not path.is_dir():
         return replace(base, kind=ModelKind.MALFORMED, path=str(path))
-    return replace(_read_folder(base, path), kind=ModelKind.FOLDER, path=str(path))
+    return replace(
+        _read_folder(base, path),
+        kind=ModelKind.FOLDER,
+        path=str(path),
+        links_out=tuple(f"{link} -> {link.readlink()}" for link in links_out(path)),
+    )
 
 
 def _gather_hub(base: ModelFacts, revision: str | None) -> ModelFacts:
@@ -132,10 +176,12 @@ def _gather_hub(base: ModelFacts, revision: str | None) -> ModelFacts:
         FlawedFile(name=path.name, flaw=Flaw.INCOMPLETE, detail=f"{path.stat().st_size} bytes")
         for path in unfinished_downloads(cache_folder, base.asked)
     )
-    known = () if listed else (*cached_models(cache_folder), *ids)
     first = base.asked.split("/")[0]
+    facts = _with_known_facts(facts)
+    others = (*cached_models(cache_folder), *ids)
+    known = others if not listed or facts.chat_template is False else ()
     return replace(
-        _with_known_facts(facts),
+        facts,
         flaws=unfinished,
         similar=similar_models(base.asked, dict.fromkeys(known)),
         path_like=first if "/" in base.asked and Path(first).is_dir() else "",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.backends.container import Mount
 from pytest_vllm.adapters.hub_cache import find_snapshot, hub_cache
-from pytest_vllm.adapters.model_facts import CONFIGS
+from pytest_vllm.adapters.model_facts import CONFIGS, mount_root
 from pytest_vllm.adapters.weight_files import weight_names
 from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.text import closest
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_vllm.domain.target import Target
-
-_LOOK_AT = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +64,7 @@ def mount_model(target: Target, env: Mapping[str, str]) -> ModelMount:
         env: Our environment.
 
     Raises:
-        TargetError: A path is wrong, or has links that a container cannot follow.
+        TargetError: There is no such path.
     """
     if target.model_is_path:
         return _mount_folder(find_model_folder(target))
@@ -88,39 +86,13 @@ def _complete(snapshot: Path) -> bool:
 
 
 def _mount_folder(path: Path) -> ModelMount:
-    root, inside = _mount_root(path)
-    _refuse_links_out(path, root)
+    root, inside = mount_root(path)
     target = f"/models/{root.name}"
     return ModelMount(
         name=str(Path(target) / inside),
         mounts=(Mount(source=str(root), target=target),),
         source=f"folder {path}",
     )
-
-
-def _mount_root(path: Path) -> tuple[Path, Path]:
-    """Return what to mount and the model's place in it.
-
-    A snapshot in a Hub cache is made of links to `../../blobs`, so its whole repository is mounted.
-    """
-    real = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
-    for parent in real.parents:
-        if parent.name.startswith("models--") and real.is_relative_to(parent / "snapshots"):
-            return parent, real.relative_to(parent)
-    return real, Path()
-
-
-def _refuse_links_out(path: Path, root: Path) -> None:
-    entries = path.rglob("*") if path.is_dir() else iter(())
-    for _, entry in zip(range(_LOOK_AT), entries, strict=False):
-        if not entry.is_symlink():
-            continue
-        link = entry.readlink()
-        if link.is_absolute() or not entry.resolve().is_relative_to(root):
-            raise TargetError(
-                f"--vllm-model: {entry} is a link to {link}, which a container cannot follow",
-                advice=f"copy the model with its files: cp -rL {path} COPY",
-            )
 
 
 def _mount_cache(model: str, revision: str | None, env: Mapping[str, str]) -> ModelMount:

@@ -6,13 +6,43 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """One option of the server, as its help prints it.
+
+    Attributes:
+        names: All its names, such as `--tensor-parallel-size` and `-tp`.
+        values: How many values it takes: `` (none), `1`, `?` (at most one), `+` or `*`.
+        choices: The only values that it takes, empty for any.
+    """
+
+    names: tuple[str, ...]
+    values: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HelpFacts:
     """What the help of a server says.
 
     Attributes:
         version: Version of vLLM, empty when unknown.
         source: Where it was read, such as the cache or a container.
+        flags: All options; empty when the help was not read.
+        took_s: How long reading took.
     """
 
     version: str = ""
     source: str = ""
+    flags: tuple[Flag, ...] = ()
+    took_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelpProblem:
+    """Why the help could not be read; never a reason to refuse a launch.
+
+    Attributes:
+        why: In one line.
+    """
+
+    why: str

@@ -50,6 +50,7 @@ class ConfigFacts:
         context_key: Name that the context was read from.
         longer_context: `model_max_length`, up to which vLLM lets a user go beyond `context`.
         quantization: Method that the weights are stored in, in vLLM's spelling.
+        fp8: Whether that method stores 8-bit floats.
         layers: Layers of the main model.
         pooling: Whether the architecture makes embeddings or scores instead of text.
     """
@@ -66,6 +67,7 @@ class ConfigFacts:
     context_key: str = ""
     longer_context: int | None = None
     quantization: str = ""
+    fp8: bool = False
     layers: int | None = None
     pooling: bool = False
 
@@ -88,6 +90,7 @@ def read_config(raw: Mapping[str, object]) -> ConfigFacts:
         context_key=key,
         longer_context=_count(raw.get("model_max_length")),
         quantization=_quantization(raw) or _quantization(text),
+        fp8=_stores_fp8(raw) or _stores_fp8(text),
         layers=_first(text, ("num_hidden_layers", "n_layer", "n_layers")),
         pooling=bool(architectures) and _is_pooling(architectures[0]),
     )
@@ -141,6 +144,19 @@ def _quantization(config: Mapping[str, object]) -> str:
         return "modelopt_fp4" if algorithm == "NVFP4" else "modelopt" if algorithm else ""
     method = _text(table.get("quant_method")).lower()
     return method.replace("compressed_tensors", "compressed-tensors")
+
+
+def _stores_fp8(config: Mapping[str, object]) -> bool:
+    table = _table(config.get("quantization_config")) or _table(config.get("compression_config"))
+    method = _text(table.get("quant_method"))
+    if method in ("fp8", "fbgemm_fp8", "deepseek_v4_fp8"):
+        return True
+    if method.replace("_", "-") == "compressed-tensors":
+        parts = [_table(group) for group in _table(table.get("config_groups")).values()]
+        weights = [_table(part.get("weights")) for part in parts]
+        return any(part.get("type") == "float" and part.get("num_bits") == 8 for part in weights)  # noqa: PLR2004 - the 8 of fp8
+    inner = _table(table.get("quantization"))
+    return _text(inner.get("quant_algo")).upper().startswith("FP8")
 
 
 def _is_pooling(architecture: str) -> bool:

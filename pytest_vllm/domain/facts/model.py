@@ -94,7 +94,9 @@ class ModelFacts:
         path_like: A path that exists under the name of a Hub ID, or that a path was meant by it.
         offline: Whether the server may not ask the Hub.
         cache: The Hub cache of this host.
+        links_out: Links that lead out of its folder, each as `file -> target`.
         variables: Variables of the server that change how it reads the model.
+        server_version: vLLM of the interpreter that will serve it, empty when not known.
     """
 
     asked: str
@@ -118,7 +120,9 @@ class ModelFacts:
     path_like: str = ""
     offline: bool = False
     cache: str = ""
+    links_out: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
+    server_version: str = ""
 
     @property
     def local(self) -> bool:

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_vllm.domain.preflight import engine, host, image, network, security
+from pytest_vllm.domain.preflight import (
+    arguments,
+    engine,
+    fit,
+    host,
+    image,
+    memory,
+    model,
+    model_files,
+    network,
+    security,
+)
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.preflight import Rule
 
-_MODULES = (engine, image, host, network, security)
+_MODULES = (
+    engine,
+    image,
+    host,
+    model,
+    model_files,
+    fit,
+    memory,
+    arguments,
+    network,
+    security,
+)
 
 RULES: tuple[Rule, ...] = tuple(rule for module in _MODULES for rule in module.RULES)
-IDS: tuple[str, ...] = tuple(name for module in _MODULES for name in module.IDS)
+IDS: tuple[str, ...] = tuple(dict.fromkeys(name for module in _MODULES for name in module.IDS))
 """Every ID that a finding of the preflight can have."""

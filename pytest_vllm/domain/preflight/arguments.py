@@ -1,0 +1,259 @@
+"""Rules about the words that go to the server, and the variables that it gets."""
+
+from __future__ import annotations
+
+import json
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.finding import Fault, Finding, Severity
+from pytest_vllm.domain.preflight.fit import parallel
+from pytest_vllm.domain.serve_parser import ServeArgumentError, check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pytest_vllm.domain.facts import LaunchFacts
+    from pytest_vllm.domain.facts.arguments import HelpFacts
+
+_SIZES = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
+_SHARES = ("--gpu-memory-utilization", "--device-memory-utilization")
+_LENGTH = re.compile(r"\s*(\d+|\d+(\.\d+)?[kmgt]|\d+[KMGT]|-1|auto)\s*", re.IGNORECASE)
+_JSON = (
+    "--hf-overrides",
+    "--speculative-config",
+    "--compilation-config",
+    "--kv-transfer-config",
+    "--override-generation-config",
+    "--limit-mm-per-prompt",
+    "--mm-processor-kwargs",
+    "--model-loader-extra-config",
+    "--default-chat-template-kwargs",
+    "--rope-scaling",
+)
+_VISIBLE = ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - inside the container
+
+
+def values(facts: LaunchFacts, /) -> Iterator[Finding]:
+    """Values of arguments that every version reads alike."""
+    args = facts.target.serve_args
+    for flag in _SIZES:
+        if args.has(flag) and parallel(facts, flag) is None:
+            yield _bad_value(flag, args.value(flag), "a whole number from 1", "1")
+    for flag in _SHARES:
+        if args.has(flag) and not _is_share(args.value(flag)):
+            yield _bad_value(flag, args.value(flag), "a share above 0 and up to 1", "0.9")
+    length = args.value("--max-model-len")
+    if args.has("--max-model-len") and not _LENGTH.fullmatch(length or ""):
+        yield _bad_value("--max-model-len", length, "tokens such as 4096, 8k or auto", "4096")
+    for flag in _JSON:
+        text = args.value(flag) or ""
+        if text.lstrip().startswith("{") and not _is_json(text):
+            yield _bad_value(flag, text, "JSON (quoted once for the shell)", '{"key": 1}')
+
+
+def flags(facts: LaunchFacts, /) -> Iterator[Finding]:
+    """Every flag must be one that this very server lists in its help."""
+    known, args = facts.arguments, facts.target.serve_args
+    if known is None or not known.flags or not args.argv:
+        return
+    try:
+        check(args.argv, known.flags)
+    except ServeArgumentError as error:
+        version = f"vLLM {known.version}" if known.version else "this vLLM"
+        yield Finding(
+            id="arguments.unknown-flag" if error.unknown else "arguments.bad-value",
+            severity=Severity.WARNING if args.has("--config") else Severity.FATAL,
+            fault=Fault.USER,
+            seen=f"{version} will refuse its arguments: {error}",
+            cure=_instead(error.unknown, known),
+            ref="H24",
+        )
+
+
+def config_file(facts: LaunchFacts, /) -> Iterator[Finding]:
+    """A file of arguments is read by the server alone."""
+    args = facts.target.serve_args
+    if not args.has("--config"):
+        return
+    inside = "; it must be a path inside the container" if facts.target.backend == "docker" else ""
+    yield Finding(
+        id="arguments.config-file",
+        severity=Severity.NOTE,
+        fault=Fault.USER,
+        seen=f"arguments in {args.value('--config')} are not looked at before the start{inside}",
+        cure="--vllm-serve-arg=... for each",
+    )
+
+
+def address(facts: LaunchFacts, /) -> Iterator[Finding]:
+    """The server must listen where it is asked."""
+    args = facts.target.serve_args
+    host = args.value("--host")
+    docker = facts.target.backend == "docker"
+    own_network = facts.container is not None and facts.container.network_mode == "host"
+    if docker and host is not None and host not in _EVERYWHERE and not own_network:
+        yield Finding(
+            id="arguments.host",
+            severity=Severity.FATAL if _is_loopback(host) else Severity.WARNING,
+            fault=Fault.USER,
+            seen=f"--host {host} lets the server listen where the container's published port does "
+            "not lead",
+            cure="drop --host: the port is published on 127.0.0.1 of the host only",
+        )
+    if args.has("--uds"):
+        yield Finding(
+            id="arguments.uds",
+            severity=Severity.FATAL,
+            fault=Fault.USER,
+            seen="--uds makes the server listen on a socket file instead of a port",
+            cure="drop --uds",
+        )
+    if args.has("--model"):
+        yield Finding(
+            id="arguments.model",
+            severity=Severity.FATAL,
+            fault=Fault.USER,
+            seen=f"--model {args.value('--model')} names a second model beside "
+            f"{facts.target.model}",
+            cure="name the model with --vllm-model alone",
+        )
+
+
+def visibility(facts: LaunchFacts, /) -> Iterator[Finding]:
+    """Variables that choose GPUs must agree, and leave as many as are needed."""
+    rocm = bool(facts.gpus) or (facts.image is not None and facts.image.rocm)
+    if facts.target.backend == "attach" or not rocm:
+        return
+    seen = _visible(facts)
+    hip, cuda, rocr = (seen.get(name, "") for name in _VISIBLE)
+    if hip and cuda and hip != cuda:
+        yield Finding(
+            id="arguments.visible-devices",
+            severity=Severity.FATAL,
+            fault=Fault.USER,
+            seen=f"HIP_VISIBLE_DEVICES={hip} and CUDA_VISIBLE_DEVICES={cuda} contradict each "
+            "other, and vLLM refuses that on ROCm",
+            cure="set neither, and choose with --vllm-gpus=0,1",
+        )
+        return
+    counts = {
+        name: _count(seen[name])
+        for name in _VISIBLE
+        if seen.get(name) and _count(seen[name]) is not None
+    }
+    wanted = [parallel(facts, flag) for flag in _SIZES[:2]]
+    needed = (wanted[0] or 1) * (wanted[1] or 1)
+    fewest = min(counts, key=lambda name: counts[name] or 0, default=None)
+    if fewest is not None and (counts[fewest] or 0) < needed:
+        yield Finding(
+            id="arguments.hidden-gpus",
+            severity=Severity.FATAL,
+            fault=Fault.USER,
+            seen=f"{fewest}={seen[fewest]} shows the server {counts[fewest]} GPUs, and it needs "
+            f"{needed}",
+            cure=f"drop {fewest}, and choose with --vllm-gpus",
+            ref="G1" if counts[fewest] == 0 else "G6",
+        )
+    elif rocr and (hip or cuda):
+        shown, index = _count(rocr), max(_indexes(hip or cuda), default=-1)
+        if shown is not None and index >= shown:
+            yield Finding(
+                id="arguments.visible-devices",
+                severity=Severity.WARNING,
+                fault=Fault.USER,
+                seen=f"ROCR_VISIBLE_DEVICES={rocr} leaves {shown} GPUs, of which HIP's {index} is "
+                "none: HIP counts those that ROCr left",
+                cure="set one of them, or choose with --vllm-gpus",
+                ref="G6",
+            )
+
+
+def _bad_value(flag: str, value: str | None, wanted: str, example: str) -> Finding:
+    said = "has no value" if value is None else f"{value!r} is not {wanted}"
+    return Finding(
+        id="arguments.bad-value",
+        severity=Severity.FATAL,
+        fault=Fault.USER,
+        seen=f"{flag}: {said}",
+        cure=f"--vllm-serve-arg='{flag}={example}'",
+        ref="H24",
+    )
+
+
+def _instead(unknown: tuple[str, ...], known: HelpFacts) -> str:
+    """Say what was meant: the closest flag, with the value that was given."""
+    names = [name for flag in known.flags for name in flag.names]
+    for word in unknown:
+        key, equals, value = word.partition("=")
+        close = get_close_matches(key.replace("_", "-"), names, n=1, cutoff=0.6)
+        if close:
+            return f"--vllm-serve-arg={close[0]}{equals}{value} instead of {word}"
+    if unknown:
+        return f"drop --vllm-serve-arg={unknown[0]}; --help=all of this server lists all flags"
+    return "correct --vllm-serve-arg; --help=all of this server says what each flag takes"
+
+
+def _visible(facts: LaunchFacts) -> Mapping[str, str]:
+    """Return the variables as the server gets them: a container inherits none of ours."""
+    ours = facts.host.variables
+    seen = dict(ours) if facts.target.backend == "process" else {}
+    if facts.image is not None:
+        seen.update({name: facts.image.env[name] for name in _VISIBLE if name in facts.image.env})
+    for variable in facts.target.env:
+        if variable.name in _VISIBLE:
+            seen[variable.name] = (
+                ours.get(variable.name, "") if variable.value is None else (variable.value)
+            )
+    return seen
+
+
+def _count(text: str) -> int | None:
+    """Return how many GPUs a list shows: indexes up to the first -1; `None` for other words."""
+    items = [item.strip() for item in text.split(",")]
+    shown: set[str] = set()
+    for item in items:
+        if item == "-1":
+            break
+        if not (item.isdecimal() or re.fullmatch(r"(?i:GPU)-[0-9a-fA-F]+", item)):
+            return None
+        shown.add(item)
+    return len(shown)
+
+
+def _indexes(text: str) -> list[int]:
+    return [int(item) for item in text.split(",") if item.strip().isdecimal()]
+
+
+def _is_share(text: str | None) -> bool:
+    try:
+        return 0 < float(text or "") <= 1
+    except ValueError:
+        return False
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+RULES = (values, flags, config_file, address, visibility)
+IDS = (
+    "arguments.bad-value",
+    "arguments.unknown-flag",
+    "arguments.config-file",
+    "arguments.host",
+    "arguments.uds",
+    "arguments.model",
+    "arguments.visible-devices",
+    "arguments.hidden-gpus",
+)

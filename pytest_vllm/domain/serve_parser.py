@@ -1,0 +1,152 @@
+"""Read a server's arguments as the server will, by the flags that its help lists.
+
+vLLM parses with argparse after a few steps of its own (`utils/argparse_utils.py` in 0.32.0). The
+same argparse, told the same flags, accepts and refuses the same words: abbreviations, several
+values, negative numbers and all. Types are not in the help, so numbers are not checked here.
+"""
+
+from __future__ import annotations
+
+import re
+from argparse import SUPPRESS, ArgumentParser
+from typing import TYPE_CHECKING, NoReturn
+
+from pytest_vllm.domain.facts.arguments import Flag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_INVOCATION = re.compile(r"^  (-{1,2}[A-Za-z].*)$")
+_NAME = re.compile(r"-{1,2}[A-Za-z0-9][A-Za-z0-9_.-]*")
+_CHOICES = re.compile(r"\{([^{}]*)\}")
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_LEVELS = frozenset("0123")
+_DOTTED = re.compile(r"(?<=--)[^.]*")
+
+
+class ServeArgumentError(ValueError):
+    """The server will refuse its arguments.
+
+    Attributes:
+        unknown: Whether words are unknown, rather than a value wrong.
+    """
+
+    def __init__(self, message: str, *, unknown: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.unknown = unknown
+
+
+def read_flags(help_text: str) -> tuple[Flag, ...]:
+    """Read the options out of what argparse prints for `--help`, of Python 3.9 to 3.14."""
+    found: dict[tuple[str, ...], Flag] = {}
+    for line in _ANSI.sub("", help_text).splitlines():
+        match = _INVOCATION.match(line)
+        flag = _read_invocation(match[1]) if match else None
+        if flag is not None:
+            found.setdefault(flag.names, flag)
+    return tuple(found.values())
+
+
+def check(argv: Sequence[str], flags: Iterable[Flag]) -> None:
+    """Parse arguments as the server would.
+
+    Args:
+        argv: Words after the model.
+        flags: What the server's help lists.
+
+    Raises:
+        ServeArgumentError: The server will refuse them.
+    """
+    parser = _Parser(prog="vllm serve", add_help=False, argument_default=SUPPRESS)
+    for flag in flags:
+        if flag.values:
+            count = None if flag.values == "1" else flag.values
+            parser.add_argument(
+                *flag.names, nargs=count, choices=flag.choices or None, dest=flag.names[0]
+            )
+        else:
+            parser.add_argument(*flag.names, action="store_true", dest=flag.names[0])
+    _, unknown = parser.parse_known_args(_prepared(argv))
+    if unknown:
+        raise ServeArgumentError(
+            f"unrecognized arguments: {' '.join(unknown)}",
+            unknown=tuple(word for word in unknown if word.startswith("-")) or tuple(unknown),
+        )
+
+
+class _Parser(ArgumentParser):
+    """An argparse that raises instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise ServeArgumentError(message)
+
+
+def _prepared(argv: Sequence[str]) -> list[str]:
+    """Do what vLLM does before argparse: underscores, `-O3`, `--config.key value`."""
+    words: list[str] = []
+    rest = iter(range(len(argv)))
+    for index in rest:
+        word = argv[index]
+        following = argv[index + 1] if index + 1 < len(argv) else None
+        if word.startswith("-O") and word != "-O":
+            words += ["--optimization-level", word[2:].removeprefix("=")]
+        elif word == "-O" and following in _LEVELS:
+            words.append("--optimization-level")
+        elif word.startswith("--"):
+            key, equals, value = word.partition("=")
+            key = _DOTTED.sub(lambda match: match[0].replace("_", "-"), key, count=1)
+            if "." in key:
+                if not equals and following is None:
+                    raise ServeArgumentError(f"argument {key}: expected one argument")
+                if not equals:
+                    next(rest)
+                words += [key.split(".")[0].removesuffix("+"), "{}"]
+            else:
+                words.append(f"{key}{equals}{value}")
+        elif word.startswith("-") and "." in word.partition("=")[0] and not _is_number(word):
+            if "=" not in word:
+                next(rest, None)
+            words += [word.split(".")[0], "{}"]
+        else:
+            words.append(word)
+    return words
+
+
+def _read_invocation(text: str) -> Flag | None:
+    """Read `--name NAME, -n NAME  help`, as far as the two blanks before the help."""
+    head = re.split(r"\s{2,}", text.rstrip())[0]
+    bare = re.sub(r"\{[^{}]*\}|\[[^\[\]]*\]", lambda match: " " * len(match[0]), head)
+    names = [match for part in bare.split(", ") if (match := _leading_name(part))]
+    if not names:
+        return None
+    after = head[bare.rindex(names[-1]) + len(names[-1]) :].strip()
+    return Flag(names=tuple(names), values=_count(after), choices=_choices(after))
+
+
+def _leading_name(part: str) -> str:
+    match = _NAME.match(part.strip())
+    return match[0] if match else ""
+
+
+def _count(metavar: str) -> str:
+    if not metavar:
+        return ""
+    if re.fullmatch(r"\[[^\[\]{}',]*\]", metavar):
+        return "?"
+    if metavar.endswith("...]"):
+        return "*" if metavar.startswith("[") else "+"
+    return "1"
+
+
+def _choices(metavar: str) -> tuple[str, ...]:
+    """Return the choices when they are all that the metavar says; free text has more words."""
+    match = _CHOICES.match(metavar)
+    rest = metavar[match.end() :].strip() if match else ""
+    if match is None or (rest and not rest.startswith("[{")):
+        return ()
+    return tuple(match[1].split(","))
+
+
+def _is_number(word: str) -> bool:
+    return re.fullmatch(r"-\d*\.?\d+", word) is not None
