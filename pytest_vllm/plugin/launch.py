@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.backends import Backend, make_backend
+from pytest_vllm.adapters.backends.reaper import Reaper
 from pytest_vllm.adapters.gpus import probe
 from pytest_vllm.adapters.ready import wait_until_ready
+from pytest_vllm.adapters.startup import Startup
 from pytest_vllm.domain.errors import HostError, LaunchFailed
-from pytest_vllm.domain.phases import PhaseTracker
+from pytest_vllm.domain.finding import Fault
+from pytest_vllm.domain.record import Attempt
 from pytest_vllm.domain.verdict import StartFailure
+from pytest_vllm.plugin.holding import Holding
+from pytest_vllm.plugin.signals import Signals
 from pytest_vllm.reports.startup import StartupView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from types import FrameType
     from typing import TextIO
 
-    from pytest_vllm.domain.phases import Phase
+    from pytest_vllm.domain.phases import Phase, StartState
+    from pytest_vllm.domain.server_facts import ServerFacts
     from pytest_vllm.plugin.state import RunState
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_REAPER_LOG = "reaper.log"
 
 
 class ServerRun:
@@ -41,15 +44,22 @@ class ServerRun:
         self, state: RunState, *, workdir: Path, run_id: str, terminal: TextIO | None
     ) -> None:
         self._state = state
-        self._backend: Backend = make_backend(state.target, workdir=workdir, run_id=run_id)
+        self._workdir = workdir
+        self._run_id = run_id
         self._terminal = terminal
-        self._previous: dict[int, Any] = {}
+        self._signals = Signals()
+        self._reaper = None if state.target.backend == "attach" else Reaper(workdir / _REAPER_LOG)
+        self._backend = self._make_backend()
+        self._holding: Holding | None = None
         self._stopped = False
-        self._tracker = PhaseTracker()
-        self._elapsed_s = 0.0
-        self._ready_phases: tuple[Phase, ...] = ()
-        self.signalled = 0
+        self._startup: Startup | None = None
+        self._first_log: list[str] = []
         self.problems: list[str] = []
+
+    @property
+    def signalled(self) -> int:
+        """Number of the signal that ended the run, 0 for none or Ctrl-C."""
+        return self._signals.ended_by
 
     def start(self) -> None:
         """Launch the server and wait until it serves; a failure goes into the state.
@@ -57,14 +67,18 @@ class ServerRun:
         Raises:
             TargetError: The user named something that is not there.
         """
-        self._take_signals()
+        self._signals.take()
         state = self._state
-        state.gpus = dict(probe(state.target.text("monitor")).facts())
+        monitor = probe(state.target.text("monitor"))
+        state.gpus = dict(monitor.facts())
         try:
             with self._view() as on_phase:
-                self._backend.launch()
-                ready = wait_until_ready(self._backend, state.target, on_phase=on_phase)
-            state.server, self._ready_phases = ready.info, ready.phases
+                if self._backend.owned:
+                    self._holding = Holding(
+                        state.target, run_id=self._run_id, monitor=monitor, reaper=self._reaper
+                    )
+                    state.findings += self._holding.take(Startup(on_phase).say)
+                self._launch_twice(on_phase)
         except LaunchFailed as error:
             state.failure = StartFailure(
                 kind="host" if error.blames_host else "launch",
@@ -73,14 +87,60 @@ class ServerRun:
                 phase=error.phase,
                 exit_code=error.exit_code_of_server,
                 tail=error.tail,
+                diagnosis=error.diagnosis,
+                others=error.others,
             )
         except HostError as error:
-            state.failure = StartFailure(kind="host", message=error.message, advice=error.advice)
+            state.failure = StartFailure(
+                kind="host",
+                message=error.message,
+                advice=error.advice,
+                diagnosis=error.diagnosis,
+                others=error.others,
+            )
+        if self._keeps:
+            self._tell_reaper(Reaper.keep)
+
+    def _launch_twice(self, on_phase: Callable[[StartState], None]) -> None:
+        """Launch, and once more after a fault that is known to pass on a second try."""
+        try:
+            self._launch(on_phase)
+        except (LaunchFailed, HostError) as error:
+            diagnosis = error.diagnosis
+            if diagnosis is None or diagnosis.fault is not Fault.FLAKY:
+                raise
+            self._state.attempts.append(Attempt(diagnosis=diagnosis, phases=self.phases))
+            self._backend.stop()
+            self._first_log = [line.text for line in self._backend.log]
+            self._backend = self._make_backend()
+            self._launch(on_phase)
+
+    def _launch(self, on_phase: Callable[[StartState], None]) -> None:
+        self._startup = startup = Startup(on_phase)
+        self._backend.launch(startup)
+        ready = wait_until_ready(self._backend, self._state.target, startup=startup)
+        self._state.server = ready.info
+
+    def _make_backend(self) -> Backend:
+        return make_backend(
+            self._state.target, workdir=self._workdir, run_id=self._run_id, reaper=self._reaper
+        )
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether the server stays when the run ends: only one that was ready."""
+        asked = bool(self._state.target.settings["keep"].value)
+        return asked and self._state.server is not None and self._state.failure is None
 
     @property
     def phases(self) -> tuple[Phase, ...]:
         """Start-up phases with durations, also those of a start that failed."""
-        return self._ready_phases or self._tracker.phases(self._elapsed_s)
+        return self._startup.phases if self._startup is not None else ()
+
+    @property
+    def server_facts(self) -> ServerFacts | None:
+        """What the server said about itself, `None` when no start was tried."""
+        return self._startup.facts if self._startup is not None else None
 
     def look(self) -> None:
         """Note in the state when the server has ended on its own."""
@@ -102,20 +162,51 @@ class ServerRun:
         """
         if self._stopped:
             return ""
-        with self._signals_held():
+        keeps = self._keeps
+        with self._signals.held():
             self._stopped = True
-            failed = self._state.failure is not None
-            keep = bool(self._state.target.settings["keep"].value) and not failed
-            if not keep:
-                self._stop_backend()
-        self._give_signals_back()
-        return self._backend.stop_hint() if keep and self._backend.owned else ""
+            if keeps:
+                self._backend.keep()
+            left = () if keeps else self._stop_backend()
+        if not left and not keeps:
+            self._await_memory()
+        with self._signals.held():
+            if self._holding is not None:
+                self._holding.give_back()
+            # What could not be removed now, the reaper tries again when we are gone.
+            self._tell_reaper(Reaper.abandon if left else Reaper.keep if keeps else Reaper.done)
+        self._signals.give_back()
+        return self._backend.stop_hint() if keeps and self._backend.owned else ""
 
-    def _stop_backend(self) -> None:
+    def _stop_backend(self) -> tuple[str, ...]:
+        """Stop the server; return why something is left, if so."""
         try:
             self._backend.stop()
         except HostError as error:
             self.problems.append(str(error))
+            return (error.message,)
+        return ()
+
+    def _await_memory(self) -> None:
+        """Wait until the memory of the GPUs is back; a signal cuts the wait."""
+        if self._holding is None:
+            return
+        said: list[str] = []
+
+        def tell(text: str) -> None:
+            if not said and self._terminal is not None:
+                self._terminal.write(f"\nvllm: {text}\n")
+                self._terminal.flush()
+            said.append(text)
+
+        try:
+            self._state.findings += self._holding.check_release(tell)
+        except KeyboardInterrupt:
+            self.problems.append(f"the wait for the GPUs' memory was cut: {said[-1:]}")
+
+    def _tell_reaper(self, word: Callable[[Reaper], None]) -> None:
+        if self._reaper is not None:
+            word(self._reaper)
 
     def facts(self) -> dict[str, Any]:
         """Return the facts of the launch."""
@@ -123,50 +214,16 @@ class ServerRun:
 
     def evidence(self) -> tuple[dict[str, str], list[str]]:
         """Return evidence files by name, and the log."""
-        return self._backend.files(), [line.text for line in self._backend.log]
+        files = self._backend.files()
+        if self._first_log:
+            files["server.attempt-1.log"] = "".join(f"{line}\n" for line in self._first_log)
+        return files, [line.text for line in self._backend.log]
 
     @contextmanager
-    def _view(self) -> Iterator[Callable[[str, float, str], None]]:
+    def _view(self) -> Iterator[Callable[[StartState], None]]:
         if self._terminal is None:
-            yield self._note
+            yield lambda _: None
             return
         live = self._terminal.isatty()
         with StartupView(self._terminal, live=live, color=live) as view:
-
-            def show(phase: str, elapsed_s: float, line: str) -> None:
-                self._note(phase, elapsed_s, line)
-                view.update(phase, elapsed_s, line)
-
-            yield show
-
-    def _note(self, phase: str, elapsed_s: float, _line: str) -> None:
-        self._elapsed_s = elapsed_s
-        self._tracker.enter(phase, elapsed_s)
-
-    def _take_signals(self) -> None:
-        """Make SIGTERM and SIGHUP end the run as Ctrl-C does, so that it cleans up."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in _SIGNALS[1:]:
-            self._previous[number] = signal.signal(number, self._end)
-
-    def _end(self, number: int, _frame: FrameType | None) -> None:
-        self.signalled = number
-        raise KeyboardInterrupt
-
-    def _give_signals_back(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
-
-    @contextmanager
-    def _signals_held(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        held = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in held.items():
-                signal.signal(number, handler)
+            yield view.update

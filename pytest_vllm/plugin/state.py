@@ -10,7 +10,9 @@ import pytest
 from pytest_vllm.domain.record import read_failure, read_server, to_plain
 
 if TYPE_CHECKING:
+    from pytest_vllm.domain.finding import Finding
     from pytest_vllm.domain.profile import Profile
+    from pytest_vllm.domain.record import Attempt
     from pytest_vllm.domain.server import ServerInfo
     from pytest_vllm.domain.target import Target
     from pytest_vllm.domain.verdict import StartFailure
@@ -30,6 +32,8 @@ class RunState:
         reports_failure: Whether this process reports the failure as the one error.
         gpus: Facts of the GPUs, gathered before the launch.
         gone: How the server ended in the middle of the run, empty while it lives.
+        findings: What preflight and clean-up found.
+        attempts: Starts that failed by a flaky fault and were tried again.
     """
 
     target: Target
@@ -39,6 +43,8 @@ class RunState:
     reports_failure: bool = True
     gpus: dict[str, Any] = field(default_factory=dict)
     gone: str = ""
+    findings: list[Finding] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
 
 
 STATE = pytest.StashKey[RunState]()

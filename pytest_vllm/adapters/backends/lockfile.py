@@ -25,7 +25,13 @@ def hold(file: Path, *, mode: int = 0o600) -> int | None:
     Raises:
         OSError: The file cannot be made or opened.
     """
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        # Without O_CREAT: the kernel refuses that for another user's file in a folder for all
+        # (fs.protected_regular).
+        descriptor = os.open(file, flags)
+    except FileNotFoundError:
+        descriptor = os.open(file, flags | os.O_CREAT, mode)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_ino == file.stat().st_ino:

@@ -158,11 +158,8 @@ class ProcessBackend:
         process, session = self._process, self._session
         left: tuple[int, ...] = ()
         try:
-            if session.members():
-                session.signal_all(signal.SIGTERM)
-                session.wait_gone(_GRACE_S)
+            left = session.end(grace_s=_GRACE_S, limit_s=_KILL_S)
         finally:
-            left = session.kill(limit_s=_KILL_S)
             if process is not None:
                 process.poll()  # else the first of them would stay as a zombie
             if self._reader is not None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).parents[3]
 _START = "import sys; sys.path.insert(0, {root!r}); from {module} import main; sys.exit(main())"
 _PASSED = ("PATH", "HOME", "TMPDIR", "SSH_AUTH_SOCK", "LD_LIBRARY_PATH")
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 _GOODBYE_S = 5.0
 _LOOK_S = 1.0
 _GRACE_S = 5.0
@@ -51,15 +52,20 @@ class Reaper:
 
     def __init__(self, log: Path) -> None:
         code = _START.format(root=str(_ROOT), module=__name__)
-        self._process = subprocess.Popen(  # noqa: S603 - our own code
-            [sys.executable, "-I", "-S", "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={name: os.environ[name] for name in _PASSED if name in os.environ},
-            start_new_session=True,
-        )
+        # It is born deaf: what is blocked here stays blocked there.
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own code
+                [sys.executable, "-I", "-S", "-c", code, str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={name: os.environ[name] for name in _PASSED if name in os.environ},
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         self._tell({"log": str(log.absolute())})
 
     @property
@@ -218,11 +224,10 @@ def reap(orders: Orders) -> Removal:
 
 
 def main() -> int:
-    """Run as the reaper: orders on stdin."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
+    """Run as the reaper: orders on stdin, the owner's process ID as argument."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
     with open(0, "rb", buffering=0, closefd=False) as pipe:
-        orders = listen(pipe, os.getppid())
+        orders = listen(pipe, int(sys.argv[1]))
     if orders.done or orders.keep:
         return 0
     result = reap(orders)

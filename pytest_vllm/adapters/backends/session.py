@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _PROC = Path("/proc")
+_SHARED = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 _LISTEN = "0A"
 _POLL_S = 0.05
 _TRACKER = b"multiprocessing.resource_tracker"
@@ -46,7 +47,7 @@ class Session:
 
     def members(self) -> tuple[int, ...]:
         """Return the process IDs of all members that have not ended."""
-        living = {pid: stat for pid in _all_pids() if (stat := _read_stat(pid)) is not None}
+        living = {pid: stat for pid in all_pids() if (stat := _read_stat(pid)) is not None}
         ours = {pid for pid, stat in living.items() if self._is_member(pid, stat)}
         before = -1
         while len(ours) != before:
@@ -71,19 +72,23 @@ class Session:
 
         Args:
             grace_s: Seconds between the two signals.
-            limit_s: Seconds to wait after SIGKILL, several times if members keep appearing.
+            limit_s: Seconds to wait after SIGKILL, also for members that appear only then.
         """
-        if self.members():
-            self.signal_all(signal.SIGTERM)
-            self.wait_gone(grace_s)
-        return self.kill(limit_s=limit_s)
+        shared = _shared_memory(self.members())
+        self.signal_all(signal.SIGTERM)
+        self.wait_gone(grace_s)
+        left = self.kill(limit_s=limit_s)
+        _remove_unused(shared)
+        return left
 
     def kill(self, *, limit_s: float) -> tuple[int, ...]:
         """Kill all members; return those that live on all the same.
 
         Python's resource trackers go last: they remove the shared memory of those killed before.
         """
-        trackers = {pid for pid in self.members() if _TRACKER in _command_line(pid)}
+        members = self.members()
+        shared = _shared_memory(members)
+        trackers = {pid for pid in members if _TRACKER in _command_line(pid)}
         if trackers:
             self.signal_all(signal.SIGKILL, spare=trackers)
             self.wait_gone(_TRACKER_S)
@@ -91,6 +96,7 @@ class Session:
         while self.members() and time.monotonic() < end:
             self.signal_all(signal.SIGKILL)
             self.wait_gone(min(limit_s, 1.0))
+        _remove_unused(shared)
         return self.members()
 
     def wait_gone(self, limit_s: float) -> bool:
@@ -152,7 +158,7 @@ def _command_line(pid: int) -> bytes:
 def describe_holder(port: int) -> str:
     """Name the process that listens on a port: `PID 42 (python3)`; empty if it cannot be seen."""
     sockets = _listening_inodes(port)
-    for pid in _all_pids() if sockets else ():
+    for pid in all_pids() if sockets else ():
         if sockets & _socket_inodes(pid):
             try:
                 name = (_PROC / str(pid) / "comm").read_text("utf-8", "replace").strip()
@@ -167,7 +173,35 @@ def listening_ports() -> frozenset[int]:
     return frozenset(port for port, _ in _listeners())
 
 
-def _all_pids() -> list[int]:
+def _shared_memory(pids: Collection[int]) -> frozenset[Path]:
+    """Return the files of POSIX shared memory that processes have mapped or open (shm_overview(7)).
+
+    They have no owner and would stay until the next boot.
+    """
+    found: set[Path] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in (_PROC / str(pid) / "maps").read_text("utf-8", "replace").splitlines():
+                found.add(Path(line.partition("/")[1] + line.partition("/")[2]))
+        with contextlib.suppress(OSError):
+            for descriptor in (_PROC / str(pid) / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found.add(descriptor.readlink())
+    return frozenset(path for path in found if path.parent == _SHARED)
+
+
+def _remove_unused(files: Collection[Path]) -> None:
+    """Remove files of shared memory that nobody uses any more."""
+    left = [file for file in files if file.exists()]
+    used = _shared_memory(all_pids()) if left else frozenset()
+    for file in left:
+        if file not in used:
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+def all_pids() -> list[int]:
+    """Return the IDs of all processes that this one can see."""
     return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()]
 
 

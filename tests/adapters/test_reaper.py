@@ -1,0 +1,242 @@
+"""The reaper: it ends with its run, outlives its death, and takes away what was named to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from pytest_vllm.adapters.backends.lockfile import hold, let_go
+from pytest_vllm.adapters.backends.reaper import Reaper
+from pytest_vllm.adapters.backends.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LIMIT_S = 20.0
+OWNER = """
+    import json, os, subprocess, sys, time
+    from pathlib import Path
+    from pytest_vllm.adapters.backends.lockfile import hold
+    from pytest_vllm.adapters.backends.reaper import Reaper
+    from pytest_vllm.adapters.backends.session import Session
+
+    marker, folder = sys.argv[1], Path(sys.argv[2])
+    reaper = Reaper(folder / "reaper.log")
+    reaper.session(Session(sid=0, marker=marker))
+    (folder / "scratch").mkdir()
+    (folder / "scratch" / "file").touch()
+    reaper.folder(folder / "scratch")
+    held = hold(folder / "lock")
+    reaper.lock(folder / "lock")
+    name, _, value = marker.partition("=")
+    code = "print(1, flush=True); import time; time.sleep(600)"
+    if "deaf" in sys.argv:
+        code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + code
+    server = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, name: value},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+    )
+    server.stdout.readline()
+    reaper.session(Session(sid=server.pid, marker=marker))
+    if "keep" in sys.argv:
+        reaper.keep()
+    if "fork" in sys.argv and os.fork() == 0:
+        time.sleep(600)
+    print(json.dumps([reaper.pid, server.pid]), flush=True)
+    time.sleep(600)
+"""
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Poll until something holds, and fail when it does not."""
+    pause = threading.Event()
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        pause.wait(0.02)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Run:
+    """A process that owns a reaper, a server, a folder and a lock."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.marker = f"PYTEST_VLLM_LAUNCH=test-{folder.name}-{os.getpid()}"
+        code = textwrap.dedent(OWNER)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, self.marker, str(folder), *words],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        self.reaper, self.server = json.loads(self.process.stdout.readline())
+
+    def end(self) -> None:
+        """Leave nothing, whatever the test came to."""
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        for group in (self.process.pid, self.server):
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def start(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Run]:
+    def begin(*words: str) -> Run:
+        run = Run(tmp_path, *words)
+        request.addfinalizer(run.end)
+        return run
+
+    return begin
+
+
+@pytest.mark.parametrize("words", [(), ("deaf",), ("fork",)], ids=["plain", "deaf", "forked"])
+def test_nothing_outlives_a_run_that_is_killed(
+    start: Callable[..., Run], tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Also a server that ignores SIGTERM, and where a child of the run still holds the pipe."""
+    run = start(*words)
+    run.process.kill()
+    run.process.wait()
+    until(lambda: not runs(run.reaper))
+    assert not runs(run.server)
+    # A lock that a forked child still holds is left to the sweep of the next run.
+    left = ["lock", "reaper.log"] if "fork" in words else ["reaper.log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    log = (tmp_path / "reaper.log").read_text()
+    assert f"removed process {run.server}" in log
+    assert "removed folder" in log
+    assert "left:" not in log
+
+
+def test_signals_do_not_stop_the_reaper(start: Callable[..., Run]) -> None:
+    """A group that is signalled as a whole does not reach it, and it ignores its own."""
+    run = start()
+    assert os.getsid(run.reaper) == run.reaper
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(run.reaper, number)
+    os.killpg(run.process.pid, signal.SIGKILL)
+    run.process.wait()
+    until(lambda: not runs(run.server))
+    until(lambda: not runs(run.reaper))
+
+
+def test_a_kept_server_stays(start: Callable[..., Run], tmp_path: Path) -> None:
+    run = start("keep")
+    until(lambda: not runs(run.reaper))
+    run.process.kill()
+    run.process.wait()
+    assert runs(run.server)
+    assert (tmp_path / "scratch").is_dir()
+
+
+def test_a_run_that_cleaned_up_leaves_no_reaper_and_no_log(tmp_path: Path) -> None:
+    reaper = Reaper(tmp_path / "reaper.log")
+    reaper.session(Session(sid=0, marker="PYTEST_VLLM_LAUNCH=test-nobody"))
+    (tmp_path / "mine").mkdir()
+    reaper.folder(tmp_path / "mine")
+    reaper.done()
+    assert not runs(reaper.pid)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+    reaper.done()  # a second end says nothing and does no harm
+
+
+def test_a_lock_that_another_run_has_taken_meanwhile_stays(tmp_path: Path) -> None:
+    reaper = Reaper(tmp_path / "reaper.log")
+    theirs = hold(tmp_path / "theirs")
+    assert theirs is not None
+    assert hold(tmp_path / "theirs") is None
+    (tmp_path / "free").touch()
+    reaper.lock(tmp_path / "theirs")
+    reaper.lock(tmp_path / "free")
+    reaper.abandon()
+    until((tmp_path / "reaper.log").exists)
+    until(lambda: not runs(reaper.pid))
+    assert not (tmp_path / "free").exists()
+    assert (tmp_path / "theirs").exists()
+    let_go(tmp_path / "theirs", theirs)
+    assert not (tmp_path / "theirs").exists()
+
+
+def test_the_reaper_sees_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_do_not_pass_on")
+    reaper = Reaper(tmp_path / "reaper.log")
+    try:
+        assert b"hf_do_not" not in Path(f"/proc/{reaper.pid}/environ").read_bytes()
+    finally:
+        reaper.done()
+
+
+def test_a_member_that_left_the_session_and_its_environment_is_found() -> None:
+    """It descends from a member; a stranger does not."""
+    code = "import os, sys, subprocess, time\n"
+    code += "subprocess.Popen([sys.executable, '-c', 'print(1, flush=True); import time; "
+    code += "time.sleep(600)'], env={}, start_new_session=True)\ntime.sleep(600)"
+    marker = f"PYTEST_VLLM_LAUNCH=test-descends-{os.getpid()}"
+    name, _, value = marker.partition("=")
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, name: value},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        session = Session(sid=0, marker=marker)
+        (child,) = psutil.Process(parent.pid).children()
+        assert session.members() == tuple(sorted((parent.pid, child.pid)))
+        assert session.end(grace_s=LIMIT_S, limit_s=LIMIT_S) == ()
+    assert not runs(child.pid)
+
+
+def test_shared_memory_goes_with_those_who_used_it() -> None:
+    """Killed processes leave theirs in /dev/shm; what a stranger still uses stays."""
+    marker = f"PYTEST_VLLM_LAUNCH=test-shm-{os.getpid()}"
+    name, _, value = marker.partition("=")
+    code = (
+        "import sys, time; from multiprocessing.shared_memory import SharedMemory as M\n"
+        "mine, theirs = M(create=True, size=64), M(sys.argv[1])\n"
+        "print(mine.name, flush=True); time.sleep(600)"
+    )
+    theirs = SharedMemory(create=True, size=64)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, theirs.name],
+        env={**os.environ, name: value},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        mine = Path("/dev/shm") / process.stdout.readline().strip()  # noqa: S108
+        assert mine.exists()
+        members = [psutil.Process(pid) for pid in Session(sid=0, marker=marker).members()]
+        for member in members:  # the tracker first, so that nobody cleans up
+            if "resource_tracker" in " ".join(member.cmdline()):
+                member.kill()
+        assert Session(sid=0, marker=marker).kill(limit_s=LIMIT_S) == ()
+    assert not mine.exists()
+    assert (Path("/dev/shm") / theirs.name).exists()  # noqa: S108
+    theirs.close()
+    theirs.unlink()
