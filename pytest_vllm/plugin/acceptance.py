@@ -23,7 +23,7 @@ from pytest_vllm.plugin.outcomes import CHECK, LIVENESS, OutcomePlugin, uses_ser
 from pytest_vllm.plugin.recorder import Recorder
 from pytest_vllm.plugin.state import STATE, RunState, from_wire, to_wire
 from pytest_vllm.plugin.summary import Finish, show_summary
-from pytest_vllm.plugin.turns import TurnsPlugin
+from pytest_vllm.plugin.turns import TurnsPlugin, turns_path
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -142,7 +142,7 @@ class ControllerPlugin:
         self._finish: Finish | None = None
         self._keep_hint = ""
         self._nodes = 0
-        self._turns = tempfile.NamedTemporaryFile(prefix="vllm-turns-")  # noqa: SIM115 - closed late
+        self._turns = tempfile.TemporaryFile()  # noqa: SIM115 - closed late
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -161,7 +161,7 @@ class ControllerPlugin:
         """Launch the server before the first xdist worker and hand it to each."""
         self._ensure_server()
         wire = to_wire(self._state, reports_failure=self._nodes == 0)
-        node.workerinput["vllm"] = {**wire, "turns": self._turns.name}
+        node.workerinput["vllm"] = {**wire, "turns": turns_path(self._turns)}
         self._nodes += 1
 
     @pytest.hookimpl(optionalhook=True)

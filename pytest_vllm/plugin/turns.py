@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -39,3 +40,11 @@ class TurnsPlugin:
         with self._path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
             yield
+
+
+def turns_path(file: IO[bytes]) -> str:
+    """Return a path by which a worker on this host opens an unnamed file of this process.
+
+    A file without a name is gone when its last user is, whatever ends that.
+    """
+    return f"/proc/{os.getpid()}/fd/{file.fileno()}"
