@@ -19,6 +19,7 @@ from pytest_vllm.adapters.backends.container import OWNER_LABEL, RUN_LABEL
 from pytest_vllm.adapters.backends.device import choose_devices
 from pytest_vllm.adapters.backends.owner import this_owner
 from pytest_vllm.adapters.backends.plan import plan
+from pytest_vllm.adapters.backends.port import claim_port
 from pytest_vllm.adapters.facts.client import gather_client
 from pytest_vllm.adapters.facts.container import gather_container
 from pytest_vllm.adapters.facts.engine import gather_compose, gather_engine
@@ -31,7 +32,7 @@ from pytest_vllm.adapters.facts.network import (
     try_in_process,
 )
 from pytest_vllm.adapters.model_facts import gather_model
-from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.facts import LaunchFacts
 from pytest_vllm.domain.facts.image import ImageFacts
 from pytest_vllm.domain.facts.model import ModelKind
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.facts.image import AbsentImage
     from pytest_vllm.domain.facts.network import NetworkFacts
     from pytest_vllm.domain.target import Target
-
-_HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 
 def preflight(
@@ -193,7 +192,21 @@ class _Look:
         return _Found(engine=engine, image=gather_image(self._client, asked, registry_s=registry_s))
 
     def _look_at_host(self) -> HostFacts:
-        return self._host or gather_host(self._env, monitor=self._target.text("monitor"))
+        if self._host is not None:
+            return self._host
+        facts = gather_host(self._env, monitor=self._target.text("monitor"))
+        return replace(facts, port_problem=self._try_port())
+
+    def _try_port(self) -> str:
+        """Say why a process cannot have the port that the user named."""
+        args = self._target.serve_args
+        if self._target.backend != "process" or args.port is None:
+            return ""
+        try:
+            claim_port(args.value("--host") or "127.0.0.1", args.port).release()
+        except HostError as error:
+            return error.message
+        return ""
 
     def _check_gpus(self, facts: LaunchFacts) -> None:
         """Refuse an index of a GPU that the host does not have."""

@@ -181,9 +181,11 @@ def test_an_absent_image_names_a_similar_one(
     real_image: str, real_model: str, workdir: Path, run_id: str
 ) -> None:
     backend = DockerBackend(make_target(f"{real_image}x", real_model), workdir, run_id)
-    with pytest.raises(TargetError, match=f"did you mean {real_image}") as caught:
+    with pytest.raises(LaunchFailed, match=f"did you mean {real_image}") as caught:
         backend.launch()
-    assert caught.value.advice == f"docker pull {real_image}x"
+    assert caught.value.diagnosis is not None
+    assert caught.value.diagnosis.ref == "D3"
+    assert f"docker pull {real_image}x" in caught.value.advice
     backend.stop()
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.errors import LaunchFailed
 from pytest_vllm.domain.facts.image import ImageFacts
+from pytest_vllm.domain.finding import Diagnosis, Fault
 from pytest_vllm.domain.text import closest
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def read_image(client: DockerClient, image: ImageRef) -> ImageFacts:
     """Resolve the name of an image to its content, once. Never pulls.
 
     Raises:
-        TargetError: The image is not on this engine.
+        LaunchFailed: The image is not on this engine.
     """
     from docker.errors import ImageNotFound, NotFound  # noqa: PLC0415 - loaded when used
 
@@ -53,11 +53,12 @@ def read_image(client: DockerClient, image: ImageRef) -> ImageFacts:
         attributes: dict[str, Any] = client.images.get(image.text).attrs
     except (ImageNotFound, NotFound):
         tags = [tag for known in client.images.list() for tag in known.tags]
-        raise TargetError(
-            f"--vllm-image: {image.text} is not on this Docker engine"
-            f"{closest(image.text, tags)} (images are never pulled)",
-            advice=f"docker pull {image.text}",
-        ) from None
+        cause = f"{image.text} is not on this Docker engine{closest(image.text, tags)}"
+        cure = f"docker pull {image.text}, or --vllm-pull=missing"
+        missing = Diagnosis(
+            id="image.absent", ref="D3", fault=Fault.IMAGE, cause=cause, cure=cure, phase="pull"
+        )
+        raise LaunchFailed(cause, advice=cure, phase="pull", diagnoses=(missing,)) from None
     return facts_of(attributes, image)
 
 
@@ -161,9 +162,7 @@ def record_image(image: ImageFacts) -> dict[str, Any]:
         "repo_digests": list(image.repo_digests),
         "entrypoint": list(image.entrypoint),
         "cmd": list(image.cmd),
-        "gfx": re.split(r"[;, ]+", image.env["PYTORCH_ROCM_ARCH"])
-        if image.env.get("PYTORCH_ROCM_ARCH")
-        else [],
+        "gfx": list(image.gfx),
         "labels": dict(image.labels),
         "user": image.user,
         "architecture": image.architecture,

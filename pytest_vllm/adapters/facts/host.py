@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.backends.device import render_nodes
-from pytest_vllm.adapters.backends.model import hub_cache
 from pytest_vllm.adapters.facts.holders import find_holders
 from pytest_vllm.adapters.gpus import probe
 from pytest_vllm.adapters.gpus.sysfs import SysfsMonitor, gfx_name
+from pytest_vllm.adapters.hub_cache import hub_cache
 from pytest_vllm.domain.facts.host import DeviceNode, Gpu, HostFacts
 
 if TYPE_CHECKING:

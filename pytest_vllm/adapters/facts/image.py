@@ -48,9 +48,10 @@ def _ask_registry(client: DockerClient, absent: AbsentImage, *, limit_s: float) 
     from docker.errors import APIError, DockerException  # noqa: PLC0415 - loaded when used
     from requests.exceptions import RequestException, Timeout  # noqa: PLC0415
 
-    before, client.api.timeout = client.api.timeout, limit_s
+    api: Any = client.api
+    before, api.timeout = api.timeout, limit_s
     try:
-        answer: dict[str, Any] = client.api.inspect_distribution(absent.asked)
+        answer: dict[str, Any] = api.inspect_distribution(absent.asked)
     except APIError as error:
         return replace(absent, registry="error", answer=one_line(str(error.explanation or error)))
     except Timeout:
@@ -58,7 +59,7 @@ def _ask_registry(client: DockerClient, absent: AbsentImage, *, limit_s: float) 
     except (DockerException, RequestException, OSError) as error:
         return replace(absent, answer=one_line(str(error)))
     finally:
-        client.api.timeout = before
+        api.timeout = before
     platforms = [
         f"{platform.get('os')}/{platform.get('architecture')}"
         for platform in answer.get("Platforms") or ()

@@ -93,8 +93,9 @@ def try_in_container(
     labels: Mapping[str, str],
     network_mode: str = "",
 ) -> NetworkFacts:
-    """Try from a throw-away container of the image, in a network of its own. Never raises for what
-    the attempt shows; container and network are removed in any case.
+    """Try from a throw-away container of the image, in a network of its own.
+
+    What the attempt shows is never an error; container and network are removed in any case.
 
     Args:
         client: The engine.
@@ -136,7 +137,7 @@ def try_in_process(python: str, question: Question) -> NetworkFacts:
 
 
 def script() -> str:
-    """Return the program that tries; it needs nothing but Python 3.6."""
+    """Return the program that tries; it needs nothing but Python 3.8."""
     return (files("pytest_vllm.adapters.facts") / "inside" / "reach_hub.py").read_text("utf-8")
 
 

@@ -93,6 +93,7 @@ class HostFacts:
         swap_bytes: Size of the swap space.
         cache: The Hub's cache folder.
         cache_free_bytes: Space that this user has on its disk, `None` when unknown.
+        port_problem: Why the server cannot have the port that the user named, empty when it can.
     """
 
     hostname: str = ""
@@ -117,6 +118,7 @@ class HostFacts:
     swap_bytes: int | None = None
     cache: str = ""
     cache_free_bytes: int | None = None
+    port_problem: str = ""
 
     @property
     def here(self) -> bool:

@@ -133,7 +133,8 @@ def in_use(facts: LaunchFacts, /) -> Iterator[Finding]:
         id="host.gpu-in-use",
         severity=Severity.WARNING,
         fault=Fault.HOST,
-        seen=f"VRAM in use before the start: {used}; held by {by or 'a process that this user cannot see'}",
+        seen=f"VRAM in use before the start: {used}; "
+        f"held by {by or 'a process that this user cannot see'}",
         cure=f"--vllm-gpus={','.join(free)}" if free else "end that process, or wait for it",
         ref="G7",
     )
@@ -167,8 +168,8 @@ def shared_memory(facts: LaunchFacts, /) -> Iterator[Finding]:
             id="host.shm",
             severity=Severity.WARNING,
             fault=Fault.HOST,
-            seen=f"/dev/shm has {host.shm_bytes / 2**20:.0f} MiB for {ranks} ranks that exchange "
-            "data through it",
+            seen=f"{ranks} ranks exchange data through /dev/shm, which has "
+            f"{host.shm_bytes / 2**20:.0f} MiB",
             cure="sudo mount -o remount,size=16g /dev/shm"
             + ("" if target.backend == "process" else ", or --vllm-docker-flags=least"),
             ref="G12",
@@ -192,7 +193,8 @@ def memory(facts: LaunchFacts, /) -> Iterator[Finding]:
             id="host.memory",
             severity=Severity.FATAL,
             fault=Fault.HOST,
-            seen=f"{weights}, this host has {whole / GIB:.1f} GiB of memory and no GPU to hold them",
+            seen=f"{weights}, this host has {whole / GIB:.1f} GiB of memory "
+            "and no GPU to hold them",
             cure="run on a host with GPUs, or --vllm-model=MODEL with a smaller one",
             ref="D17",
         )
@@ -227,6 +229,19 @@ def cache_disk(facts: LaunchFacts, /) -> Iterator[Finding]:
         )
 
 
+def port(facts: LaunchFacts, /) -> Iterator[Finding]:
+    """The user's own port must be free."""
+    if facts.host.port_problem:
+        yield Finding(
+            id="host.port",
+            severity=Severity.FATAL,
+            fault=Fault.HOST,
+            seen=facts.host.port_problem,
+            cure="end that process, or drop --port from --vllm-serve-arg: a free one is chosen",
+            ref="H25",
+        )
+
+
 def _wants_gpu(facts: LaunchFacts) -> bool:
     return facts.target.backend == "docker" and facts.image is not None and facts.image.rocm
 
@@ -245,6 +260,7 @@ RULES = (
     shared_memory,
     memory,
     cache_disk,
+    port,
 )
 IDS = (
     "host.no-device",
@@ -256,4 +272,5 @@ IDS = (
     "host.shm",
     "host.memory",
     "host.cache-disk",
+    "host.port",
 )

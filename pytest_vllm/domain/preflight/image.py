@@ -20,11 +20,11 @@ _SHELLS = ("bash", "sh", "zsh", "dash", "ash")
 # launch.md, section 2.2: what a registry answers -> row, fault.
 _ANSWERS = (
     (r"manifest unknown|not found|no such manifest", "D3", Fault.IMAGE),
-    (r"toomanyrequests", "D5", Fault.HOST),
+    (r"toomanyrequests", "D5", Fault.NETWORK),
     (r"denied|unauthorized|authentication required", "D4", Fault.IMAGE),
     (r"dial tcp|lookup |i/o timeout|connection refused|no answer", "D6", Fault.NETWORK),
 )
-_NEEDS_ANSWER = {
+_REASONS = {
     "D3": "the registry does not know this tag (nightly tags expire)",
     "D4": "the registry refuses it or does not know the repository",
     "D5": "the registry's pull limit is reached",
@@ -61,20 +61,24 @@ def present(facts: LaunchFacts, /) -> Iterator[Finding]:
 
 
 def _absent(absent: AbsentImage) -> Finding:
-    found = absent.registry == "found"
-    known = " (its registry has it)" if found else _said(absent)
-    near = f"; on this engine: {', '.join(absent.near)}" if absent.near else ""
-    use = f"--vllm-image={shlex.quote(absent.near[0])}" if absent.near else ""
-    pull = f"--vllm-pull=missing, or docker pull {shlex.quote(absent.asked)}"
+    """Say what is missing; what the registry says counts only when it knows something."""
     ref = _row(absent.answer)[0] if absent.registry == "error" else "D3"
-    cure = f"{use}, or {pull}" if use and not found else f"{pull}, or {use}" if use else pull
+    found = absent.registry == "found"
+    told = absent.registry == "error" and ref in ("D3", "D4")
+    known = (
+        "; its registry has it" if found else f"; {_REASONS[ref]}{_said(absent)}" if told else ""
+    )
+    near = f"; on this engine: {', '.join(absent.near)}" if absent.near else ""
+    pull = f"docker pull {shlex.quote(absent.asked)}, or --vllm-pull=missing"
+    use = f"--vllm-image={shlex.quote(absent.near[0])}" if absent.near else ""
+    ways = [pull, use] if found else [use, pull]
     return Finding(
         id="image.absent",
         severity=Severity.FATAL,
         fault=Fault.IMAGE,
         seen=f"{absent.asked} is not on this Docker engine{known}{near}",
-        cure=cure,
-        ref=ref if ref in ("D3", "D4") else "D3",
+        cure=", or ".join(way for way in ways if way),
+        ref=ref if told else "D3",
     )
 
 
@@ -82,9 +86,7 @@ def _cannot_pull(absent: AbsentImage) -> Finding:
     ref, fault = _row(absent.answer)
     near = f"; on this engine: {', '.join(absent.near)}" if absent.near else ""
     cures = {
-        "D3": f"check the tag; use one of {', '.join(absent.near)}"
-        if absent.near
-        else "check the tag, or name a digest",
+        "D3": "check the tag, or name a digest",
         "D4": f"check the name, or docker login {absent.asked.partition('/')[0]}",
         "D5": "docker login, or name a mirror",
         "D6": "--vllm-pull=never with an image loaded by docker load, or set the engine's proxy",
@@ -93,7 +95,7 @@ def _cannot_pull(absent: AbsentImage) -> Finding:
         id="image.not-pullable",
         severity=Severity.FATAL if absent.registry == "error" else Severity.WARNING,
         fault=fault,
-        seen=f"{absent.asked} is not on this engine and cannot be pulled: {_NEEDS_ANSWER[ref]}"
+        seen=f"{absent.asked} is not on this engine and cannot be pulled: {_REASONS[ref]}"
         f"{_said(absent)}{near}",
         cure=cures[ref],
         ref=ref,

@@ -105,10 +105,10 @@ def answer(facts: LaunchFacts, /) -> Iterator[Finding]:
     if status == _BUSY or status >= _SERVER_ERROR:
         yield Finding(
             id="network.hub-busy",
-            severity=Severity.WARNING,
+            severity=Severity.FATAL,
             fault=Fault.FLAKY,
-            seen=seen,
-            cure="try again later, set HF_TOKEN for a higher limit, or "
+            seen=f"{seen}, twice",
+            cure="try again later, export HF_TOKEN=... for a higher limit, or "
             + _OFFLINE.format(model=model),
             ref="H4",
         )

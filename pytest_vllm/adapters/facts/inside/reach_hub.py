@@ -1,7 +1,9 @@
-"""Tries the way to a model hub; runs inside the image, so it needs nothing but Python 3.6.
+"""Tries the way to a model hub; runs inside the image, so it needs nothing but Python 3.8.
 
 Reads its question from the environment and prints one line of JSON.
 """
+
+from __future__ import annotations
 
 import errno
 import http.client
@@ -14,172 +16,219 @@ import sys
 import threading
 import time
 import urllib.request
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import SplitResult, urlsplit
 
-QUESTION = json.loads(os.environ["PYTEST_VLLM_QUESTION"])
-END = time.monotonic() + QUESTION["limit_s"]
-LONGEST_DNS_S = 4.2
-ANSWER = {
-    "stage": "dns",
-    "resolved": False,
-    "problem": "",
-    "status": None,
-    "error_code": "",
-    "error_message": "",
-    "working_dns": "",
-    "proxy": False,
-}
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-
-def say():
-    """Print the answer and end, whatever other threads wait for."""
-    sys.stdout.write("\n" + QUESTION["mark"] + json.dumps(ANSWER) + "\n")
-    sys.stdout.flush()
-    os._exit(0)
+_DNS_S = 4.2
+"""Longest wait for a name; a container's own resolver is told to give up a little earlier."""
+_ONE_DNS_S = 1.5
+_HEADER = 12
+_BUSY = 429
+_SERVER_ERROR = 500
+_PAUSE_S = 0.5
+_ADDRESSES = 4
 
 
-def ask_dns(server, name):
+class Attempt:
+    """One attempt and what has come of it so far."""
+
+    def __init__(self, question: dict[str, Any]) -> None:
+        self.question = question
+        self.end = time.monotonic() + float(question["limit_s"])
+        self.answer: dict[str, Any] = {
+            "stage": "dns",
+            "resolved": False,
+            "problem": "",
+            "status": None,
+            "error_code": "",
+            "error_message": "",
+            "working_dns": "",
+            "proxy": False,
+        }
+
+    def left_s(self) -> float:
+        """Return the seconds that are left, a little in any case."""
+        return max(0.5, self.end - time.monotonic())
+
+    def say(self, problem: str = "") -> NoReturn:
+        """Print the answer and end, whatever other threads wait for."""
+        self.answer["problem"] = problem
+        sys.stdout.write(f"\n{self.question['mark']}{json.dumps(self.answer)}\n")
+        sys.stdout.flush()
+        os._exit(0)
+
+    def run(self) -> NoReturn:
+        """Go through all stages: name, connection, TLS, answer."""
+        hub = urlsplit(self.question["hub"])
+        proxy = _proxy(hub)
+        first = proxy or hub
+        self.answer["proxy"] = proxy is not None
+        host = first.hostname or ""
+        port = first.port or (443 if first.scheme == "https" else 80)
+        addresses = self.resolve(host, port)
+        self.answer.update(stage="connect", resolved=True)
+        self.connect(host, addresses)
+        try:
+            self.ask(hub, first, port)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            self.say(f"{type(error).__name__}: {error}")
+        self.say()
+
+    def resolve(self, host: str, port: int) -> list[Any]:
+        """Resolve a name as vLLM will; give up early when all servers that were given are dead."""
+        found: list[Any] = []
+        problems: list[str] = []
+
+        def look() -> None:
+            try:
+                found.extend(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+            except OSError as error:
+                problems.append(str(error))
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        given, waiting = _each(self.question["dns"], lambda server: _ask_dns(server, host))
+        others, more = _each(self.question["others"], lambda server: _ask_dns(server, host))
+        end = time.monotonic() + _DNS_S
+        while thread.is_alive() and time.monotonic() < end and not _all_dead(given, self.question):
+            thread.join(0.05)
+        if found:
+            return found
+        for each in (*waiting, *more):
+            each.join(min(_ONE_DNS_S, self.left_s()))
+        works = [name for name in self.question["others"] if others.get(name) == "found"]
+        self.answer["working_dns"] = works[0] if works else ""
+        dead = f"nobody listens at {', '.join(sorted(given))}"
+        silent = f"no DNS server answered within {_DNS_S:g} s"
+        why = dead if _all_dead(given, self.question) else problems[0] if problems else silent
+        return self.say(f"{host} cannot be resolved: {why}")
+
+    def connect(self, host: str, addresses: list[Any]) -> None:
+        """Open a connection to one of the addresses and close it again."""
+        problem = ""
+        for family, kind, number, _, address in addresses[:_ADDRESSES]:
+            with socket.socket(family, kind, number) as door:
+                door.settimeout(min(3.0, self.left_s() / 2))
+                try:
+                    door.connect(address)
+                except OSError as error:
+                    known = errno.errorcode.get(error.errno or 0, "timed out")
+                    said = error.strerror or str(error)
+                    problem = f"{address[0]} port {address[1]}: {said} ({known})"
+                else:
+                    return
+        self.say(f"{host} cannot be reached: {problem}")
+
+    def ask(self, hub: SplitResult, first: SplitResult, port: int) -> None:
+        """Ask for the model's config; a hub that is busy is asked twice."""
+        host, secure, by_proxy = first.hostname or "", hub.scheme == "https", first is not hub
+        connection: http.client.HTTPConnection
+        if secure:
+            self.answer["stage"] = "tls"
+            connection = http.client.HTTPSConnection(
+                host, port, timeout=self.left_s(), context=_trust()
+            )
+        else:
+            connection = http.client.HTTPConnection(host, port, timeout=self.left_s())
+        if by_proxy and secure:
+            connection.set_tunnel(hub.hostname or "", hub.port or 443)
+        connection.connect()
+        self.answer["stage"] = "http"
+        path = hub.path.rstrip("/") + self.question["path"]
+        if by_proxy and not secure:
+            path = f"{hub.scheme}://{hub.netloc}{path}"
+        reply = _head(connection, path, hub.netloc)
+        if reply.status == _BUSY or reply.status >= _SERVER_ERROR:
+            time.sleep(_PAUSE_S)
+            connection.close()
+            reply = _head(connection, path, hub.netloc)
+        self.answer.update(
+            stage="answered",
+            status=reply.status,
+            error_code=reply.headers.get("X-Error-Code") or "",
+            error_message=reply.headers.get("X-Error-Message") or "",
+        )
+
+
+def _all_dead(given: dict[str, str], question: dict[str, Any]) -> bool:
+    """Tell whether nobody listens at any of the DNS servers that were given."""
+    servers = question["dns"]
+    return bool(servers) and all(given.get(server) == "refused" for server in servers)
+
+
+def _each(
+    servers: list[str], work: Callable[[str], str]
+) -> tuple[dict[str, str], list[threading.Thread]]:
+    """Do the work for every server at the same time; the results come in by and by."""
+    found: dict[str, str] = {}
+    threads = []
+    for server in servers:
+
+        def run(server: str = server) -> None:
+            found[server] = work(server)
+
+        threads.append(threading.Thread(target=run, daemon=True))
+        threads[-1].start()
+    return found, threads
+
+
+def _ask_dns(server: str, name: str) -> str:
     """Send one question; return `found`, `refused` (nobody listens), `failed` or `silent`."""
     labels = [part.encode("idna") for part in name.rstrip(".").split(".")]
     packed = b"".join(bytes([len(label)]) + label for label in labels)
-    packet = (
-        struct.pack(">6H", 0x5056, 0x0100, 1, 0, 0, 0) + packed + b"\0" + struct.pack(">2H", 1, 1)
-    )
+    packet = struct.pack(">6H", 0x5056, 0x0100, 1, 0, 0, 0) + packed + struct.pack(">B2H", 0, 1, 1)
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as door:
-        door.settimeout(1.5)
+        door.settimeout(_ONE_DNS_S)
         try:
             door.connect((server, 53))
             door.send(packet)
             reply = door.recv(4096)
-        except TimeoutError:
+        except (socket.timeout, TimeoutError):  # noqa: UP041 - two kinds before Python 3.10
             return "silent"
         except OSError:
             return "refused"
-    if len(reply) < 12:
+    if len(reply) < _HEADER:
         return "failed"
     flags, _, answers = struct.unpack(">3H", reply[2:8])
     return "found" if flags & 15 == 0 and answers else "failed"
 
 
-def in_threads(work, items):
-    """Do the work for every item at the same time; return the results by item."""
-    found = {}
-    threads = []
-    for item in items:
-        thread = threading.Thread(target=lambda i=item: found.update({i: work(i)}), daemon=True)
-        thread.start()
-        threads.append(thread)
-    return found, threads
+def _proxy(hub: SplitResult) -> SplitResult | None:
+    """Return the proxy that the environment names for the hub."""
+    named = urllib.request.getproxies().get(hub.scheme)
+    if not named or urllib.request.proxy_bypass(hub.hostname or ""):
+        return None
+    return urlsplit(named if "://" in named else f"http://{named}")
 
 
-def resolve(host, port):
-    """Resolve a name as vLLM will; give up early when every server that was given is dead."""
-    outcome = []
-
-    def look():
-        try:
-            outcome.append(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
-        except OSError as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    given, given_threads = in_threads(lambda server: ask_dns(server, host), QUESTION["dns"])
-    others, other_threads = in_threads(lambda server: ask_dns(server, host), QUESTION["others"])
-    end = time.monotonic() + LONGEST_DNS_S
-    while thread.is_alive() and time.monotonic() < end:
-        thread.join(0.05)
-        dead = len(given) == len(QUESTION["dns"]) and set(given.values()) == {"refused"}
-        if dead and thread.is_alive():
-            outcome.append(OSError("nobody listens at " + ", ".join(sorted(given))))
-            break
-    if not outcome:
-        outcome.append(OSError("no DNS server answered within %g s" % LONGEST_DNS_S))
-    if isinstance(outcome[0], OSError):
-        for each in given_threads + other_threads:
-            each.join(max(0.0, min(1.5, END - time.monotonic())))
-        works = [server for server in QUESTION["others"] if others.get(server) == "found"]
-        ANSWER["working_dns"] = works[0] if works else ""
-        ANSWER["problem"] = "%s cannot be resolved: %s" % (host, outcome[0])
-        say()
-    return outcome[0]
-
-
-def trust():
-    """Trust whom vLLM's own client trusts: named certificates, else certifi's, else the system's."""
+def _trust() -> ssl.SSLContext:
+    """Trust whom vLLM's client trusts: named certificates, else certifi's, else the system's."""
     named = os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
     if not named:
         try:
-            import certifi
-
-            named = certifi.where()
+            from certifi import where  # noqa: PLC0415 - it may not be there
         except ImportError:
-            named = None
-    return ssl.create_default_context(cafile=named)
-
-
-def main():
-    """Go through all stages."""
-    hub = urlsplit(QUESTION["hub"])
-    proxy = urllib.request.getproxies().get(hub.scheme)
-    if proxy and urllib.request.proxy_bypass(hub.hostname):
-        proxy = None
-    secure = hub.scheme == "https"
-    first = urlsplit(proxy if "://" in proxy else "http://" + proxy) if proxy else hub
-    ANSWER["proxy"] = bool(proxy)
-    port = first.port or (443 if first.scheme == "https" else 80)
-    addresses = resolve(first.hostname, port)
-    ANSWER.update(stage="connect", resolved=True)
-    connect(first.hostname, port, addresses)
-    limit = max(0.5, END - time.monotonic())
-    try:
-        if secure:
-            ANSWER["stage"] = "tls"
-            connection = http.client.HTTPSConnection(
-                first.hostname, port, timeout=limit, context=trust()
-            )
+            pass
         else:
-            connection = http.client.HTTPConnection(first.hostname, port, timeout=limit)
-        if proxy and secure:
-            connection.set_tunnel(hub.hostname, hub.port or 443)
-        connection.connect()
-        ANSWER["stage"] = "http"
-        path = hub.path.rstrip("/") + QUESTION["path"]
-        if proxy and not secure:
-            path = hub.scheme + "://" + hub.netloc + path
-        headers = {"Host": hub.netloc, "User-Agent": "pytest-vllm", "Accept-Encoding": "identity"}
-        token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
-        if token:
-            headers["Authorization"] = "Bearer " + token
-        connection.request("HEAD", path, headers=headers)
-        reply = connection.getresponse()
-        ANSWER.update(
-            stage="answered",
-            status=reply.status,
-            error_code=reply.headers.get("X-Error-Code", ""),
-            error_message=reply.headers.get("X-Error-Message", ""),
-        )
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        ANSWER["problem"] = "%s: %s" % (type(error).__name__, error)
-    say()
+            named = where()
+    return ssl.create_default_context(cafile=named or None)
 
 
-def connect(host, port, addresses):
-    """Open a connection to one of the addresses and close it again."""
-    problem = None
-    for family, kind, number, _, address in addresses[:4]:
-        with socket.socket(family, kind, number) as door:
-            door.settimeout(max(0.3, min(3.0, (END - time.monotonic()) / 2)))
-            try:
-                door.connect(address)
-            except OSError as error:
-                known = errno.errorcode.get(error.errno, "") if error.errno else "timed out"
-                problem = "%s port %s: %s (%s)" % (address[0], port, error.strerror or error, known)
-            else:
-                return
-    ANSWER["problem"] = "%s cannot be reached: %s" % (host, problem)
-    say()
+def _head(connection: http.client.HTTPConnection, path: str, host: str) -> http.client.HTTPResponse:
+    """Send the question and read the answer to its end."""
+    headers = {"Host": host, "User-Agent": "pytest-vllm", "Accept-Encoding": "identity"}
+    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    connection.request("HEAD", path, headers=headers)
+    reply = connection.getresponse()
+    reply.read()
+    return reply
 
 
-main()
+if __name__ == "__main__":
+    Attempt(json.loads(os.environ["PYTEST_VLLM_QUESTION"])).run()
