@@ -70,10 +70,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """A line of a log.
+    """A line of a log, or what the Docker engine said.
 
     Attributes:
-        line: Its number, from 1, after the log was split at line ends and carriage returns.
+        line: Its number, from 1, after the log was split at line ends and carriage returns; 0 for
+            what stands in no log, such as a message of the engine.
         text: What it says, without colour codes.
     """
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+    from pytest_vllm.domain.signature import Pattern
 
 _BREAK = re.compile(r"\r\n|\r|\n")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -54,6 +58,65 @@ class Line:
     def depth(self) -> int:
         """How far out the process is: 0 a worker, 1 the engine, 2 the API server or unnamed."""
         return next((depth for name, depth in _DEPTHS if self.process.startswith(name)), 2)
+
+
+class Log:
+    """Lines that are taken apart when they are looked at: most of a long log never is.
+
+    Args:
+        raw: The lines as they were written.
+        first: Number of the first of them.
+    """
+
+    def __init__(self, raw: list[str], first: int = 1) -> None:
+        self.raw = raw
+        self._first = first
+        self._read: dict[int, Line] = {}
+
+    def __len__(self) -> int:
+        """Return the number of lines."""
+        return len(self.raw)
+
+    def line(self, index: int) -> Line:
+        """Return a line by its index, from 0."""
+        if index not in self._read:
+            self._read[index] = read_line(self._first + index, self.raw[index])
+        return self._read[index]
+
+    def lines(self, start: int, stop: int | None = None) -> list[Line]:
+        """Return the lines from one index to before another, by default to the end."""
+        return [self.line(index) for index in range(start, len(self) if stop is None else stop)]
+
+    def near(self, pattern: Pattern) -> Iterator[int]:
+        """Yield the indices of lines that hold the pattern's needle."""
+        if not pattern.needle:
+            yield from range(len(self))
+            return
+        position = self._text.find(pattern.needle)
+        while position >= 0:
+            index = bisect_right(self._starts, position) - 1
+            yield index
+            if index + 1 == len(self):
+                return
+            position = self._text.find(pattern.needle, self._starts[index + 1])
+
+    def matching(self, pattern: Pattern) -> Iterator[int]:
+        """Yield the indices of lines that match the pattern."""
+        return (
+            index for index in self.near(pattern) if pattern.regex.search(self.line(index).text)
+        )
+
+    @cached_property
+    def _text(self) -> str:
+        return "\n".join(self.raw)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        starts, position = [], 0
+        for raw in self.raw:
+            starts.append(position)
+            position += len(raw) + 1
+        return starts
 
 
 def split_lines(chunks: Iterable[str]) -> list[str]:

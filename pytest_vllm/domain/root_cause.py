@@ -39,6 +39,9 @@ _ENVELOPE = re.compile(
     r"|Cannot send a request, as the client has been closed"
     r"|Exception in worker VllmWorkerProcess|RPCServer process died"
 )
+_NO_ERROR = ("INFO", "DEBUG", "WARNING")
+# The other end of a pipe is gone: its process says why.
+_ECHO = re.compile(r"BrokenPipeError|ConnectionResetError|EOFError")
 _VALIDATION = re.compile(r"\d+ validation errors? for \w*Config")
 _WORDS = re.compile("Error|Exception|Interrupt|Exit|Timeout|error|unexpectedly|python|FATAL|Killed")
 _MORE_WORDS = re.compile("fault|executable file|gated repo|valid model identifier|Invalid ")
@@ -50,25 +53,41 @@ def find_root(lines: Sequence[Line]) -> Line | None:
     Args:
         lines: The log, oldest first.
     """
-    found: list[tuple[int, int]] = []
+    found: list[tuple[bool, int, int]] = []
     vanished: int | None = None
     for index, line in enumerate(lines):
         text = line.text.strip()
         previous = lines[index - 1].text if index else ""
         if not _may_tell(text) and "validation error" not in previous:
             continue
-        if line.level in ("INFO", "DEBUG"):
+        if vanished is None and _VANISHED.search(text):
+            vanished = index
+        if line.level in _NO_ERROR:
             continue
         if _FATAL.search(text) or _TELLING.search(text):
             return line
-        if vanished is None and _VANISHED.search(text):
-            vanished = index
         is_exception = _BARE.match(text) or _EXCEPTION.match(text) or _VALIDATION.search(previous)
         if is_exception and not _ENVELOPE.search(text):
-            found.append((line.depth, index))
+            found.append((bool(_ECHO.search(text)), line.depth, index))
     if found:
-        return lines[min(found)[1]]
+        is_echo, _, index = min(found)
+        # That a process failed says more than that another noticed it.
+        return None if is_echo and find_envelope(lines) else lines[index]
     return None if vanished is None else lines[vanished]
+
+
+def find_envelope(lines: Sequence[Line]) -> Line | None:
+    """Return the first line that says that something failed, and not what."""
+    return next(
+        (
+            line
+            for line in lines
+            if line.level not in _NO_ERROR
+            and _ENVELOPE.search(line.text)
+            and _EXCEPTION.match(line.text.strip())
+        ),
+        None,
+    )
 
 
 def root_text(lines: Sequence[Line]) -> str:

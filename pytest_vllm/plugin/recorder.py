@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.checks import CheckResult, Outcome, worst
-from pytest_vllm.domain.diagnosis import blames_host
 from pytest_vllm.domain.observation import Observation, Sample
 from pytest_vllm.domain.record import read_check, read_result
 from pytest_vllm.domain.verdict import Verdict, decide
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.checks import Check
     from pytest_vllm.domain.profile import Waiver
     from pytest_vllm.domain.verdict import StartFailure
+
+# What ends a server that is well: the kernel for want of memory, an engine that fails itself.
+_NOT_THE_IMAGE = re.compile(r"OOMKilled|Docker engine.* no longer answers")
 
 
 @dataclass(slots=True)
@@ -103,7 +106,7 @@ class Recorder:
         gone: str = "",
     ) -> Verdict:
         """Decide over what ran, what was collected and what the profile requires."""
-        by_host = blames_host(gone)
+        by_host = _NOT_THE_IMAGE.search(gone) is not None
         interrupted = self.interrupted or (gone if by_host else "")
         if self.uncollected:
             interrupted = f"errors during the collection of {', '.join(self.uncollected)}"

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_vllm.adapters.knowledge import signatures
+from pytest_vllm.domain.diagnosis import Context, diagnose
 from pytest_vllm.domain.errors import HostError, LaunchFailed
+from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,24 +28,7 @@ if TYPE_CHECKING:
 _DEFAULT_ENDPOINT = "unix:///var/run/docker.sock"
 _COMPOSE_TIMEOUT_S = 20
 _OUTPUT = re.compile(r'returned (?P<code>-?\d+): """(?P<text>.*)"""', re.DOTALL)
-_ATTACH = "or use --vllm-backend=process or --vllm-url=URL"
-_IMAGE_FAULT = re.compile(r"executable file not found|exec format error|no such file or directory$")
-# launch.md, section 2.2: what the engine says -> what to do.
-_ADVICE = (
-    (
-        r"gathering device information|no such file or directory.*/dev/",
-        "check that the amdgpu driver is loaded (ls /dev/kfd), or pass --vllm-gpus=none",
-    ),
-    (r"Unable to find group", "use --vllm-docker-flags=least, which passes numeric groups"),
-    (
-        r"port is already allocated|address already in use",
-        "run again: the engine chooses another port",
-    ),
-    (r"error setting rlimit", "allow it in the engine's configuration (default-ulimits)"),
-    (r"bind source path does not exist", "check the path, and that the engine runs on this host"),
-    (r"no space left on device", "free disk space on the engine's data folder: docker system df"),
-    (r"[Nn]o such image", "run again: the image was removed meanwhile"),
-)
+_CAUSE = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,17 +106,17 @@ def connect(endpoint: Endpoint) -> DockerClient:
         # Asking for the version also tells whether the engine answers.
         return docker.DockerClient(base_url=endpoint.url, timeout=60)
     except PermissionError:
-        raise HostError(
-            f"{where} refuses this user: permission denied",
-            advice="sudo usermod -aG docker $USER, then log in again; or a rootless engine; "
-            + _ATTACH,
-        ) from None
+        said = f"permission denied while trying to connect to the docker API at {endpoint.url}"
+        raise _unreachable(f"{where} refuses this user: permission denied", said) from None
     except (DockerException, RequestException, OSError) as error:
-        raise HostError(
-            f"{where} cannot be reached: {_reason(error)}",
-            advice="start it (systemctl start docker), set DOCKER_HOST or docker context use NAME, "
-            + _ATTACH,
-        ) from None
+        said = f"failed to connect to the docker API at {endpoint.url}"
+        raise _unreachable(f"{where} cannot be reached: {_reason(error)}", said) from None
+
+
+def _unreachable(message: str, said: str) -> HostError:
+    """Make an error of a failed connection, diagnosed by what the docker command says of it."""
+    found = diagnose((), signatures(), daemon_error=said)
+    return HostError(message, advice=found[0].cure, diagnoses=found)
 
 
 def _knock(endpoint: Endpoint) -> None:
@@ -228,15 +214,18 @@ def explain_up(error: Exception, *, sent: str) -> HostError | LaunchFailed:
     lines = [line.strip() for line in (match["text"] if match else str(error)).splitlines()]
     words = [line for line in lines if line and not re.match(r"(Network|Container|Volume) ", line)]
     said = " ".join(words[-3:]) or "nothing"
-    advice = [text for pattern, text in _ADVICE if re.search(pattern, said)]
-    if not advice and _IMAGE_FAULT.search(said):
+    found = diagnose((), signatures(), daemon_error=said, context=Context(sent=sent))
+    cause = found[0]
+    if cause.fault is not None and cause.fault.rejects:
         return LaunchFailed(
-            f"the container cannot start: {said}",
-            advice=f"we sent {sent}; choose another --vllm-entrypoint",
+            f"the container cannot start: {one_line(said, _CAUSE)}",
+            advice=cause.cure,
             phase="start",
             tail=tuple(words),
+            diagnoses=found,
         )
     return HostError(
-        f"the Docker engine did not start the container: {said}",
-        advice=advice[0] if advice else "see what the engine says; compose.json shows what we sent",
+        f"the Docker engine did not start the container: {one_line(said, _CAUSE)}",
+        advice=cause.cure or "see what the engine says; compose.json shows what we sent",
+        diagnoses=found,
     )
