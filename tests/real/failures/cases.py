@@ -122,6 +122,20 @@ ARGUMENTS = (
         ),
     ),
     Case(
+        name="no-room-for-one-request",
+        what="a KV cache of two blocks for a context of 8,192 tokens",
+        options=lambda place: place.process(
+            "", _serve("--num-gpu-blocks-override=2", "--max-model-len=8192")
+        ),
+        late=Ending(
+            ref="G10",
+            exit_code=REJECT,
+            cure="--max-model-len=128",
+            line="To serve at least one request",
+            phases=("load", "kv cache", "compile"),
+        ),
+    ),
+    Case(
         name="bad-backend",
         what="an attention backend that this vLLM does not know",
         options=lambda place: place.process("", _serve("--attention-backend=FOO")),
