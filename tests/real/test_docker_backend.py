@@ -20,7 +20,7 @@ from pytest_vllm.adapters.backends.device import choose_devices
 from pytest_vllm.adapters.backends.docker import DockerBackend, command_line
 from pytest_vllm.adapters.backends.session import describe_holder
 from pytest_vllm.adapters.ready import wait_until_ready
-from pytest_vllm.domain.errors import HostError, LaunchFailed, TargetError
+from pytest_vllm.domain.errors import HostError, LaunchFailed
 from pytest_vllm.domain.settings import Sources, resolve
 from pytest_vllm.domain.target import Target, build_target
 
