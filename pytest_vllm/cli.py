@@ -15,6 +15,8 @@ _USAGE_ERROR = 4
 _HELP = """usage: pytest-vllm VERB [options]
 
 verbs:
+  diagnose  say why a server did not come up, from its log or its container
+            (see pytest-vllm diagnose --help)
   command   print the command that starts the same server by hand
             (takes the --vllm-* options of pytest, see pytest --help)
   preflight look at engine, image, host, model and arguments, and start nothing
@@ -55,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 _VERBS: Mapping[str, tuple[str, str]] = {
     "command": ("pytest_vllm.plugin.commanding", "main"),
+    "diagnose": ("pytest_vllm.plugin.diagnosing", "main"),
     "golden": ("pytest_vllm.plugin.recording", "main"),
     "preflight": ("pytest_vllm.plugin.preflighting", "main"),
     "simulate": ("pytest_vllm.simulator.command", "main"),

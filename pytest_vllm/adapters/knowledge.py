@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.errors import TargetError
-from pytest_vllm.domain.figures import FIGURES
+from pytest_vllm.domain.figures import FIGURES, Context
 from pytest_vllm.domain.signature import Signature, SignatureError, build_signatures
 
 if TYPE_CHECKING:
@@ -94,6 +94,15 @@ def known_weight_sizes() -> Mapping[str, int]:
 def known_head_counts() -> Mapping[str, int]:
     """Return the number of attention heads by model ID, where it is known."""
     return {str(table["id"]): int(table["heads"]) for table in known_models() if "heads" in table}
+
+
+def wide_context() -> Context:
+    """Return what is known without a host or a model: the tables that ship with the package."""
+    return Context(
+        known_weights=known_weight_sizes(),
+        known_heads=known_head_counts(),
+        known_models=known_model_ids(),
+    )
 
 
 def known_weights(model_id: str) -> int | None:

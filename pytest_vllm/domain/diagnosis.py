@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.match import Match
     from pytest_vllm.domain.signature import Pattern, Signature
 
-__all__ = ["Context", "FatalWatch", "ServerEnd", "diagnose", "log_tail"]
+__all__ = ["Context", "FatalWatch", "ServerEnd", "diagnose", "log_tail", "phase_of"]
 
 TAIL_LINES = 20
 """Log lines shown with a failure."""
@@ -64,6 +64,11 @@ def diagnose(  # noqa: PLR0913 - all that a diagnosis hangs on
         return tuple(_explained(match, start, context or Context()) for match in found)
     unknown = _unknown(start, said)
     return () if unknown is None else (unknown,)
+
+
+def phase_of(lines: Iterable[str]) -> str:
+    """Return the last start-up phase that a log reaches."""
+    return StartLog(Log(split_lines(lines)), ServerEnd()).phase
 
 
 class FatalWatch:
