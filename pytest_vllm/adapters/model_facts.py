@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -128,14 +129,24 @@ def _server_variables(target: Target, env: Mapping[str, str]) -> dict[str, str]:
     return {name: seen[name] for name in _VARIABLES if seen.get(name)}
 
 
+def installed_vllm(python: Path) -> tuple[str, int]:
+    """Return version and time of installation of the vLLM beside an interpreter, without a start.
+
+    Returns:
+        The version and nanoseconds since the epoch; nothing and 0 when it is not found.
+    """
+    places = python.absolute().parent.parent.glob("lib/python3*/site-packages")
+    for path in (path for place in places for path in place.glob("vllm*.dist-info")):
+        match = _DIST.fullmatch(path.name)
+        if match:
+            return match[1], path.stat().st_mtime_ns
+    return "", 0
+
+
 def _installed_version(target: Target) -> str:
-    """Return the version of vLLM beside the interpreter, read from its metadata's folder name."""
     asked = target.settings["python"].value
-    python = shutil.which(str(asked)) if asked else sys.executable
-    places = Path(python or "").absolute().parent.parent.glob("lib/python3*/site-packages")
-    found = [path.name for place in places for path in place.glob("vllm*.dist-info")]
-    matches = [_DIST.fullmatch(name) for name in found]
-    return next((match[1] for match in matches if match), "")
+    python = shutil.which(os.path.expanduser(str(asked))) if asked else sys.executable  # noqa: PTH111 - a name or a path
+    return installed_vllm(Path(python))[0] if python else ""
 
 
 def _gather_path(base: ModelFacts, path: Path) -> ModelFacts:

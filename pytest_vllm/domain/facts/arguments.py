@@ -28,21 +28,12 @@ class HelpFacts:
         version: Version of vLLM, empty when unknown.
         source: Where it was read, such as the cache or a container.
         flags: All options; empty when the help was not read.
+        problem: Why it could not be read, empty when it could; never a reason to refuse a launch.
         took_s: How long reading took.
     """
 
     version: str = ""
     source: str = ""
     flags: tuple[Flag, ...] = ()
+    problem: str = ""
     took_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HelpProblem:
-    """Why the help could not be read; never a reason to refuse a launch.
-
-    Attributes:
-        why: In one line.
-    """
-
-    why: str

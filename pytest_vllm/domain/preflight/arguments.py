@@ -73,6 +73,17 @@ def flags(facts: LaunchFacts, /) -> Iterator[Finding]:
         )
 
 
+def help_read(facts: LaunchFacts, /) -> Iterator[Finding]:
+    """Flags that could not be compared are worth a line."""
+    if facts.arguments is not None and facts.arguments.problem:
+        yield Finding(
+            id="arguments.not-compared",
+            severity=Severity.NOTE,
+            fault=Fault.IMAGE,
+            seen=f"the flags were not compared with the server's own: {facts.arguments.problem}",
+        )
+
+
 def config_file(facts: LaunchFacts, /) -> Iterator[Finding]:
     """A file of arguments is read by the server alone."""
     args = facts.target.serve_args
@@ -246,10 +257,11 @@ def _is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-RULES = (values, flags, config_file, address, visibility)
+RULES = (values, flags, help_read, config_file, address, visibility)
 IDS = (
     "arguments.bad-value",
     "arguments.unknown-flag",
+    "arguments.not-compared",
     "arguments.config-file",
     "arguments.host",
     "arguments.uds",
