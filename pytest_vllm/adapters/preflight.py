@@ -32,6 +32,7 @@ from pytest_vllm.adapters.facts.network import (
     try_in_process,
 )
 from pytest_vllm.adapters.model_facts import gather_model
+from pytest_vllm.adapters.serve_help import cached_help, read_help
 from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.facts import LaunchFacts
 from pytest_vllm.domain.facts.image import ImageFacts
@@ -77,7 +78,7 @@ def preflight(
     try:
         facts = look.first()
         findings = judge(facts, RULES, ignore=ignore)
-        for step in (look.try_network,):
+        for step in (look.try_network, look.read_help):
             if any(finding.stops for finding in findings):
                 break
             more = step(facts, on_step)
@@ -181,6 +182,8 @@ class _Look:
             model=model.result() if model else None,
         )
         self._check_gpus(facts)
+        if target.serve_args.argv and (facts.image is not None or target.backend == "process"):
+            facts = replace(facts, arguments=cached_help(target, facts.image, env))
         return self._with_override(facts)
 
     def _ask_engine(self) -> _Found:
@@ -241,6 +244,17 @@ class _Look:
         on_step(f"try the way to the hub for {model.asked}")
         network = self._in_process() if facts.engine is None else self._in_container(facts)
         return None if network is None else replace(facts, network=network)
+
+    def read_help(self, facts: LaunchFacts, on_step: Callable[[str], None]) -> LaunchFacts | None:
+        """Ask the server itself which arguments it knows, once for each image."""
+        by_process = self._target.backend == "process"
+        ready = by_process or (facts.image is not None and self._client is not None)
+        known = facts.arguments is not None or not self._target.serve_args.argv
+        if known or not ready or not facts.host.here:
+            return None
+        on_step("read the server's help, once for this image or interpreter")
+        help_facts = read_help(self._target, facts.image, self._client, self._env)
+        return replace(facts, arguments=help_facts)
 
     def _in_container(self, facts: LaunchFacts) -> NetworkFacts | None:
         image = facts.image
