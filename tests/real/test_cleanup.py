@@ -1,7 +1,8 @@
 """Nothing outlives a run, however it ends: eight ways to die, two backends, several moments.
 
 A light server with vLLM's process tree stands in for vLLM, so that the matrix takes minutes: every
-moment of every way is tried once, each way ten times where PYTEST_VLLM_TEST_ALL is set.
+moment of every way is tried once. Where PYTEST_VLLM_TEST_ALL is set each way is tried ten times,
+and some of them with real vLLM. Beside all this somebody else's server runs, and goes on running.
 """
 
 from __future__ import annotations
@@ -13,26 +14,40 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.real.cleanup.bystander import Bystander, bystander
 from tests.real.cleanup.cell import MOMENTS, NUMBERS, Cell, Outcome, run_cell
-from tests.real.cleanup.image import Images, stand_in_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TIMES = 10 if os.environ.get("PYTEST_VLLM_TEST_ALL") else 0
+    from tests.real.cleanup.server import Server
+
+ALL = bool(os.environ.get("PYTEST_VLLM_TEST_ALL"))
+TIMES = 10
 AT_ONCE = 4
 CELLS = [
     Cell(way=way, backend=backend, moment=moments[n % len(moments)], repetition=n)
     for way, moments in MOMENTS.items()
     for backend in ("process", "docker")
-    for n in range(TIMES or len(moments))
+    for n in range(TIMES if ALL else len(moments))
+]
+REAL_CELLS = [
+    Cell(way=way, backend=backend, moment=moment, real=True)
+    for way, moment in (
+        ("int-twice", "running"),
+        ("kill", "starting"),
+        ("kill", "xdist"),
+        ("engine", "running"),
+    )
+    for backend in ("process", "docker")
+    if ALL
 ]
 
 
 @pytest.fixture(scope="module")
-def images(real_image_bash: str) -> Iterator[Images]:
-    """Images of the stand-in."""
-    with stand_in_images(real_image_bash) as made:
+def others(stand_in_server: Server) -> Iterator[Bystander]:
+    """Somebody else's container and process, called like ours."""
+    with bystander(stand_in_server.image) as made:
         yield made
 
 
@@ -47,30 +62,28 @@ def interruptible() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def outcomes(
     request: pytest.FixtureRequest,
-    images: Images,
-    real_model: str,
+    stand_in_server: Server,
+    others: Bystander,
     tmp_path_factory: pytest.TempPathFactory,
     interruptible: None,
 ) -> Iterator[dict[Cell, Future[Outcome]]]:
     """Run the wanted cells, a few at a time: they mostly wait."""
-    del interruptible
+    del interruptible, others
     folder = tmp_path_factory.mktemp("cells")
-    wanted = [
-        item.callspec.params["cell"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function)
-        and "cell" in getattr(getattr(item, "callspec", None), "params", {})
-    ]
     pool = ThreadPoolExecutor(AT_ONCE)
     try:
         yield {
-            cell: pool.submit(
-                run_cell, cell, folder=folder / str(cell), images=images, model=real_model
-            )
-            for cell in wanted
+            cell: pool.submit(run_cell, cell, folder=folder / str(cell), server=stand_in_server)
+            for cell in _wanted(request.session.items)
+            if not cell.real
         }
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _wanted(items: list[pytest.Item]) -> list[Cell]:
+    parameters = [item.callspec.params for item in items if hasattr(item, "callspec")]
+    return [given["cell"] for given in parameters if isinstance(given.get("cell"), Cell)]
 
 
 def expected_codes(cell: Cell) -> set[int]:
@@ -87,16 +100,37 @@ def expected_codes(cell: Cell) -> set[int]:
     return {by_signal, 0} if cell.moment == "stopping" else {by_signal}
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_nothing_is_left(
-    cell: Cell,
-    outcomes: dict[Cell, Future[Outcome]],
-    record_property: Callable[[str, object], None],
-) -> None:
-    outcome = outcomes[cell].result()
-    record_property("clean_s", round(outcome.clean_s, 2))
+def judge(cell: Cell, outcome: Outcome) -> None:
+    """Fail on what is left, and on an exit code that tells another story."""
     if outcome.left:
         pytest.fail("\n".join(["left:", *outcome.left, outcome.output]), pytrace=False)
     assert outcome.code in expected_codes(cell), outcome.output
     if cell.way not in ("end", "set-up"):
-        assert outcome.seen >= 2
+        assert outcome.seen >= 2  # pytest and what it has started: there was something to clean up
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_nothing_is_left(
+    cell: Cell,
+    outcomes: dict[Cell, Future[Outcome]],
+    others: Bystander,
+    record_property: Callable[[str, object], None],
+) -> None:
+    outcome = outcomes[cell].result()
+    record_property("clean_s", round(outcome.clean_s, 2))
+    judge(cell, outcome)
+    assert others.harmed() == []
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.skipif(not ALL, reason="nightly: real vLLM takes a minute each")
+@pytest.mark.parametrize("cell", REAL_CELLS, ids=str)
+def test_nothing_of_real_vllm_is_left(
+    cell: Cell,
+    real_server: Server,
+    tmp_path_factory: pytest.TempPathFactory,
+    record_property: Callable[[str, object], None],
+) -> None:
+    outcome = run_cell(cell, folder=tmp_path_factory.mktemp("real") / "run", server=real_server)
+    record_property("clean_s", round(outcome.clean_s, 2))
+    judge(cell, outcome)

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,12 @@ import docker
 import psutil
 
 from tests.real.cleanup import leftovers
-from tests.real.cleanup.image import TREE
+from tests.real.cleanup.server import TREE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.real.cleanup.image import Images
+    from tests.real.cleanup.server import Server
 
 NUMBERS = {
     "int": signal.SIGINT,
@@ -38,8 +38,8 @@ NUMBERS = {
 }
 MOMENTS = {
     "end": ("passes", "fails", "stubborn"),
-    **dict.fromkeys(NUMBERS, ("launching", "starting", "running", "ahead", "stopping")),
-    "engine": ("starting", "running", "ahead", "stopping", "server"),
+    **dict.fromkeys(NUMBERS, ("launching", "starting", "running", "ahead", "xdist", "stopping")),
+    "engine": ("starting", "running", "ahead", "xdist", "stopping", "server"),
     "set-up": ("exits", "refused"),
 }
 """Way to die -> when or how."""
@@ -55,7 +55,8 @@ _END_S = 120.0
 _CLEAN_S = 60.0
 _SETTLED_S = 5.0
 _POLL_S = 0.05
-_LONG = ("running", "ahead", "server")
+_LOOK_S = 0.25
+_LONG = ("running", "ahead", "xdist", "server")
 _CHECKS = """\
 import pathlib
 from pytest_vllm import check, suite
@@ -69,7 +70,7 @@ def test_quick(vllm):
 def test_long(vllm):
     '''The server MUST answer at length.'''
     pathlib.Path("underway").touch()
-    vllm.complete("Hello", max_tokens={tokens})
+    vllm.complete("Hello", max_tokens={tokens}, ignore_eos=True)
 """
 
 
@@ -82,12 +83,14 @@ class Cell:
         backend: `docker` or `process`.
         moment: When, or how exactly.
         repetition: Counts the runs of a way.
+        real: Whether real vLLM is run.
     """
 
     way: str
     backend: str
     moment: str
     repetition: int = 0
+    real: bool = False
 
     def __str__(self) -> str:
         return f"{self.way}-{self.backend}-{self.moment}-{self.repetition}"
@@ -118,13 +121,11 @@ class Run:
 
     Args:
         folder: Where it is started.
-        images: What it may run.
-        model: Folder of a model, which is looked at before the start.
+        server: What it accepts.
     """
 
     folder: Path
-    images: Images
-    model: str
+    server: Server
     mark: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     # Short, since the names of sockets are.
     tmp: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="pv-", dir="/tmp")))
@@ -132,13 +133,13 @@ class Run:
     known: leftovers.Family = field(default_factory=leftovers.Family)
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self, backend: str, *arguments: str, traits: str = "", image: str = "") -> None:
+    def start(self, backend: str, *arguments: str, traits: str = "") -> None:
         """Start pytest as a user does, in a session of its own as under a terminal."""
         words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "test_own.py"]
-        words += [f"--vllm-backend={backend}", f"--vllm-model={self.model}"]
-        words += [f"--vllm-env=STAND_IN_MARK={self.mark}", f"--vllm-env=STAND_IN={traits}"]
-        if backend == "docker":
-            words.append(f"--vllm-image={image or self.images.sound}")
+        words += ["-p", "no:hypothesispytest", "-p", "no:syrupy"]  # ours, and slow to load
+        words.append(f"--basetemp={self.folder / 'pytest'}")  # what pytest keeps is no leftover
+        words += [*self.server.arguments(backend), f"--vllm-env=STAND_IN_MARK={self.mark}"]
+        words += [f"--vllm-env=STAND_IN={traits}"] if traits else []
         ours = {
             "PV_TEST_MARK": self.mark,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(TREE), os.environ.get("PYTHONPATH")])),
@@ -190,8 +191,9 @@ class Run:
     def kill_titled(self, pattern: str) -> None:
         """Send SIGKILL to the processes of the run with a title like that."""
         for process in self.known.processes:
-            if re.search(pattern, " ".join(process.cmdline())):
-                process.kill()
+            with suppress(psutil.NoSuchProcess):
+                if re.search(pattern, " ".join(process.cmdline())):
+                    process.kill()
 
     def left(self) -> list[str]:
         """List what there is of the run now."""
@@ -224,7 +226,7 @@ class Run:
             somebody = any(what.startswith("process ") for what in left)
             if not somebody and time.monotonic() > changed + _SETTLED_S:
                 break
-            pause.wait(_POLL_S)
+            pause.wait(_LOOK_S)
             before, left = left, self.left()
             changed = changed if left == before else time.monotonic()
         return left
@@ -239,20 +241,19 @@ class Run:
         self.client.close()
 
 
-def run_cell(cell: Cell, *, folder: Path, images: Images, model: str) -> Outcome:
+def run_cell(cell: Cell, *, folder: Path, server: Server) -> Outcome:
     """Run one cell of the matrix."""
     folder.mkdir()
-    run = Run(folder=folder, images=images, model=model)
+    run = Run(folder=folder, server=server)
     write_checks(folder, cell.moment)
     with ExitStack() as held:
-        arguments: tuple[str, ...] = ()
-        image = ""
+        arguments: tuple[str, ...] = ("-n", "2") if cell.moment == "xdist" else ()
         if cell.moment == "refused" and cell.backend == "docker":
-            image = images.broken
+            arguments = (f"--vllm-image={server.broken_image}",)
         elif cell.moment == "refused":
             taken = held.enter_context(socket.create_server(("127.0.0.1", 0)))
             arguments = (f"--vllm-serve-arg=--port={taken.getsockname()[1]}",)
-        run.start(cell.backend, *arguments, traits=TRAITS.get(cell.moment, ""), image=image)
+        run.start(cell.backend, *arguments, traits=TRAITS.get(cell.moment, ""))
         try:
             _die(cell, run)
         except BaseException:
@@ -266,7 +267,7 @@ def write_checks(folder: Path, moment: str) -> None:
     text = _CHECKS.format(
         concurrent=", concurrent=True" if moment == "ahead" else "",
         passes=moment != "fails",
-        tokens=2000 if moment in _LONG else 1,
+        tokens=1900 if moment in _LONG else 1,
     )
     (folder / "test_own.py").write_text(text)
 
@@ -295,7 +296,7 @@ def await_moment(run: Run, cell: Cell) -> None:
         launched = r"compose .*\bup\b" if cell.backend == "docker" else r"-m vllm\.entrypoints"
         run.wait_for("launching", lambda: run.title(launched))
     elif cell.moment == "starting":
-        run.wait_for("starting", lambda: run.title("::EngineCore up"))
+        run.wait_for("starting", lambda: run.title("::EngineCore"))
     elif cell.moment == "stopping":
         run.wait_for("stopping", lambda: run.title("::EngineCore stopping"))
     else:

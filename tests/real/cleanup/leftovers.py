@@ -46,30 +46,24 @@ def marked(mark: str) -> list[int]:
 
 
 def titles(mark: str) -> list[str]:
-    """Return the command lines of the processes that carry a mark."""
+    """Return the command lines of the processes that carry a mark, and of their descendants."""
     found = []
-    for pid in marked(mark):
-        with suppress(OSError):
-            words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
-            found.append(b" ".join(filter(None, words)).decode("utf-8", "replace"))
+    for process in _members(mark):
+        with suppress(psutil.NoSuchProcess):
+            found.append(" ".join(filter(None, process.cmdline())))
     return found
 
 
 def family(mark: str, client: docker.DockerClient) -> Family:
     """Note who belongs to a run now, to look for the same ones later."""
-    processes: dict[int, psutil.Process] = {}
-    for pid in marked(mark):
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            for member in (process, *process.children(recursive=True)):
-                processes[member.pid] = member
+    processes = _members(mark)
     ports = set()
     for container in containers(mark, client):
         for bound in (container.ports or {}).values():
             ports |= {int(binding["HostPort"]) for binding in bound or ()}
-    held = {inode for process in processes for inode in _sockets(process)}
+    held = {inode for process in processes for inode in _sockets(process.pid)}
     sockets = {inode for port, inode in _listeners() if inode in held or port in ports}
-    return Family(processes=tuple(processes.values()), sockets=frozenset(sockets))
+    return Family(processes=tuple(processes), sockets=frozenset(sockets))
 
 
 def containers(mark: str, client: docker.DockerClient) -> list[docker.models.containers.Container]:
@@ -120,6 +114,20 @@ def remove(mark: str, *, runs: Iterable[str], known: Family, client: docker.Dock
             network.remove()
     for segment in _SHM.glob(f"*{mark}*"):
         segment.unlink(missing_ok=True)
+
+
+def _members(mark: str) -> list[psutil.Process]:
+    """Return the processes that carry a mark, and their descendants.
+
+    Real vLLM writes titles over the environment of its engine and workers.
+    """
+    found: dict[int, psutil.Process] = {}
+    for pid in marked(mark):
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            for member in (process, *process.children(recursive=True)):
+                found[member.pid] = member
+    return list(found.values())
 
 
 def _shared(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Images whose `vllm` is the stand-in, made in a second and removed with the tests."""
+"""What the runs of the matrix accept: the stand-in, as a process and in an image, or real vLLM."""
 
 from __future__ import annotations
 
@@ -30,30 +30,43 @@ RUN python3 -m compileall -q {_INSIDE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Images:
-    """Names of the images.
+class Server:
+    """A server that can be started as a process and in a container.
 
     Attributes:
-        sound: Starts bash, has a `vllm` command.
-        broken: Names a `vllm` command that is not there, so no container of it can start.
+        model: Folder of a model; it is looked at before a start.
+        image: Image whose `vllm` serves.
+        broken_image: Names a `vllm` that is not there, so no container of it can start.
+        python: Interpreter that has vLLM, empty for the one that runs the tests.
+        words: What vLLM is told.
     """
 
-    sound: str
-    broken: str
+    model: str
+    image: str
+    broken_image: str = ""
+    python: str = ""
+    words: tuple[str, ...] = ()
+
+    def arguments(self, backend: str) -> list[str]:
+        """Return the options that name it."""
+        words = [f"--vllm-backend={backend}", f"--vllm-model={self.model}", *self.words]
+        if backend == "docker":
+            return [*words, f"--vllm-image={self.image}"]
+        return [*words, f"--vllm-python={self.python}"] if self.python else words
 
 
 @contextmanager
-def stand_in_images(base: str) -> Iterator[Images]:
-    """Make both images on top of one that has Python, and remove them again."""
+def stand_in(base: str, model: str) -> Iterator[Server]:
+    """Make images of the stand-in on top of one that has Python, and remove them again."""
     tag = f"stand-in-{uuid.uuid4().hex[:8]}"
-    images = Images(sound=f"pytest-vllm-test:{tag}", broken=f"pytest-vllm-test:{tag}-broken")
+    names = [f"pytest-vllm-test:{tag}", f"pytest-vllm-test:{tag}-broken"]
     client = docker.from_env()
     try:
-        _build(client, f"FROM {base}\n{_BUILD}", images.sound)
-        _build(client, f'FROM {images.sound}\nENTRYPOINT ["/nowhere/vllm"]\n', images.broken)
-        yield images
+        _build(client, f"FROM {base}\n{_BUILD}", names[0])
+        _build(client, f'FROM {names[0]}\nENTRYPOINT ["/nowhere/vllm"]\n', names[1])
+        yield Server(model=model, image=names[0], broken_image=names[1])
     finally:
-        for name in (images.broken, images.sound):
+        for name in reversed(names):
             if client.images.list(name):
                 client.images.remove(name)
         client.close()
