@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -56,13 +57,17 @@ def track(name: str) -> PhaseTracker:
         ),
         (
             "old-formats/v1-0.11-rocm.log",
-            "start, config, load, compile, aiter jit, compile, kv cache, aiter jit, kv cache, "
-            "graph capture, api up, ready",
+            (
+                "start, config, load, compile, aiter jit, compile, kv cache, aiter jit, kv cache, "
+                "graph capture, api up, ready"
+            ),
         ),
         (
             "old-formats/v1-0.18-rocm.log",
-            "start, config, aiter jit, config, load, download, load, aiter jit, load, kv cache, "
-            "api up, ready",
+            (
+                "start, config, aiter jit, config, load, download, load, aiter jit, load, "
+                "kv cache, api up, ready"
+            ),
         ),
     ],
 )
@@ -227,7 +232,7 @@ def test_all_but_interludes_only_go_forward(names: list[str]) -> None:
     assert lasting == sorted(lasting)
     phases = tracker.phases(1e9)
     assert all(p.duration_s is not None and p.duration_s >= 0 for p in phases)
-    assert all(one.name != two.name for one, two in zip(phases, phases[1:], strict=False))
+    assert all(one.name != two.name for one, two in itertools.pairwise(phases))
 
 
 @given(st.lists(st.text(), max_size=12))
@@ -235,4 +240,4 @@ def test_no_text_breaks_it(lines: list[str]) -> None:
     tracker = PhaseTracker()
     for second, line in enumerate(lines):
         tracker.feed(line, float(second))
-    assert set(name for name, _ in tracker.entered) <= set(ORDER)
+    assert {name for name, _ in tracker.entered} <= set(ORDER)
