@@ -7,6 +7,7 @@ daemon says comes before how the server ended, that before the log, and silence 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.figures import FIGURES, Context
@@ -30,6 +31,8 @@ __all__ = ["Context", "FatalWatch", "ServerEnd", "diagnose", "log_tail", "phase_
 
 TAIL_LINES = 20
 """Log lines shown with a failure."""
+_QUIET = re.compile(r"(?:\(\w[^)]*\) ?)?(?:INFO|DEBUG|WARNING)[: ]")
+"""Nearly all lines of a start, told in no time; the others are taken apart."""
 _EVIDENCE = 5
 _ALIKE = 3
 
@@ -101,6 +104,8 @@ class FatalWatch:
 
     def _judge(self, raw: str) -> Signature | None:
         is_source, self._after_frame = self._after_frame, '  File "' in raw
+        if _QUIET.match(raw):
+            return None
         near = [entry for entry in self._patterns if entry[0].needle in raw]
         if not near or is_source or RETRY.search(raw):
             return None

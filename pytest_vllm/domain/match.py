@@ -124,11 +124,11 @@ def _by_log(start: StartLog, signature: Signature) -> Iterator[Match]:
     hits: _Hits = {}
     for pattern in signature.patterns:
         for index in log.near(pattern):
-            weight = _weight(start, signature, pattern, index)
-            if weight is None or (index in hits and hits[index][0] <= weight):
-                continue
             match = pattern.regex.search(log.line(index).text)
-            if match:
+            weight = _weight(start, signature, pattern, index) if match else None
+            if match is None or weight is None:
+                continue
+            if index not in hits or weight < hits[index][0]:
                 hits[index] = (weight, groups(match))
     if signature.hang is not None:
         hits = _standing(start, signature, hits)

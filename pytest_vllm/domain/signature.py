@@ -184,37 +184,63 @@ def _build(table: Mapping[str, Any], figures: frozenset[str]) -> Signature:
 def needle_of(regex: str) -> str:
     """Return the longest text that each match must hold, empty when the look is too difficult.
 
-    Only plain characters outside of groups, classes and choices count, so it is never wrong.
+    Only plain characters outside of classes, choices and what may be left out count, so it is
+    never wrong.
     """
+    inline_flags = regex.startswith("(?") and regex[2:3] in "aiLmsux"
+    return "" if inline_flags else _longest_literal(regex)
+
+
+def _longest_literal(regex: str) -> str:
     best = run = ""
-    depth = position = 0
+    position = 0
+    while position < len(regex):
+        char, end = regex[position], position + 1
+        literal = inner = ""
+        if char == "\\":
+            end += 1
+            literal = "" if regex[end - 1].isalnum() else regex[end - 1]
+        elif char == "[":
+            end = _class_end(regex, position) + 1
+        elif char == "(":
+            end = _group_end(regex, position) + 1
+            inner = _required_in(regex[position + 1 : end - 1])
+        elif char == "{":
+            end = regex.find("}", position) + 1
+        elif char == "|":
+            return ""
+        elif char not in "^$.*+?":
+            literal = char
+        if regex[end : end + 1] in ("?", "*", "{") and regex[end:]:
+            literal = inner = ""
+        run = run + literal if literal else ""
+        best = max(best, run, inner, key=len)
+        position = end
+    return best
+
+
+def _required_in(group: str) -> str:
+    """Return what a group requires; one that only looks ahead or behind requires nothing."""
+    if not group.startswith("?"):
+        return _longest_literal(group)
+    named = re.match(r"\?(?::|P<\w+>)", group)
+    return _longest_literal(group[named.end() :]) if named else ""
+
+
+def _group_end(regex: str, start: int) -> int:
+    depth, position = 0, start
     while position < len(regex):
         char = regex[position]
-        after = regex[position + 1 : position + 2]
         if char == "\\":
             position += 1
-            char = after if after and not after.isalnum() else ""
         elif char == "[":
             position = _class_end(regex, position)
-            char = ""
         elif char in "()":
             depth += 1 if char == "(" else -1
-            char = ""
-        elif char == "{":
-            position = regex.find("}", position)
-            char = ""
-        elif char == "|" and depth == 0:
-            return ""
-        elif char in "^$.|*+?":
-            char = ""
-        optional = regex[position + 1 : position + 2] in ("?", "*", "{")
-        if char and depth == 0 and not optional:
-            run += char
-        else:
-            run = ""
-        best = max(best, run, key=len)
+            if depth == 0:
+                break
         position += 1
-    return "" if regex.startswith("(?") and regex[2:3] in "aiLmsux" else best
+    return position
 
 
 def _class_end(regex: str, start: int) -> int:
