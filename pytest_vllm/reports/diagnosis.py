@@ -15,7 +15,7 @@ _EVIDENCE_CHARS = 240
 UNKNOWN = "unknown"
 
 
-def name_of(diagnosis: Diagnosis) -> str:
+def diagnosis_name(diagnosis: Diagnosis) -> str:
     """Return row and ID, such as `G7 gpu.free-memory`."""
     return UNKNOWN if diagnosis.id is None else f"{diagnosis.ref} {diagnosis.id}".strip()
 
@@ -37,7 +37,7 @@ def diagnosis_lines(found: Sequence[Diagnosis], *, nothing: str = "") -> Iterato
         yield nothing
         return
     first, *others = found
-    yield f"{name_of(first)}{_fault(first)}"
+    yield f"{diagnosis_name(first)}{_fault(first)}"
     yield f"  cause: {first.cause}"
     if first.id is None:
         yield "  no known failure looks like this: read the lines around it"
@@ -47,7 +47,7 @@ def diagnosis_lines(found: Sequence[Diagnosis], *, nothing: str = "") -> Iterato
         yield f"  phase: {first.phase}"
     yield from (f"  {evidence_line(evidence)}" for evidence in first.evidence)
     for other in others:
-        yield f"also fits: {name_of(other)}: {other.cause}"
+        yield f"also fits: {diagnosis_name(other)}: {other.cause}"
 
 
 def diagnosis_json(

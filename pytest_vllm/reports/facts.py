@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.checks import CheckResult, Level, Outcome
+from pytest_vllm.domain.finding import Fault
 from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
@@ -203,7 +204,10 @@ def comparison_line(comparison: Comparison) -> str:
 def failure_line(record: RunRecord, failure: StartFailure) -> str:
     """Say in what state the start failed, in one sentence."""
     if failure.kind != "launch":
-        return f"No server to test; the {one_line(failure.kind, 20)} is to blame, not the image"
+        found = failure.diagnosis
+        who = found.fault if found is not None and found.fault is not None else failure.kind
+        blamed = "a passing fault" if who is Fault.FLAKY else f"the {one_line(who, 20)}"
+        return f"No server to test; {blamed} is to blame, not the image"
     state = "no exit" if failure.exit_code is None else f"exit code {failure.exit_code}"
     at_s = record.phases[-1].start_s if record.phases else None
     phase = f", last phase: {one_line(failure.phase, 40)}" if failure.phase else ""

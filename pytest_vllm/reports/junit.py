@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.exchange import shorten
 from pytest_vllm.domain.text import one_line, printable
+from pytest_vllm.reports.diagnosis import diagnosis_name, evidence_line
 from pytest_vllm.reports.facts import (
     failure_line,
     image_digest,
@@ -100,6 +101,10 @@ def _launch(record: RunRecord, failure: StartFailure) -> ET.Element:
     error = ET.SubElement(case, "error", message=_legal(one_line(failure.message, 1000)))
     lines = [failure_line(record, failure), failure.message]
     lines += [f"fix: {failure.advice}"] if failure.advice else []
+    if failure.diagnosis is not None:
+        error.set("type", _legal(diagnosis_name(failure.diagnosis)))
+        lines += ["", diagnosis_name(failure.diagnosis)]
+        lines += [evidence_line(item) for item in failure.diagnosis.evidence]
     error.text = _legal("\n".join([*lines, "", *failure.tail]))
     return case
 

@@ -11,6 +11,7 @@ from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.evidence import check_folders
 from pytest_vllm.domain.exchange import shorten
 from pytest_vllm.domain.text import one_line, printable
+from pytest_vllm.reports.diagnosis import diagnosis_name, evidence_line
 from pytest_vllm.reports.facts import (
     bad_results,
     comparison_line,
@@ -25,11 +26,12 @@ from pytest_vllm.reports.facts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from pytest_vllm.domain.checks import CheckResult
     from pytest_vllm.domain.exchange import Exchange
     from pytest_vllm.domain.record import RunRecord
+    from pytest_vllm.domain.verdict import StartFailure
 
 _LIMIT_BYTES = 900_000  # a GitHub step summary may have 1 MiB
 _BODY_SHOWN = 2_000
@@ -126,9 +128,24 @@ def _failure(record: RunRecord) -> str:
     parts = [code(failure_line(record, failure)), block(failure.message)]
     if failure.advice:
         parts.append(f"What to do: {code(failure.advice)}")
+    parts += _diagnosis(failure)
     if failure.tail:
         parts += ["End of the log:", block("\n".join(failure.tail), 20_000)]
     return _section("Start failed", "\n\n".join(parts))
+
+
+def _diagnosis(failure: StartFailure) -> Iterator[str]:
+    """Yield row and ID of what was found, its lines, and what else would fit."""
+    found = failure.diagnosis
+    if found is None:
+        return
+    fault = f", {found.fault} at fault" if found.fault is not None else ""
+    yield f"Failure: {code(diagnosis_name(found))}{fault}"
+    if found.evidence:
+        yield block("\n".join(evidence_line(item) for item in found.evidence))
+    if failure.others:
+        also = (f"{diagnosis_name(other)}: {other.cause}" for other in failure.others)
+        yield f"What else would fit:\n\n{_bullets(also)}"
 
 
 def _warnings(record: RunRecord) -> str:

@@ -14,6 +14,7 @@ from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.evidence import check_folders
 from pytest_vllm.domain.text import one_line, printable
 from pytest_vllm.domain.verdict import Decision
+from pytest_vllm.reports.diagnosis import diagnosis_name, evidence_line
 from pytest_vllm.reports.facts import (
     SuiteCount,
     bad_results,
@@ -29,6 +30,7 @@ from pytest_vllm.reports.facts import (
 from pytest_vllm.reports.startup import StartupView, cut
 
 if TYPE_CHECKING:
+    from pytest_vllm.domain.finding import Diagnosis
     from pytest_vllm.domain.record import RunRecord
     from pytest_vllm.domain.verdict import StartFailure
 
@@ -85,7 +87,7 @@ def summary(record: RunRecord, *, width: int, color: bool, evidence: str) -> str
         [*_warnings(page, record), *_evidence(page, record, evidence)],
     ]
     if record.failure is not None:
-        blocks.insert(1, _tail(page, record.failure))
+        blocks.insert(1, _log(page, record.failure))
     return page.render([block for block in blocks if block], good=good)
 
 
@@ -151,8 +153,11 @@ def _why(page: _Page, record: RunRecord) -> list[Text]:
     failure = record.failure
     if failure is not None:
         lines = page.wrap(failure_line(record, failure), lines=2, indent=0, style=ink)
+        if failure.diagnosis is not None:
+            lines += page.fact("Failure", diagnosis_name(failure.diagnosis), style="bold")
         lines += page.fact("Cause", failure.message, lines=4, style="bold")
-        return lines + (page.fact("Fix", failure.advice, lines=3) if failure.advice else [])
+        lines += page.fact("Fix", failure.advice, lines=3) if failure.advice else []
+        return lines + [line for other in failure.others for line in _other(page, other)]
     reasons = record.verdict.reasons
     each = 1 if record.verdict.decision is Decision.PROMOTE else 2
     lines = [
@@ -165,15 +170,23 @@ def _why(page: _Page, record: RunRecord) -> list[Text]:
     return lines
 
 
-def _tail(page: _Page, failure: StartFailure) -> list[Text]:
+def _other(page: _Page, other: Diagnosis) -> list[Text]:
+    return page.fact("Or", f"{diagnosis_name(other)}: {other.cause}")
+
+
+def _log(page: _Page, failure: StartFailure) -> list[Text]:
+    """Show the lines that say what happened; the end of the log where nothing known was found."""
+    diagnosis = failure.diagnosis
+    lines: list[Text] = []
+    if diagnosis is not None and diagnosis.evidence:
+        lines.append(Text("What says so", style="bold"))
+        for item in diagnosis.evidence:
+            lines += page.wrap(evidence_line(item), label="  |", lines=2, indent=4, style="dim")
     tail = failure.tail[-_TAIL:]
-    if not tail:
-        return []
-    title = Text("End of the log", style="bold")
-    return [
-        title,
-        *(cut(Text(f"  | {one_line(line, 400)}", style="dim"), page.width) for line in tail),
-    ]
+    if tail and (not lines or diagnosis is None or diagnosis.id is None):
+        lines.append(Text("End of the log", style="bold"))
+        lines += (cut(Text(f"  | {one_line(line, 400)}", style="dim"), page.width) for line in tail)
+    return lines
 
 
 def _facts(page: _Page, record: RunRecord) -> list[Text]:
