@@ -249,7 +249,7 @@ def _read_folder(base: ModelFacts, folder: Path) -> ModelFacts:
         index_bytes=weights.index_bytes,
         tokenizer=any(True for _ in _tokenizer_files(folder)),
         chat_template=_has_chat_template(folder, jsons["tokenizer_config.json"]),
-        native=_look_up(config) if config else None,
+        native=look_up_names(config) if config else None,
         cached=bool(config_file)
         and (weights.files > 0 or bool(weights.flaws))
         and not any(flaw.flaw in gone for flaw in weights.flaws),
@@ -314,7 +314,8 @@ def _has_chat_template(folder: Path, tokenizer: Mapping[str, object]) -> bool:
     return (folder / "additional_chat_templates").is_dir() or any(folder.glob("tokenizer.model.v*"))
 
 
-def _look_up(config: ConfigFacts) -> SupportFacts:
+def look_up_names(config: ConfigFacts) -> SupportFacts:
+    """Look up a config's names in the shipped list of those that vLLM and transformers know."""
     table = _native()
     known = table["architectures"]
     found = [name for name in config.architectures if name in known]

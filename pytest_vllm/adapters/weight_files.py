@@ -166,13 +166,13 @@ def _read_header(
         tensors.pop("__metadata__", None)
         end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
         needed = _LENGTH_BYTES + length + int(end)
+        if size == needed:
+            _count_tensors(tensors, weights, main_layers)
+            return None
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         return FlawedFile(name=name, flaw=Flaw.BROKEN, detail=_said(error))
-    if size != needed:
-        flaw = Flaw.TRUNCATED if size < needed else Flaw.BROKEN
-        return FlawedFile(name=name, flaw=flaw, detail=f"{size} of {needed} bytes")
-    _count_tensors(tensors, weights, main_layers)
-    return None
+    flaw = Flaw.TRUNCATED if size < needed else Flaw.BROKEN
+    return FlawedFile(name=name, flaw=flaw, detail=f"{size} of {needed} bytes")
 
 
 def _count_tensors(

@@ -15,6 +15,8 @@ _TUNED = frozenset({"chat", "instruct", "it", "assistant", "sft"})
 _NOISE = frozenset({"v", "hf", "meta", "model"})
 _ENOUGH = 0.66
 _SAME_OWNER = 0.15
+_ONE_SLIP = 0.15
+"""What letters alone count less: a slip inside the only word leaves no word in common."""
 
 
 def similar_models(asked: str, known: Iterable[str], *, limit: int = 3) -> tuple[str, ...]:
@@ -36,7 +38,7 @@ def _likeness(asked: str, name: str) -> float:
     words, known_words = _words(model), _words(known_model)
     shared = len(words & known_words) / max(len(words | known_words), 1)
     numbers = {word for word in words ^ known_words if word[0].isdigit()}
-    score = 0.5 * letters + 0.5 * shared - 0.04 * len(numbers)
+    score = max(0.5 * letters + 0.5 * shared, letters - _ONE_SLIP) - 0.04 * len(numbers)
     if not owner:
         return score
     owners = SequenceMatcher(None, owner, known_owner, autojunk=False).ratio()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _SIZES = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 _SHARES = ("--gpu-memory-utilization", "--device-memory-utilization")
-_LENGTH = re.compile(r"\s*(\d+|\d+(\.\d+)?[kmgt]|\d+[KMGT]|-1|auto)\s*", re.IGNORECASE)
+_LENGTH = re.compile(r"\s*(\d+|\d+(\.\d+)?[kmgt]|\d+[KMGT]|-1|(?i:auto))\s*")
 _JSON = (
     "--hf-overrides",
     "--speculative-config",
@@ -51,7 +51,7 @@ def values(facts: LaunchFacts, /) -> Iterator[Finding]:
     for flag in _JSON:
         text = args.value(flag) or ""
         if text.lstrip().startswith("{") and not _is_json(text):
-            yield _bad_value(flag, text, "JSON (quoted once for the shell)", '{"key": 1}')
+            yield _bad_value(flag, text, "JSON (blanks in it split it)", '{"key":1}')
 
 
 def flags(facts: LaunchFacts, /) -> Iterator[Finding]:

@@ -78,7 +78,8 @@ def quantization(facts: LaunchFacts, /) -> Iterator[Finding]:
     asked = facts.target.serve_args.value("--quantization")
     config = _config(facts)
     stored = config.quantization if config is not None else ""
-    for method, where in ((stored, "its config.json"), (asked or "", "--quantization")):
+    named = f"config.json of {facts.target.model}"
+    for method, where in ((stored, named), (asked or "", "--quantization")):
         if method and method not in METHODS:
             yield Finding(
                 id="model.unknown-quantization",

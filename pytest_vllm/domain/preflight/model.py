@@ -72,7 +72,7 @@ def cached(facts: LaunchFacts, /) -> Iterator[Finding]:
         yield Finding(
             id="model.not-cached",
             severity=Severity.FATAL,
-            fault=Fault.HOST,
+            fault=Fault.USER,
             seen=f"the server may not ask the Hub (HF_HUB_OFFLINE), and the cache {model.cache} "
             f"has no {model.asked}{revision}",
             cure=f"hf download {model.asked}, or set HF_HUB_CACHE to the cache that has it",
@@ -106,7 +106,7 @@ def remote_code(facts: LaunchFacts, /) -> Iterator[Finding]:
     yield Finding(
         id="model.remote-code",
         severity=Severity.WARNING if later or _overridden(facts) else Severity.FATAL,
-        fault=Fault.MODEL,
+        fault=Fault.USER,
         seen=f"{model.asked} brings its own code ({', '.join(model.config.auto_map)}) for model "
         f"type {model.config.model_type!r}, which vLLM {model.native.version} has no class for",
         cure=f"--vllm-serve-arg=--trust-remote-code{pin}",
@@ -125,7 +125,7 @@ def architecture(facts: LaunchFacts, /) -> Iterator[Finding]:
         yield Finding(
             id="model.unknown-type",
             severity=known_to_be_listed(facts),
-            fault=Fault.MODEL,
+            fault=Fault.IMAGE,
             seen=f"config.json of {model.asked} names model type {config.model_type!r}, which the "
             f"transformers of vLLM {native.version} does not know",
             cure="use an image with a newer vLLM, or correct model_type in config.json",
@@ -136,7 +136,7 @@ def architecture(facts: LaunchFacts, /) -> Iterator[Finding]:
         yield Finding(
             id="model.unknown-architecture",
             severity=known_to_be_listed(facts),
-            fault=Fault.MODEL,
+            fault=Fault.IMAGE,
             seen=f"config.json of {model.asked} names architecture "
             f"{', '.join(config.architectures)}, which vLLM {native.version} does not have{near}",
             cure="use an image with a newer vLLM, or correct architectures in config.json",
@@ -159,7 +159,7 @@ def chat_template(facts: LaunchFacts, /) -> Iterator[Finding]:
     model = facts.model
     if model is None or model.chat_template is not False or _has(facts, "--chat-template"):
         return
-    if model.config is not None and model.config.pooling:
+    if model.config is None or model.config.pooling:
         return
     asked = [name for name in facts.target.suites if "chat" in name]
     yield Finding(

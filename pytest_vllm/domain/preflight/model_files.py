@@ -63,7 +63,7 @@ def missing_weights(facts: LaunchFacts, /) -> Iterator[Finding]:
             id="model.missing-weights",
             severity=_unless_fetched(model),
             fault=Fault.MODEL,
-            seen=f"{len(gone)} weight files of {model.asked} are missing ({there} are there): "
+            seen=f"{model.asked}: {_count(gone)} of weights missing ({there} are there): "
             f"{_names(gone)}",
             cure=_fetch(model),
             ref="H20",
@@ -93,8 +93,8 @@ def whole_weights(facts: LaunchFacts, /) -> Iterator[Finding]:
             id="model.lfs-pointer",
             severity=Severity.FATAL,
             fault=Fault.MODEL,
-            seen=f"{_count(pointers)} of {model.asked} hold a Git LFS pointer of some 130 bytes "
-            f"in place of weights: {_names(pointers)}",
+            seen=f"{model.asked}: Git LFS pointers of some 130 bytes in place of "
+            f"{_count(pointers)} of weights: {_names(pointers)}",
             cure=f"git -C {model.path} lfs pull, or {_fetch(model)}",
             ref="H21",
         )
@@ -103,7 +103,7 @@ def whole_weights(facts: LaunchFacts, /) -> Iterator[Finding]:
             id="model.truncated",
             severity=Severity.FATAL,
             fault=Fault.MODEL,
-            seen=f"{_count(cut)} of {model.asked} are cut off or broken: {_names(cut)}",
+            seen=f"{model.asked}: {_count(cut)} of weights cut off or broken: {_names(cut)}",
             cure=_fetch(model, again=True),
             ref="H21",
         )
@@ -112,7 +112,7 @@ def whole_weights(facts: LaunchFacts, /) -> Iterator[Finding]:
             id="model.unreadable",
             severity=Severity.WARNING,
             fault=Fault.HOST,
-            seen=f"{_count(closed)} of {model.asked} cannot be read by us: {_names(closed)}",
+            seen=f"{model.asked}: {_count(closed)} that we cannot read: {_names(closed)}",
             cure=f"chmod -R a+rX {model.path}",
             ref="H11",
         )
