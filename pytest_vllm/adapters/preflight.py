@@ -8,29 +8,21 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_vllm.adapters.backends.container import OWNER_LABEL, RUN_LABEL
 from pytest_vllm.adapters.backends.device import choose_devices
-from pytest_vllm.adapters.backends.owner import this_owner
 from pytest_vllm.adapters.backends.plan import plan
 from pytest_vllm.adapters.backends.port import claim_port
 from pytest_vllm.adapters.facts.client import gather_client
 from pytest_vllm.adapters.facts.container import gather_container
 from pytest_vllm.adapters.facts.engine import gather_compose, gather_engine
 from pytest_vllm.adapters.facts.host import gather_host
+from pytest_vllm.adapters.facts.hub import try_hub
 from pytest_vllm.adapters.facts.image import REGISTRY_S, gather_image
-from pytest_vllm.adapters.facts.network import (
-    Question,
-    host_resolvers,
-    try_in_container,
-    try_in_process,
-)
 from pytest_vllm.adapters.model_facts import gather_model
 from pytest_vllm.adapters.serve_help import cached_help, read_help
 from pytest_vllm.domain.errors import HostError, TargetError
@@ -48,7 +40,6 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.facts.engine import EngineFacts
     from pytest_vllm.domain.facts.host import HostFacts
     from pytest_vllm.domain.facts.image import AbsentImage
-    from pytest_vllm.domain.facts.network import NetworkFacts
     from pytest_vllm.domain.target import Target
 
 
@@ -242,7 +233,7 @@ class _Look:
         if model is None or not hub or model.cached or model.offline or not facts.host.here:
             return None
         on_step(f"try the way to the hub for {model.asked}")
-        network = self._in_process() if facts.engine is None else self._in_container(facts)
+        network = try_hub(facts, self._client, self._env)
         return None if network is None else replace(facts, network=network)
 
     def read_help(self, facts: LaunchFacts, on_step: Callable[[str], None]) -> LaunchFacts | None:
@@ -255,47 +246,6 @@ class _Look:
         on_step("read the server's help, once for this image or interpreter")
         help_facts = read_help(self._target, facts.image, self._client, self._env)
         return replace(facts, arguments=help_facts)
-
-    def _in_container(self, facts: LaunchFacts) -> NetworkFacts | None:
-        image = facts.image
-        if self._client is None or image is None:
-            return None
-        planned = plan(self._target, "preflight", image=image, env=self._env)
-        values = dict(planned.secrets)
-        environment = {
-            name: values.get(name, self._env.get(name, "")) if value is None else value
-            for name, value in planned.spec.environment
-        }
-        dns = _list(self._target, "dns")
-        question = replace(
-            self._question({**image.env, **environment}),
-            environment=environment,
-            dns=dns,
-            others=tuple(server for server in host_resolvers() if server not in dns),
-        )
-        return try_in_container(
-            self._client,
-            image.runs,
-            question,
-            labels={RUN_LABEL: "preflight", OWNER_LABEL: json.dumps(this_owner().facts())},
-            network_mode=facts.container.network_mode if facts.container else "",
-        )
-
-    def _in_process(self) -> NetworkFacts:
-        given = {item.name: item.value for item in self._target.env}
-        environment = {
-            name: self._env.get(name, "") if value is None else value
-            for name, value in given.items()
-        }
-        python = self._target.settings["python"].value or sys.executable
-        question = replace(self._question({**self._env, **environment}), environment=environment)
-        return try_in_process(str(python), question)
-
-    def _question(self, variables: Mapping[str, str]) -> Question:
-        revision = self._target.serve_args.value("--revision") or self._target.revision or ""
-        question = Question(model=str(self._target.model), revision=revision)
-        endpoint = variables.get("HF_ENDPOINT")
-        return replace(question, hub=endpoint.rstrip("/")) if endpoint else question
 
 
 def _with_compose(engine: EngineFacts, version: str, problem: str) -> EngineFacts:

@@ -55,7 +55,10 @@ class PreflightVerb:
             named = target.settings["host-facts"].value
             file = Path(config.invocation_params.dir) / str(named)
             outcome = preflight(
-                target, env=os.environ, host=read_host_facts(file) if named else None
+                target,
+                env=os.environ,
+                host=read_host_facts(file) if named else None,
+                on_step=_say,
             )
         except VllmError as error:
             print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
@@ -72,6 +75,12 @@ def main(words: Sequence[str]) -> int:
         return 0
     rest = [word for word in words if word != _JSON]
     return run_verb(rest, PreflightVerb(as_json=_JSON in words))
+
+
+def _say(step: str) -> None:
+    """Tell a person who waits what for."""
+    if sys.stderr.isatty():
+        print(f"preflight: {step} ...", file=sys.stderr)  # noqa: T201 - for the terminal
 
 
 def _json(outcome: Preflight) -> str:

@@ -125,7 +125,7 @@ def try_in_process(python: str, question: Question) -> NetworkFacts:
     try:
         done = subprocess.run(  # noqa: S603 - our own script
             [python, "-c", script()],
-            env={**os.environ, **question.words()},
+            env=question.words(),
             capture_output=True,
             timeout=_START_S + ATTEMPT_S,
             check=False,
@@ -162,7 +162,7 @@ def read_answer(output: str, question: Question, *, where: str, took_s: float) -
         model_status=answer["status"],
         error_code=one_line(answer["error_code"], 100),
         error_message=one_line(answer["error_message"], 300),
-        token=bool(question.environment.get("HF_TOKEN")),
+        token=answer["token"],
         took_s=round(took_s, 2),
     )
 

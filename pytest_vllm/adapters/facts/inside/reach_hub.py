@@ -47,6 +47,7 @@ class Attempt:
             "error_message": "",
             "working_dns": "",
             "proxy": False,
+            "token": bool(_token()),
         }
 
     def left_s(self) -> float:
@@ -218,10 +219,25 @@ def _trust() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=named or None)
 
 
+def _token() -> str:
+    """Return the token that vLLM's client would send: a variable's, else the one of a login."""
+    named = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+    if named:
+        return named.strip()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{base}/huggingface"
+    file = os.environ.get("HF_TOKEN_PATH") or f"{home}/token"
+    try:
+        with open(os.path.expanduser(file), encoding="utf-8") as stream:  # noqa: PTH111, PTH123
+            return stream.read().strip()
+    except (OSError, ValueError):
+        return ""
+
+
 def _head(connection: http.client.HTTPConnection, path: str, host: str) -> http.client.HTTPResponse:
     """Send the question and read the answer to its end."""
     headers = {"Host": host, "User-Agent": "pytest-vllm", "Accept-Encoding": "identity"}
-    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+    token = _token()
     if token:
         headers["Authorization"] = f"Bearer {token}"
     connection.request("HEAD", path, headers=headers)
