@@ -9,6 +9,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _PROCESS = re.compile(r"^\((?P<process>(?:APIServer|EngineCore|Worker|VllmWorker)\S*)[^)]*\)\s*")
 
 _LONGEST = 2_000
+_MOST = 200
 
 ORDER: tuple[str, ...] = (
     "pull",
@@ -170,11 +171,12 @@ class PhaseTracker:
     def enter(self, name: str, at_s: float) -> bool:
         """Enter a phase; tell whether it is a new one. A start never goes back by this.
 
-        An interlude begins whenever it is entered. Any other phase ends it, also the one that it
-        interrupted, unless that is behind what was reached.
+        An interlude begins whenever it is entered, unless there were hundreds before. Any other
+        phase ends it, also the one that it interrupted, unless that is behind what was reached.
         """
         if name in INTERLUDES:
-            return self.current != name and self._begin(name, at_s)
+            few = len(self.entered) < _MOST
+            return few and self.current != name and self._begin(name, at_s)
         if _RANK[name] < _RANK[self._base] or name == self.current:
             return False
         self._base = name

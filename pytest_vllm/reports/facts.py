@@ -182,12 +182,14 @@ def time_line(record: RunRecord) -> str:
 
 def phase_line(record: RunRecord) -> str:
     """Say how long each phase of the start-up took, short ones together; empty when unknown."""
-    known = [(phase.name, phase.duration_s or 0.0) for phase in record.phases]
+    known: dict[str, float] = {}
+    for phase in record.phases:  # what was interrupted comes twice
+        known[phase.name] = known.get(phase.name, 0.0) + (phase.duration_s or 0.0)
     if len(known) < _FEWEST_PHASES:
         return ""
-    least = _PHASE_SHARE * sum(took for _, took in known)
-    shown = [f"{one_line(name, 20)} {took:.1f}" for name, took in known if took >= least]
-    rest = sum(took for _, took in known if took < least)
+    least = _PHASE_SHARE * sum(known.values())
+    shown = [f"{one_line(name, 20)} {took:.1f}" for name, took in known.items() if took >= least]
+    rest = sum(took for took in known.values() if took < least)
     return f"{', '.join(shown)}{f', rest {rest:.1f}' if rest else ''} s"
 
 

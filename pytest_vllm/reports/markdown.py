@@ -24,6 +24,7 @@ from pytest_vllm.reports.facts import (
     target_facts,
     time_line,
 )
+from pytest_vllm.reports.startfacts import counted, server_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -58,6 +59,7 @@ def report_md(record: RunRecord) -> str:
         _unrun(record),
         _observations(record),
         _phases(record),
+        _server(record),
         _launch(record),
         _settings(record),
         _environment(record),
@@ -261,11 +263,18 @@ def _phases(record: RunRecord) -> str:
             code(phase.name),
             f"{phase.start_s:.1f}",
             "-" if phase.duration_s is None else seconds(phase.duration_s),
+            "-" if phase.progress is None else code(counted(phase.progress)),
         )
         for phase in record.phases
     ]
-    table = _table(("Phase", "from second", "took"), rows) if rows else ""
+    table = _table(("Phase", "from second", "took", "reached"), rows) if rows else ""
     return _section("Start-up", table)
+
+
+def _server(record: RunRecord) -> str:
+    rows = [(name, code(value)) for name, value in server_rows(record.server_facts)]
+    table = _table(("Figure", "Value"), rows) if rows else ""
+    return _section("What the server says of itself", table)
 
 
 def _launch(record: RunRecord) -> str:

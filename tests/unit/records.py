@@ -7,7 +7,7 @@ from typing import Any
 from pytest_vllm.domain.checks import Check, CheckResult, Level, Outcome
 from pytest_vllm.domain.exchange import Exchange
 from pytest_vllm.domain.observation import Observation, Sample
-from pytest_vllm.domain.phases import Phase
+from pytest_vllm.domain.phases import Phase, Progress
 from pytest_vllm.domain.record import Change, Comparison, RunRecord
 from pytest_vllm.domain.server import ServerInfo
 from pytest_vllm.domain.settings import Setting
@@ -91,8 +91,15 @@ def make_failure(**changes: Any) -> StartFailure:
 
 def make_phases() -> tuple[Phase, ...]:
     names = ("start", "config", "load", "compile", "kv cache", "api up", "ready", "first token")
+    shards = Progress(done=3, total=9, unit="shards")
     return tuple(
-        Phase(name=name, start_s=2.0 * index, duration_s=2.0) for index, name in enumerate(names)
+        Phase(
+            name=name,
+            start_s=2.0 * index,
+            duration_s=2.0,
+            progress=shards if name == "load" else None,
+        )
+        for index, name in enumerate(names)
     )
 
 

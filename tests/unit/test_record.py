@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pytest_vllm.domain.checks import Check, CheckResult, Layer, Level, Outcome
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.exchange import Exchange
-from pytest_vllm.domain.phases import Phase
+from pytest_vllm.domain.phases import Phase, Progress
 from pytest_vllm.domain.record import (
     Change,
     Comparison,
@@ -25,6 +25,7 @@ from pytest_vllm.domain.record import (
     to_json,
 )
 from pytest_vllm.domain.server import ServerInfo
+from pytest_vllm.domain.server_facts import ServerFacts
 from pytest_vllm.domain.settings import Setting
 from pytest_vllm.domain.verdict import Decision, StartFailure, Verdict
 from tests.unit.records import HOSTILE, hostile_record, make_failure, make_record, make_result
@@ -118,8 +119,17 @@ RECORDS = st.builds(
     server=st.none() | SERVERS,
     failure=st.none() | FAILURES,
     phases=st.lists(
-        st.builds(Phase, name=TEXT, start_s=NUMBER, duration_s=st.none() | NUMBER), max_size=2
+        st.builds(
+            Phase,
+            name=TEXT,
+            start_s=NUMBER,
+            duration_s=st.none() | NUMBER,
+            progress=st.none()
+            | st.builds(Progress, done=st.integers(), total=st.none() | st.integers(), unit=TEXT),
+        ),
+        max_size=2,
     ).map(tuple),
+    server_facts=st.none() | st.builds(ServerFacts, version=TEXT, kv_tokens=st.integers()),
     gpus=FACTS,
     results=st.lists(RESULTS, max_size=3).map(tuple),
     deselected=TEXTS,

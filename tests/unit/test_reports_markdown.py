@@ -11,6 +11,7 @@ from markdown_it import MarkdownIt
 
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.observation import Observation, Sample
+from pytest_vllm.domain.server_facts import ServerFacts
 from pytest_vllm.reports.markdown import block, code, report_md
 from tests.unit.records import (
     DIGEST,
@@ -49,7 +50,7 @@ def test_a_passing_run_is_told() -> None:
         "| `stream` | 22 | 0 | 0 | 0 | 0 | 0 |",
         "| broken | `chat.usage.adds-up` | `pass` | `fail` |",
         "| `model` | `HuggingFaceTB/SmolLM2-135M-Instruct` | `env PYTEST_VLLM_MODEL` |",
-        "| `load` | 4.0 | 2.0 s |",
+        "| `load` | 4.0 | 2.0 s | `3/9 shards` |",
         "- `mind this`",
         "| `command` | `vllm serve HuggingFaceTB/SmolLM2-135M-Instruct` |",
         f"```sh\ndocker run --rm rocm/vllm@{DIGEST} serve",
@@ -174,3 +175,12 @@ def test_what_the_model_wrote_and_what_was_seen_is_shown() -> None:
     )
     assert "| `HEAD /health` | `405` |" in text
     assert "`poem`: `the stars`\n\n```text\nThey shine.\n```" in text
+
+
+def test_what_the_server_says_of_itself_is_told_and_escaped() -> None:
+    facts = ServerFacts(version="0.26.0", attention_backend="A|`B`", kv_tokens=128_528)
+    text = report_md(make_record(server_facts=facts))
+    assert "## What the server says of itself" in text
+    assert "| KV cache | `128,528 tokens` |" in text
+    assert "| Attention backend | `` A¦`B` `` |" in text
+    assert "What the server says of itself" not in report_md(make_record())
