@@ -74,8 +74,12 @@ class Session:
             grace_s: Seconds between the two signals.
             limit_s: Seconds to wait after SIGKILL, also for members that appear only then.
         """
+        # Stopped first: a segment made between the look and SIGTERM would belong to nobody, since
+        # Python lets that signal through just before it tells its resource tracker of the segment.
+        self.signal_all(signal.SIGSTOP)
         shared = _shared_memory(self.members())
         self.signal_all(signal.SIGTERM)
+        self.signal_all(signal.SIGCONT)
         self.wait_gone(grace_s)
         left = self.kill(limit_s=limit_s)
         _remove_unused(shared)
@@ -86,9 +90,9 @@ class Session:
 
         Python's resource trackers go last: they remove the shared memory of those killed before.
         """
-        members = self.members()
-        shared = _shared_memory(members)
-        trackers = {pid for pid in members if _TRACKER in _command_line(pid)}
+        trackers = {pid for pid in self.members() if _TRACKER in _command_line(pid)}
+        self.signal_all(signal.SIGSTOP, spare=trackers)  # so that nobody forks any more
+        shared = _shared_memory(self.members())
         if trackers:
             self.signal_all(signal.SIGKILL, spare=trackers)
             self.wait_gone(_TRACKER_S)
