@@ -91,6 +91,8 @@ def expected_codes(cell: Cell) -> set[int]:
     if cell.way in ("end", "engine", "set-up"):
         if cell.moment == "refused" and cell.backend == "process":
             return {75}  # the port is taken: the host's fault
+        if cell.moment == "server":
+            return {75}  # killed from outside: by the host for want of memory, for all we know
         return {0} if cell.moment in ("passes", "stubborn", "stopping") else {1}
     number = NUMBERS[cell.way]
     if cell.way == "kill":
