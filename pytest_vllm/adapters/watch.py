@@ -162,7 +162,7 @@ class Watch:
             self.pause()
 
     def _died(self, status: ExitStatus) -> LaunchFailed:
-        found = self._diagnose(_end(status))
+        found = self._diagnose(server_end(status))
         ended = f"vLLM ended with exit code {status.code}{_signal_name(status.code)}"
         if status.code == 0:
             ended += " (a failure too: nobody stopped it)"
@@ -247,7 +247,7 @@ def _complete(context: Context, target: Target) -> Context:
     )
 
 
-def _end(status: ExitStatus) -> ServerEnd:
+def server_end(status: ExitStatus) -> ServerEnd:
     """Return how the server ended; what a backend notes of a signal, the code says, too."""
     notes = [note for note in status.note.split("; ") if note]
     oom = any(note.startswith("OOMKilled") for note in notes)

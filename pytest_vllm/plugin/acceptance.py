@@ -194,14 +194,16 @@ class ControllerPlugin:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record what a test came to."""
-        was_gone = self._state.gone
         if self._run is not None:
-            self._run.look()  # under xdist this process sets up no test, but it sees the reports
+            # Under xdist this process sets up no test, but it sees the reports.
+            self._run.look(after_failure=report.failed)
         wire = getattr(report, "vllm", None)
         if wire is not None:
-            self._recorder.add(wire, gone=was_gone)
-            if wire["check"]["suite"] == LIVENESS and wire["outcome"] == Outcome.FAIL:
+            self._recorder.add(wire)
+            dead = wire["check"]["suite"] == LIVENESS and wire["outcome"] == Outcome.FAIL
+            if dead and not self._state.gone:
                 self._state.gone = f"the server is up but generates no more: {wire['message']}"
+                self._state.gone_at = report.stop
         elif report.failed:
             self._recorder.other_failures += 1
 

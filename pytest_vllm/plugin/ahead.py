@@ -44,11 +44,13 @@ class Attempt:
         client: The client that it talks through.
         future: Ends when the function does.
         duration_s: Seconds that the function took.
+        began: When it was called, in seconds since the epoch; `None` before that.
     """
 
     client: Client
     future: Future[object] = field(default_factory=Future)
     duration_s: float = 0.0
+    began: float | None = None
 
 
 def runs_ahead(config: pytest.Config) -> bool:
@@ -121,7 +123,7 @@ class AheadPlugin:
         arguments = self._arguments(item, client)
 
         def run() -> None:
-            start = time.monotonic()
+            start, attempt.began = time.monotonic(), time.time()
             try:
                 item.obj(**arguments)  # type: ignore[attr-defined]
             except BaseException as error:

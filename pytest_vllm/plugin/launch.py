@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from pytest_vllm.domain.errors import HostError, LaunchFailed
 from pytest_vllm.domain.finding import Fault
 from pytest_vllm.domain.record import Attempt
 from pytest_vllm.domain.verdict import StartFailure
+from pytest_vllm.plugin.death import look_for_death
 from pytest_vllm.plugin.holding import Holding
 from pytest_vllm.plugin.signals import Signals
 from pytest_vllm.reports.startup import StartupView
@@ -52,6 +54,7 @@ class ServerRun:
         self._backend = self._make_backend()
         self._holding: Holding | None = None
         self._stopped = False
+        self._ready_at = float("inf")
         self._startup: Startup | None = None
         self._first_log: list[str] = []
         self.problems: list[str] = []
@@ -119,7 +122,7 @@ class ServerRun:
         self._startup = startup = Startup(on_phase)
         self._backend.launch(startup)
         ready = wait_until_ready(self._backend, self._state.target, startup=startup)
-        self._state.server = ready.info
+        self._state.server, self._ready_at = ready.info, time.time()
 
     def _make_backend(self) -> Backend:
         return make_backend(
@@ -142,18 +145,20 @@ class ServerRun:
         """What the server said about itself, `None` when no start was tried."""
         return self._startup.facts if self._startup is not None else None
 
-    def look(self) -> None:
-        """Note in the state when the server has ended on its own."""
-        if self._stopped or self._state.gone or self._state.failure is not None:
+    def look(self, *, after_failure: bool = False) -> None:
+        """Note in the state when the server has ended on its own.
+
+        Args:
+            after_failure: Whether a check has just failed: a server that has lost its engine is
+                then given the second that it takes to end.
+        """
+        state = self._state
+        if self._stopped or state.gone or state.failure is not None or state.server is None:
             return
-        try:
-            status = self._backend.exit_status()
-        except HostError as error:
-            self._state.gone = error.message
-            return
-        if status is not None:
-            note = f" ({status.note})" if status.note else ""
-            self._state.gone = f"the server ended in mid-run with exit code {status.code}{note}"
+        death = look_for_death(self._backend, ready_at=self._ready_at, patient=after_failure)
+        if death is not None:
+            state.gone, state.gone_at, state.death = death.said, death.at, death
+            state.findings += death.findings
 
     def stop(self) -> str:
         """Stop the server; return how to stop it by hand when it is kept.

@@ -73,7 +73,7 @@ class OutcomePlugin:
                 state.reports_failure = False
                 pytest.fail(failure_text(state.failure), pytrace=False)
             raise NotRun(NOT_RUN_REASON)
-        if state.gone:
+        if state.gone and not _was_under_way(item, state.gone_at):
             raise NotRun(f"not run: {state.gone}")
         capability = unmet_capability(item, state)
         if capability is not None and state.server is not None:
@@ -152,6 +152,12 @@ def uses_server(item: pytest.Item) -> bool:
     return "vllm_server" in getattr(item, "fixturenames", ())
 
 
+def _was_under_way(item: pytest.Item, gone_at: float) -> bool:
+    """Tell whether a check that runs ahead had begun when the server ended."""
+    attempt = item.stash.get(ATTEMPT, None)
+    return attempt is not None and attempt.began is not None and attempt.began <= gone_at
+
+
 def _describe(
     item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, check: Check
 ) -> dict[str, Any]:
@@ -174,6 +180,7 @@ def _describe(
         "outcome": outcome.value,
         "message": message[:_MESSAGE_LIMIT],
         "duration_s": report.duration if attempt is None else attempt.duration_s,
+        "began": report.start if attempt is None else attempt.began,
         "exchanges": [to_plain(exchange) for exchange in exchanges],
     }
 

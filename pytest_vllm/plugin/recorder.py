@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,10 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.checks import Check
     from pytest_vllm.domain.profile import Waiver
     from pytest_vllm.domain.verdict import StartFailure
+    from pytest_vllm.plugin.death import Death
 
-# What ends a server that is well: the kernel for want of memory, an engine that fails itself.
-_NOT_THE_IMAGE = re.compile(r"OOMKilled|Docker engine.* no longer answers")
+_ABOUT_S = 2.0
+"""A server that has lost its engine answers with errors for about a second before it ends."""
 
 
 @dataclass(slots=True)
@@ -50,6 +50,7 @@ class Recorder:
     uncollected: list[str] = field(default_factory=list)
     checks_s: float = 0.0
     stopped_by_pytest: bool = False
+    _began: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def collect(
         self, collected: Sequence[dict[str, Any]], deselected: Sequence[dict[str, Any]]
@@ -60,28 +61,53 @@ class Recorder:
             self.collected[check.id] = check
         self.deselected |= {wire["id"] for wire in deselected}
 
-    def add(self, wire: dict[str, Any], *, gone: str = "") -> None:
+    def add(self, wire: dict[str, Any]) -> None:
         """Take in what one report says; an outcome may only rise, durations add up.
 
         Args:
-            wire: The result as plain data, and what was observed.
-            gone: How the server had ended before this report; what fails then was not run.
+            wire: The result as plain data, what was observed, and when it began.
         """
         result = dict(wire)
+        began = result.pop("began")
         self.observations |= {Observation(**seen): None for seen in result.pop("observations")}
         self.samples += [Sample(**sample) for sample in result.pop("samples")]
         new = read_result(result)
-        if gone and new.outcome in (Outcome.FAIL, Outcome.ERROR):
-            new = replace(new, outcome=Outcome.NOT_RUN, message=f"not run: {gone}", exchanges=())
         key = (new.check.id, new.case)
         old = self.results.get(key)
         if old is None:
-            self.results[key] = new
+            self.results[key], self._began[key] = new, began
             return
         keeps = worst([old.outcome, new.outcome]) is old.outcome
+        self._began[key] = self._began[key] if keeps else began
         self.results[key] = replace(
             old if keeps else new, duration_s=old.duration_s + new.duration_s
         )
+
+    def bury(self, gone: str, *, at: float, death: Death | None) -> None:
+        """Tell apart what failed by the end of the server and what only came after it.
+
+        A check that was under way has failed, by the server's own fault: it says why. One that
+        began when the server was gone was not run.
+
+        Args:
+            gone: How the server ended.
+            at: When, in seconds since the epoch.
+            death: What is known about it.
+        """
+        for key, result in self.results.items():
+            if result.outcome not in (Outcome.FAIL, Outcome.ERROR):
+                continue
+            began = self._began[key]
+            if began > at:
+                self.results[key] = replace(
+                    result, outcome=Outcome.NOT_RUN, message=f"not run: {gone}", exchanges=()
+                )
+            elif death is not None and began + result.duration_s >= at - _ABOUT_S:
+                self.results[key] = replace(
+                    result,
+                    outcome=Outcome.ERROR if death.by_host else result.outcome,
+                    message=f"{death.explanation}\n{result.message}",
+                )
 
     def finished(self, waivers: Sequence[Waiver], today: dt.date) -> tuple[CheckResult, ...]:
         """Return the results with waivers applied; an expired waiver counts for nothing."""
@@ -104,9 +130,10 @@ class Recorder:
         catalogue: Sequence[Check],
         failure: StartFailure | None,
         gone: str = "",
+        death: Death | None = None,
     ) -> Verdict:
         """Decide over what ran, what was collected and what the profile requires."""
-        by_host = _NOT_THE_IMAGE.search(gone) is not None
+        by_host = death is not None and death.by_host
         interrupted = self.interrupted or (gone if by_host else "")
         if self.uncollected:
             interrupted = f"errors during the collection of {', '.join(self.uncollected)}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.server import ServerInfo
     from pytest_vllm.domain.target import Target
     from pytest_vllm.domain.verdict import StartFailure
+    from pytest_vllm.plugin.death import Death
 
 NOT_RUN_REASON = "not run: server never became ready"
 
@@ -32,6 +33,8 @@ class RunState:
         reports_failure: Whether this process reports the failure as the one error.
         gpus: Facts of the GPUs, gathered before the launch.
         gone: How the server ended in the middle of the run, empty while it lives.
+        gone_at: When it did, in seconds since the epoch.
+        death: What is known about that end, `None` where nobody could look.
         findings: What preflight and clean-up found.
         attempts: Starts that failed by a flaky fault and were tried again.
     """
@@ -43,6 +46,8 @@ class RunState:
     reports_failure: bool = True
     gpus: dict[str, Any] = field(default_factory=dict)
     gone: str = ""
+    gone_at: float = float("inf")
+    death: Death | None = None
     findings: list[Finding] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
 

@@ -75,6 +75,8 @@ class Finish:
         duration_s: float,
     ) -> Finish:
         """Judge the run and write its evidence."""
+        if state.gone:
+            recorder.bury(state.gone, at=state.gone_at, death=state.death)
         results = recorder.finished(state.profile.waivers, started.date())
         every = catalogue(SUITES) if state.profile.complete else ()
         required = tuple(check for check in every if not check.optional)
@@ -84,7 +86,11 @@ class Finish:
             started=started.isoformat(timespec="seconds"),
             duration_s=round(duration_s, 3),
             verdict=recorder.judge(
-                results, catalogue=required, failure=state.failure, gone=state.gone
+                results,
+                catalogue=required,
+                failure=state.failure,
+                gone=state.gone,
+                death=state.death,
             ),
             settings=tuple(state.target.settings.values()),
             backend=state.target.backend,

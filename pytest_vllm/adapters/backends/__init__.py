@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from pytest_vllm.adapters.backends.lines import LogReader
     from pytest_vllm.adapters.backends.reaper import Reaper
     from pytest_vllm.adapters.startup import Startup
     from pytest_vllm.domain.target import Target
@@ -73,6 +74,10 @@ class Backend(Protocol):
     @property
     def log(self) -> Sequence[LogLine]:
         """All log lines so far; it only grows. Empty where there is no log."""
+
+    @property
+    def reader(self) -> LogReader | None:
+        """What reads the log, `None` where there is none."""
 
     def exit_status(self) -> ExitStatus | None:
         """Return how the server ended, `None` while it runs or when that cannot be known."""

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vllm.adapters.backends import ExitStatus, LogLine
+    from pytest_vllm.adapters.backends.lines import LogReader
     from pytest_vllm.adapters.backends.reaper import Reaper
     from pytest_vllm.adapters.startup import Startup
     from pytest_vllm.domain.target import Target
@@ -46,6 +47,11 @@ class AttachBackend:
     def log(self) -> Sequence[LogLine]:
         """No log: it belongs to whoever runs the server."""
         return ()
+
+    @property
+    def reader(self) -> LogReader | None:
+        """Nothing reads a log."""
+        return None
 
     def exit_status(self) -> ExitStatus | None:
         """Return `None`: the end of another's process cannot be seen."""

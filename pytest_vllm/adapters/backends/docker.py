@@ -178,6 +178,11 @@ class DockerBackend:
         """All log lines so far, stdout and stderr in the order in which the engine got them."""
         return self._reader.lines if self._reader is not None else ()
 
+    @property
+    def reader(self) -> LogReader | None:
+        """What reads the log, `None` before the start."""
+        return self._reader
+
     def exit_status(self) -> ExitStatus | None:
         """Ask the engine how the server ended; the log has been read to its end by then.
 

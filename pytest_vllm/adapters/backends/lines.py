@@ -65,12 +65,17 @@ class LogReader:
     Args:
         chunks: The stream; reading it blocks until there is more or the server has ended.
         started: When the launch began (monotonic clock).
+
+    Attributes:
+        started: The same.
+        ended_s: Seconds after it at which the stream ended, `None` while it goes on.
     """
 
     def __init__(self, chunks: Iterable[bytes], *, started: float) -> None:
         self.lines: list[LogLine] = []
         self._chunks = chunks
-        self._started = started
+        self.started = started
+        self.ended_s: float | None = None
         self._drained = False
         self._thread = threading.Thread(target=self._read, name="vllm-log", daemon=True)
         self._thread.start()
@@ -84,7 +89,8 @@ class LogReader:
     def _read(self) -> None:
         try:
             for text in split_lines(self._chunks):
-                self.lines.append(LogLine(at_s=time.monotonic() - self._started, text=text))
+                self.lines.append(LogLine(at_s=time.monotonic() - self.started, text=text))
         except Exception as error:  # noqa: BLE001 - a thread must not end in a traceback
             note = f"[pytest-vllm] the log ends here: {type(error).__name__}: {error}"
-            self.lines.append(LogLine(at_s=time.monotonic() - self._started, text=note))
+            self.lines.append(LogLine(at_s=time.monotonic() - self.started, text=note))
+        self.ended_s = time.monotonic() - self.started

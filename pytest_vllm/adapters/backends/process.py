@@ -142,6 +142,11 @@ class ProcessBackend:
         """All log lines so far, stdout and stderr in the order in which they came."""
         return self._reader.lines if self._reader is not None else ()
 
+    @property
+    def reader(self) -> LogReader | None:
+        """What reads the log, `None` before the start."""
+        return self._reader
+
     def exit_status(self) -> ExitStatus | None:
         """Return how the server ended; the log has been read to its end by then."""
         if self._status is None and self._process is not None:
