@@ -150,10 +150,11 @@ def _weight(start: StartLog, signature: Signature, pattern: Pattern, index: int)
         return Basis.SILENCE
     if pattern.role is Role.REQUEST:
         return Basis.REQUEST
-    if line.level in CHATTER:
+    warns = line.level == "WARNING"
+    if line.level in CHATTER or (warns and pattern.role is Role.CAUSE):
         return None
     # A warning or a retry proves nothing: what it warns of may go well.
-    if pattern.role is Role.HINT or line.level == "WARNING" or RETRY.search(line.text):
+    if pattern.role is Role.HINT or warns or RETRY.search(line.text):
         return Basis.HINT
     return Basis.CONSEQUENCE if pattern.role is Role.CONSEQUENCE else Basis.LOG
 

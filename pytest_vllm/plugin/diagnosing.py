@@ -119,6 +119,8 @@ def _read(what: str) -> _Material:
     """
     if what == "-":
         return _tail_of(sys.stdin.buffer)
+    if not what:
+        raise TargetError("no file and no container is named", advice="name a log file")
     file = Path(what)
     try:
         if file.is_dir():
@@ -126,7 +128,7 @@ def _read(what: str) -> _Material:
         with file.open("rb") as stream:
             return _tail_of(stream)
     except FileNotFoundError:
-        if "/" in what or not what:
+        if "/" in what:
             raise TargetError(f"there is no file {what!r}", advice="name a log file") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
