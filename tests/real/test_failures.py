@@ -141,7 +141,7 @@ def judge(case: Case, ending: Ending, seen: Seen) -> dict[str, Any]:
     failure = seen.record.failure
     diagnosis = failure.diagnosis if failure is not None else None
     fatal = [f for f in seen.record.findings if f.severity is Severity.FATAL and not f.ignored]
-    said = diagnosis or fatal[0]
+    said = diagnosis or [*(attempt.diagnosis for attempt in seen.record.attempts), *fatal][0]
     assert said.ref == ending.ref, shown
     assert re.search(ending.cure, said.cure), f"cure: {said.cure}\n{shown}"
     assert seen.left == (), shown

@@ -17,6 +17,7 @@ def main(file: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     rest = b""
     with Path(file).open("ab", buffering=0) as notes:
+        notes.write(b"%.6f\t[a server begins]\n" % time.monotonic())
         while chunk := os.read(0, CHUNK):
             now = time.monotonic()
             os.write(1, chunk)

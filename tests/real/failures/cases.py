@@ -167,7 +167,7 @@ MODELS = (
         name="half-config",
         what="a config.json that ends in the middle",
         options=_broken("half-config"),
-        early=Ending(ref="H23", exit_code=REJECT, cure="config.json"),
+        early=Ending(ref="H23", exit_code=REJECT, cure="download|config.json"),
         late=Ending(
             ref="H23",
             exit_code=REJECT,
@@ -232,11 +232,11 @@ MODELS = (
         name="unknown-quantization",
         what="a quantization that vLLM does not know",
         options=_broken("unknown-quantization"),
-        early=Ending(ref="H16", exit_code=REJECT, cure="foo|quantiz"),
+        early=Ending(ref="H16", exit_code=REJECT, cure="quant|format|image"),
         late=Ending(
             ref="H16",
             exit_code=REJECT,
-            cure="foo|quantiz",
+            cure="quant|format|image",
             line="Unknown quantization method",
             phases=START,
         ),
@@ -493,8 +493,6 @@ HOST = (
         what="--port that another program holds",
         options=lambda place: place.process("", _serve(f"--port={place.port}")),
         early=Ending(ref="H25", exit_code=OPEN, cure="--port"),
-        late=Ending(ref="H25", exit_code=OPEN, cure="--port"),
-        always=True,
     ),
     Case(
         name="segfault",
@@ -513,10 +511,10 @@ HOST = (
     ),
     Case(
         name="engine-abort",
-        what="EngineCore aborts while it loads (as at a GPU hang), twice",
+        what="EngineCore aborts once while it loads, as at a GPU hang: flaky, so it is tried again",
         options=lambda place: place.process(),
         blow=Blow(after="Starting to load model", who="EngineCore", signal="SIGABRT"),
-        late=Ending(ref="D19", exit_code=OPEN, cure="dmesg|numa_balancing"),
+        late=Ending(ref="D19", exit_code=0, cure="dmesg|numa_balancing"),
     ),
     Case(
         name="engine-killed-at-start",

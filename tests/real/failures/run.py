@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 STAMPS = ROOT / "tests" / "data" / "stamps"
+BEGIN = "[a server begins]"
+"""What the notes of a server's lines begin with (tests/data/stamps/note.py)."""
 LIMIT_S = 240
 GONE_S = 20
-LOOK_S = 0.05
+LOOK_S = 0.2
 _FOREIGN = ("PYTEST_", "HF_", "HUGGING_FACE_", "VLLM_")
 _VERDICT = re.compile(r"\b(PROMOTE|REJECT|INCONCLUSIVE)\b|^ERROR")
 
@@ -129,7 +131,8 @@ def provoke(case: Case, place: Place, *, early: bool) -> Seen:
     stamps = place.folder / "stamps"
     words = [*case.before(place), sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     words += [*case.options(place), f"--vllm-suite={case.suite}"]
-    words += [f"--vllm-env=PYTHONPATH={STAMPS}", f"--vllm-env=STAMPS={stamps}"]
+    if "--vllm-backend=process" in words:
+        words += [f"--vllm-env=PYTHONPATH={STAMPS}", f"--vllm-env=STAMPS={stamps}"]
     words += [] if early else ["--vllm-preflight-ignore=all"]
     if case.override is not None:
         file = place.folder / "override.json"
@@ -192,9 +195,12 @@ def _moments(
 ) -> tuple[float | None, float | None]:
     """Return when the server began and when it failed, by what the outside knows.
 
-    That is the blow, else the server's own line, else the end of its container.
+    That is the blow, else the server's own line, else the end of its container; those of the last
+    start where a flaky one was tried again.
     """
     lines = list(watch.stamped())
+    starts = [index for index, (_, line) in enumerate(lines) if line == BEGIN]
+    lines = lines[max(starts, default=0) :]
     begun = lines[0][0] if lines else life.get("start")
     if early or case.late is None:
         return begun, None
