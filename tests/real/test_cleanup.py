@@ -102,6 +102,12 @@ def expected_codes(cell: Cell) -> set[int]:
     return {by_signal, 0} if cell.moment == "stopping" else {by_signal}
 
 
+def tell(outcome: Outcome, record_property: Callable[[str, object], None]) -> None:
+    """Put the figures of `docs/cleanup.md` into the JUnit file."""
+    record_property("left", len(outcome.left))
+    record_property("clean_s", round(outcome.clean_s, 2))
+
+
 def judge(cell: Cell, outcome: Outcome) -> None:
     """Fail on what is left, and on an exit code that tells another story."""
     if outcome.left:
@@ -119,7 +125,7 @@ def test_nothing_is_left(
     record_property: Callable[[str, object], None],
 ) -> None:
     outcome = outcomes[cell].result()
-    record_property("clean_s", round(outcome.clean_s, 2))
+    tell(outcome, record_property)
     judge(cell, outcome)
     assert others.harmed() == []
 
@@ -134,5 +140,5 @@ def test_nothing_of_real_vllm_is_left(
     record_property: Callable[[str, object], None],
 ) -> None:
     outcome = run_cell(cell, folder=tmp_path_factory.mktemp("real") / "run", server=real_server)
-    record_property("clean_s", round(outcome.clean_s, 2))
+    tell(outcome, record_property)
     judge(cell, outcome)
