@@ -346,25 +346,35 @@ def test_an_image_runs_by_digest_or_by_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "words"),
+    ("said", "kind", "ref", "words"),
     [
         (
             'error gathering device information while adding custom device "/dev/kfd": no file',
             HostError,
+            "D11",
             "--vllm-gpus=none",
         ),
-        ("Unable to find group video: no matching entries in group file", HostError, "least"),
-        ("Bind for 127.0.0.1:80 failed: port is already allocated", HostError, "run again"),
-        ('exec: "x": executable file not found in $PATH: unknown', LaunchFailed, "entrypoint"),
-        ("something new", HostError, "compose.json"),
+        (
+            "Unable to find group video: no matching entries in group file",
+            HostError,
+            "D12",
+            "least",
+        ),
+        ("Bind for 127.0.0.1:80 failed: port is already allocated", HostError, "D9", "run again"),
+        ('exec: "x": executable file not found in $PATH: unknown', LaunchFailed, "D8", "x serve"),
+        ("something new", HostError, None, "compose.json"),
     ],
 )
-def test_the_engines_refusal_is_explained(said: str, kind: type[Exception], words: str) -> None:
+def test_the_engines_refusal_is_explained(
+    said: str, kind: type[HostError | LaunchFailed], ref: str | None, words: str
+) -> None:
     noise = " Network pv-x_default  Creating\n Container pv-x-vllm-1  Starting\n"
     error = explain_up(Exception(f'Command c returned 1: """{noise}{said}\n""".'), sent="x serve")
     assert isinstance(error, kind)
     assert re.search(re.escape(said), error.message)
     assert "Creating" not in error.message
+    assert error.diagnosis is not None
+    assert error.diagnosis.ref == ref
     assert words in str(error)
 
 
