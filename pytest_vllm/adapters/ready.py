@@ -91,6 +91,8 @@ def wait_until_ready(  # noqa: PLR0913 - the parts of a start
     startup.enter("first token")
     with interview.connect(url, timeout_s=watch.limit_of("first token")) as http:
         first_text = interview.prove_token(http, model)
+    phases = startup.finish()
+    startup.say("asking what the server can do")
     limit_s = min(CAPABILITY_S, target.seconds("request-timeout"))
     with interview.connect(url, timeout_s=limit_s) as http:
         no_chat = interview.probe_chat(http, model)
@@ -113,7 +115,7 @@ def wait_until_ready(  # noqa: PLR0913 - the parts of a start
         api_key_env=interview.key_name if interview.api_key else "",
         launch_model=str(backend.facts().get("model", "")),
     )
-    return ReadyServer(info=info, phases=startup.finish())
+    return ReadyServer(info=info, phases=phases)
 
 
 class _Interview:

@@ -97,7 +97,7 @@ class Startup:
         self.show(force=True)
 
     def finish(self) -> tuple[Phase, ...]:
-        """End the last phase and return all."""
+        """End the last phase and return all; from here on the clock that is shown stands."""
         self._end_s = self.elapsed_s
         return self.phases
 
@@ -109,9 +109,9 @@ class Startup:
             self._on_phase(
                 StartState(
                     phase=self.phase,
-                    elapsed_s=elapsed,
+                    elapsed_s=elapsed if self._end_s is None else self._end_s,
                     line=self.last_line,
                     progress=self.progress,
-                    phases=self._tracker.phases(elapsed),
+                    phases=self.phases,
                 )
             )

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from pytest_vllm.domain.logline import read_line
 from pytest_vllm.domain.text import one_line
 from pytest_vllm.reports.facts import seconds
 from pytest_vllm.reports.startfacts import bar, counted
@@ -88,7 +89,7 @@ class StartupView:
         elif elapsed_s - self._spoken_s >= _HEARTBEAT_S:
             self._spoken_s = elapsed_s
             far = f" ({counted(state.progress)})" if state.progress else ""
-            note = f" | {line}" if (line := one_line(state.line, 120)) else ""
+            note = f" | {line}" if (line := _said(state, 120)) else ""
             self._say(f"{elapsed_s:.1f} s  {one_line(phase, 40)}{far}, still{note}")
 
     def close(self) -> None:
@@ -103,7 +104,7 @@ class StartupView:
         if state.progress:
             drawn = f"{bar(state.progress, _BAR)} {counted(state.progress)}".strip()
             text.append(f"  {drawn}", style="cyan")
-        text.append(self._encodable(f"  {one_line(state.line, 300)}"), style="dim")
+        text.append(self._encodable(f"  {_said(state, 300)}"), style="dim")
         self._spinner.update(text=cut(text, max(self._console.width - 3, _NARROWEST)))
         if self._live is None:
             self._live = Live(
@@ -123,6 +124,11 @@ class StartupView:
     def _encodable(self, text: str) -> str:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _said(state: StartState, limit: int) -> str:
+    """Return the last line without what the logger puts before it, which tells a person little."""
+    return one_line(read_line(1, state.line).text, limit)
 
 
 def _terminal_width(stream: TextIO) -> int | None:
