@@ -208,8 +208,10 @@ class ProcessBackend:
         return {}
 
     def stop_hint(self) -> str:
-        """Return the command that ends the whole group."""
-        return f"kill -TERM -- -{self._process.pid}" if self._process is not None else ""
+        """Return the command that ends the whole group and removes its temporary files."""
+        if self._process is None or self._scratch is None:
+            return ""
+        return f"kill -- -{self._process.pid} && rm -rf {shlex.quote(str(self._scratch.folder))}"
 
 
 def command_line(target: Target) -> str:
