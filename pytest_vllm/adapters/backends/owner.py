@@ -64,7 +64,11 @@ class Owner:
 
 def this_owner() -> Owner:
     """Return this process as an owner."""
-    pid = os.getpid()
+    return owner_of(os.getpid())
+
+
+def owner_of(pid: int) -> Owner:
+    """Return a process of this host as an owner."""
     return Owner(
         host=socket.gethostname(),
         boot=_boot_id(),

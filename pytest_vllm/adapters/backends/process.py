@@ -16,7 +16,7 @@ from pytest_vllm.adapters.backends.device import visible_variables
 from pytest_vllm.adapters.backends.interpreter import check_vllm, find_python, start_words
 from pytest_vllm.adapters.backends.lines import LogReader
 from pytest_vllm.adapters.backends.model import find_model_folder
-from pytest_vllm.adapters.backends.owner import OWNER_VARIABLE, this_owner
+from pytest_vllm.adapters.backends.owner import OWNER_VARIABLE, owner_of, this_owner
 from pytest_vllm.adapters.backends.plan import passed_on, server_words
 from pytest_vllm.adapters.backends.port import PortLease, claim_port, lease_port
 from pytest_vllm.adapters.backends.scratch import Scratch
@@ -93,7 +93,7 @@ class ProcessBackend:
             self._reaper.folder(scratch.folder)
             if self._lease.file is not None:
                 self._reaper.lock(self._lease.file)
-        scratch.make(owned=not self._target.settings["keep"].value)
+        scratch.make()
         ours = {**gpus, **variables, **scratch.variables(), **self._marks()}
         self._start({**os.environ, "PYTHONUNBUFFERED": "1", **ours})
         if self._reaper is not None:
@@ -177,8 +177,10 @@ class ProcessBackend:
             )
 
     def keep(self) -> None:
-        """Give the port's lock back; the log's pipe ends with this process."""
+        """Give the port's lock back, and the server its folder; the log's pipe ends with us."""
         self._release_port()
+        if self._scratch is not None and self._process is not None:
+            self._scratch.hand_over(owner_of(self._process.pid))
 
     def _release(self) -> None:
         self._release_port()

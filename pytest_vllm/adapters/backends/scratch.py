@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PREFIX = "pv-"
 OWNER_FILE = ".pytest-vllm-owner"
+_ALWAYS_SHORT = Path("/tmp")  # noqa: S108 - what is made there has mode 0700
 _LONGEST_SOCKET = 107  # unix(7): sun_path with its end
 _SOCKET_NAME = 1 + 44
 """vLLM names its sockets by a UUID, some with a short word before it."""
@@ -49,7 +50,7 @@ class Scratch:
         parent = Path(env.get("TMPDIR") or tempfile.gettempdir()).absolute()
         name = f"{PREFIX}{uuid.uuid4().hex[:8]}"
         fits = len(str(parent / name)) + _SOCKET_NAME <= _LONGEST_SOCKET
-        folder = (parent if fits else Path("/tmp")) / name  # noqa: S108 - made with mode 0700
+        folder = (parent if fits else _ALWAYS_SHORT) / name
         kept = {}
         if "TORCHINDUCTOR_CACHE_DIR" not in env:
             # torch's own default; compiled code is a cache that the next start wants.
@@ -57,26 +58,25 @@ class Scratch:
             kept["TORCHINDUCTOR_CACHE_DIR"] = str(parent / f"torchinductor_{user}")
         return cls(folder=folder, parent=parent, kept=tuple(kept.items()))
 
-    def make(self, *, owned: bool) -> None:
-        """Make the folder.
-
-        Args:
-            owned: Whether to note in it whose it is, so that it can be swept.
+    def make(self) -> None:
+        """Make the folder, and note in it whose it is, so that it can be swept.
 
         Raises:
             HostError: It cannot be made.
         """
         try:
             self.folder.mkdir(mode=0o700)
-            if owned:
-                owner = json.dumps(this_owner().facts())
-                (self.folder / OWNER_FILE).write_text(owner, encoding="utf-8")
+            self.hand_over(this_owner())
         except OSError as error:
             raise HostError(
                 f"cannot make a folder for temporary files in {self.folder.parent}: "
                 f"{error.strerror}",
                 advice="make room there, or name another: --vllm-env=TMPDIR=FOLDER",
             ) from None
+
+    def hand_over(self, owner: Owner) -> None:
+        """Note whose it is from now on: a server that is kept is its own."""
+        (self.folder / OWNER_FILE).write_text(json.dumps(owner.facts()), encoding="utf-8")
 
     def variables(self) -> dict[str, str]:
         """Return what the server gets into its environment."""
@@ -88,9 +88,10 @@ class Scratch:
 
 
 def abandoned_folders() -> list[tuple[Path, Owner]]:
-    """Return the folders below the temporary folder that say whose they are."""
+    """Return the folders below the temporary folder and /tmp that say whose they are."""
     found = []
-    for file in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{OWNER_FILE}"):
+    parents = {Path(tempfile.gettempdir()), _ALWAYS_SHORT}
+    for file in (file for parent in parents for file in parent.glob(f"{PREFIX}*/{OWNER_FILE}")):
         try:
             owner = read_owner(json.loads(file.read_text("utf-8")))
         except (OSError, ValueError):
