@@ -65,12 +65,12 @@ def cached_help(
     try:
         file = _cache_file(target, image, env)
         document = json.loads(file.read_text("utf-8"))
-        if document.pop("schema", None) != _SCHEMA:
+        if not isinstance(document, dict) or document.pop("schema", None) != _SCHEMA:
             return None
         facts = decode(HelpFacts, document, names={"Flag": Flag})
-    except (OSError, ValueError, AttributeError, RecursionError, TargetError):
+    except (OSError, ValueError, RecursionError, TargetError):
         return None  # a cache that cannot be used is no cache
-    return dataclasses.replace(facts, source=f"cache {file}", took_s=0.0)
+    return dataclasses.replace(facts, source=f"cache {file}", took_s=0.0) if facts.flags else None
 
 
 def read_help(
@@ -94,12 +94,12 @@ def read_help(
     if known is not None:
         return known
     started = time.monotonic()
+    source, version = ("container" if image is not None else "process"), ""
     try:
         if image is not None and client is not None:
-            source, version = "container", ""
             facts = _ask(lambda words: _print_in_container(target, image, client, words))
         else:
-            source, version = "process", installed_vllm(find_python(target))[0]
+            version = installed_vllm(find_python(target))[0]
             facts = _ask(lambda words: _print_in_process(target, env, words))
     except (OSError, subprocess.SubprocessError, TargetError) as error:
         facts = HelpFacts(problem=one_line(str(error), 300))

@@ -132,7 +132,8 @@ def _with_checked_model(target: Target, *, base: Path) -> Target:
     source = target.settings["model"].source
     if not folder.exists():
         raise TargetError(
-            f"--vllm-model ({source}): there is no folder {target.model}{_similar(folder)}",
+            f"--vllm-model ({source}): there is no folder {target.model}"
+            f"{_similar(folder) or _known(target.model)}",
             advice="name an existing folder, or a Hub ID such as ORG/NAME",
         )
     settings = dict(target.settings)
@@ -145,6 +146,15 @@ def _similar(folder: Path) -> str:
     if not parent.is_dir():
         return ""
     return closest(folder.name, [path.name for path in parent.iterdir() if path.is_dir()])
+
+
+def _known(asked: str) -> str:
+    """Say which Hub ID was meant by a path that is only one with a slash too many."""
+    from pytest_vllm.adapters.knowledge import known_model_ids  # noqa: PLC0415 - for an error only
+
+    name = asked.strip("./~")
+    found = next((known for known in known_model_ids() if known.lower() == name.lower()), "")
+    return f"; did you mean the Hub ID {found}?" if found else ""
 
 
 def _key(option: Option) -> str:

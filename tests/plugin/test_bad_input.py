@@ -60,6 +60,10 @@ def _check(result: pytest.RunResult, code: int, *words: str) -> None:
     [
         (("--vllm-image=a/b:1", "--vllm-model=./nothing"), ("no folder ./nothing",)),
         (("--vllm-image=a/b:1", "--vllm-model=./smallmodle"), ("did you mean smallmodel?",)),
+        (
+            ("--vllm-image=a/b:1", "--vllm-model=/openai/gpt-oss-20b"),
+            ("did you mean the Hub ID openai/gpt-oss-20b?",),
+        ),
         (("--vllm-profile=promte", "--vllm-url=http://h:1"), ("did you mean promote?",)),
         (("--vllm-profile=gone.toml", "--vllm-url=http://h:1"), ("cannot read gone.toml",)),
         (("--vllm-profile=bad.toml", "--vllm-url=http://h:1"), ("bad.toml is not TOML",)),

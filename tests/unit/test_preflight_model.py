@@ -94,6 +94,12 @@ def test_code_of_a_model_needs_leave_only_where_vllm_has_no_class_of_its_own() -
     assert not found(model.architecture, make_launch(model=with_code("bar", known=False)))
 
 
+def test_a_model_without_a_type_is_known_by_its_architecture() -> None:
+    config = {"architectures": ["LongcatFlashForCausalLM"], "auto_map": {"AutoConfig": "c.C"}}
+    facts = make_model(config, native=look_up_names(read_config(config)))
+    assert not found(model.remote_code, make_launch(model=facts))
+
+
 def test_a_newer_vllm_may_know_more() -> None:
     newer = make_launch(model=with_code("bar", known=False), image="vllm/vllm-openai-rocm:v0.40.0")
     assert only(model.remote_code, newer).severity is WARNING

@@ -100,6 +100,8 @@ def remote_code(facts: LaunchFacts, /) -> Iterator[Finding]:
     allowed = _has(facts, "--trust-remote-code")
     if "AutoConfig" not in model.config.auto_map or model.native.model_type or allowed:
         return
+    if not model.config.model_type and model.native.architecture:
+        return  # vLLM finds the class by the architecture
     version = server_version(facts)
     later = version is not None and version[:2] > LISTED_VERSION[:2]
     pin = "" if facts.target.model_is_path else " with --vllm-revision=COMMIT that somebody read"
