@@ -75,10 +75,12 @@ class Startup:
             self.show(force=True)
         return is_new or self.progress != before
 
-    def enter(self, phase: str) -> None:
-        """Begin a phase that the log does not tell."""
-        self._tracker.enter(phase, self.elapsed_s)
-        self.show(force=True)
+    def enter(self, phase: str, progress: Progress | None = None) -> None:
+        """Begin a phase that the log does not tell, unless it lasts, and note how far it is."""
+        is_new = self._tracker.enter(phase, self.elapsed_s)
+        if progress is not None and self.phase == phase:
+            self._tracker.count(progress)
+        self.show(force=is_new or progress is None)
 
     def leave(self, phase: str) -> None:
         """End an interlude that the log does not tell."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
-from pytest_vllm.adapters.hub_cache import hub_cache
+from pytest_vllm.adapters.hub_cache import hub_cache, repository_folder
 from pytest_vllm.adapters.knowledge import known_weights
 from pytest_vllm.domain.phases import Progress
 
@@ -21,6 +22,9 @@ _WEIGHTS_FROM = 16 * 2**20
 """Bytes after which it must be weights that come; a large tokenizer has a few MiB."""
 _BEFORE = ("start", "config", "load", "download")
 _BLOCK = 512
+_INDEX = "model.safetensors.index.json"
+_ASIDE = 1.05
+"""Files besides the weights make a repository this much larger at most."""
 
 
 class CacheMeter:
@@ -32,6 +36,7 @@ class CacheMeter:
     """
 
     def __init__(self, folder: Path, *, total: int | None = None) -> None:
+        self._folder = folder
         self._blobs = folder / "blobs"
         self._total = total
 
@@ -51,9 +56,27 @@ class CacheMeter:
         return size
 
     def progress(self, size: int) -> Progress:
-        """Say how far a download of this size is."""
-        total = self._total if self._total is not None and size <= self._total else None
-        return Progress(done=size, total=total, unit="bytes")
+        """Say how far a download of this size is.
+
+        The total is that of the index, which vLLM fetches before the weights that it names. None is
+        known when there is more than it says, since other revisions lie there, too.
+        """
+        if self._total is None:
+            self._total = self._read_index()
+        total = self._total
+        if total is None or size > _ASIDE * total:
+            return Progress(done=size, total=None, unit="bytes")
+        return Progress(done=min(size, total), total=total, unit="bytes")
+
+    def _read_index(self) -> int | None:
+        for file in self._folder.glob(f"snapshots/*/{_INDEX}"):
+            try:
+                size = json.loads(file.read_text("utf-8"))["metadata"]["total_size"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # not whole yet, or in a form of its own
+            if isinstance(size, int | float) and size > 0:
+                return int(size)
+        return None
 
 
 class Transfer:
@@ -69,6 +92,7 @@ class Transfer:
         self._startup = startup
         self._first = self._size = meter.size()
         self._looked_s = startup.elapsed_s
+        self._seen = False
 
     def look(self) -> bool:
         """Look, once a second; tell whether bytes have arrived since the last look."""
@@ -78,10 +102,11 @@ class Transfer:
         self._looked_s = startup.elapsed_s
         size, before = self._meter.size(), self._size
         self._size = size
+        if self._seen and startup.phase != "download":  # the log has told of its end
+            self._seen, self._first = False, size
         if size > before and size - self._first >= _WEIGHTS_FROM:
-            if startup.phase != "download":
-                startup.enter("download")
-            startup.count(self._meter.progress(size))
+            self._seen = True
+            startup.enter("download", self._meter.progress(size))
         return size > before
 
 
@@ -93,5 +118,5 @@ def follow_download(
         return lambda: False
     given = {v.name: v.value for v in target.env if v.value} if target.backend == "process" else {}
     cache = hub_cache({**environ, **given})
-    folder = cache / f"models--{target.model.replace('/', '--')}"
+    folder = repository_folder(cache, target.model)
     return Transfer(CacheMeter(folder, total=known_weights(target.model)), startup).look

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.server_facts import ServerFacts
 
 _GIB = 2**30
-_SMALL = 0.1
+_SMALL = 10.0
 
 
 def counted(progress: Progress) -> str:

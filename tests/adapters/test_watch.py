@@ -243,11 +243,29 @@ def test_a_download_is_a_phase_that_counts_bytes(tmp_path: Path) -> None:
     assert startup.progress == Progress(done=48 * 2**20, total=64 * 2**20, unit="bytes")
     startup.read("Time spent downloading weights for org/m: 4.0 seconds")
     assert startup.phase == "load"
+    weights.write_bytes(b"\1" * (49 * 2**20))
+    clock.sleep(0)
+    assert transfer.look()  # the last bytes, which were there before the line was read
+    assert startup.phase == "load"
     startup.read("Model loading took 1.0 GiB and 3.0 seconds")
     startup.read("GPU KV cache size: 1,000 tokens")
     weights.write_bytes(b"\1" * (60 * 2**20))
     clock.sleep(0)
     assert not transfer.look()  # what comes now is no download of weights
+
+
+def test_the_total_is_that_of_the_index(tmp_path: Path) -> None:
+    meter = CacheMeter(tmp_path)
+    assert meter.progress(5) == Progress(done=5, total=None, unit="bytes")
+    index = tmp_path / "snapshots" / "abc" / "model.safetensors.index.json"
+    index.parent.mkdir(parents=True)
+    for text in ("{", "[]", '{"metadata": {}}', '{"metadata": {"total_size": "many"}}'):
+        index.write_text(text)
+        assert meter.progress(5).total is None
+    index.write_text('{"metadata": {"total_size": 1000}}')
+    assert meter.progress(5) == Progress(done=5, total=1000, unit="bytes")
+    assert meter.progress(1040) == Progress(done=1000, total=1000, unit="bytes")
+    assert meter.progress(2000) == Progress(done=2000, total=None, unit="bytes")
 
 
 def test_a_file_allotted_in_advance_counts_by_what_was_written(tmp_path: Path) -> None:

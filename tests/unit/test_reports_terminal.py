@@ -272,13 +272,13 @@ def test_what_is_counted_stands_beside_the_phase(monkeypatch: pytest.MonkeyPatch
         text = re.sub(r"\x1b\[\d*m", "", stream.getvalue())
         if live:
             assert "load  [######..............] 3/9 shards  Loading" in text
-            assert "download  3.0 GiB" in text
-            assert "download  [#####...............] 1.0 of 4.0 GiB" in text
+            assert "download  3.00 GiB" in text
+            assert "download  [#####...............] 1.00 of 4.00 GiB" in text
         else:
             assert text.splitlines() == [
                 "vllm: 3.0 s  load",
                 "vllm: 70.0 s  download",
-                "vllm: 140.0 s  download (1.0 of 4.0 GiB), still",
+                "vllm: 140.0 s  download (1.00 of 4.00 GiB), still",
             ]
 
 
