@@ -192,7 +192,11 @@ def test_dns_servers_that_a_container_cannot_ask_are_left_out(tmp_path: Path) ->
 def test_a_server_that_listens_is_reached(roots: Roots) -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = door.getsockname()[1]
-        thread = threading.Thread(target=lambda: door.accept()[0].close(), daemon=True)
+
+        def accept() -> None:
+            door.accept()[0].close()
+
+        thread = threading.Thread(target=accept, daemon=True)
         thread.start()
         knock = gather_client(f"http://localhost:{port}", roots=roots)
         thread.join(5)

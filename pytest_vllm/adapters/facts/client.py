@@ -30,12 +30,12 @@ def gather_client(url: str, *, limit_s: float = KNOCK_S, roots: Roots = HERE) ->
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 80)
-    problem, refused = "", False
-    try:
-        socket.create_connection((host, port), timeout=limit_s).close()
-    except OSError as error:
-        refused = error.errno == errno.ECONNREFUSED
-        problem = error.strerror or str(error) or type(error).__name__
+    errors = _knock(host, port, limit_s)
+    refused = any(error.errno == errno.ECONNREFUSED for error in errors)
+    first = next(
+        (e for e in errors if e.errno == errno.ECONNREFUSED), errors[0] if errors else None
+    )
+    problem = "" if first is None else first.strerror or str(first) or type(first).__name__
     return ClientFacts(
         url=url,
         host=host,
@@ -45,6 +45,17 @@ def gather_client(url: str, *, limit_s: float = KNOCK_S, roots: Roots = HERE) ->
         problem=problem,
         server_here=bool(problem) and _sees_server(roots.proc),
     )
+
+
+def _knock(host: str, port: int, limit_s: float) -> tuple[OSError, ...]:
+    """Connect to any address of the host; return what went wrong at each of them."""
+    try:
+        socket.create_connection((host, port), timeout=limit_s, all_errors=True).close()
+    except OSError as error:  # the name cannot be resolved
+        return (error,)
+    except ExceptionGroup as group:
+        return tuple(error for error in group.exceptions if isinstance(error, OSError))
+    return ()
 
 
 def _is_loopback(host: str) -> bool:
