@@ -38,7 +38,10 @@ LATE = [case for case in CASES if case.late is not None and (case.always or ALL)
 AT_ONCE = 2
 """Runs at the same time: vLLM's start is mostly one busy core."""
 REPORT_S = 20
-"""From failure to verdict; most of it is the end of the rest of the server, on two busy cores."""
+"""From failure to verdict; most of it is the end of the rest of the server, on two busy cores.
+
+A machine on which the start takes longer than this may take as long for the report.
+"""
 FOREIGN_IMAGE = "pytest-vllm-test:foreign-program"
 
 Provoked = Future[Seen]
@@ -140,8 +143,10 @@ def judge(case: Case, ending: Ending, seen: Seen) -> dict[str, Any]:
     assert seen.record is not None, shown
     failure = seen.record.failure
     diagnosis = failure.diagnosis if failure is not None else None
+    attempts = [attempt.diagnosis for attempt in seen.record.attempts]
     fatal = [f for f in seen.record.findings if f.severity is Severity.FATAL and not f.ignored]
-    said = diagnosis or [*(attempt.diagnosis for attempt in seen.record.attempts), *fatal][0]
+    ended = [f for f in seen.record.findings if f.seen.startswith("the server ended in mid-run")]
+    said = diagnosis or [*attempts, *fatal, *ended][0]
     assert said.ref == ending.ref, shown
     assert re.search(ending.cure, said.cure), f"cure: {said.cure}\n{shown}"
     assert seen.left == (), shown
@@ -190,5 +195,6 @@ def test_late(
         assert any(re.search(case.late.line, line) for line in lines), seen.log
     phase = seen.record.failure.phase if seen.record and seen.record.failure else ""
     assert not case.late.phases or phase in case.late.phases, f"{phase}\n{seen.output}"
-    assert seen.report_s is None or seen.report_s < REPORT_S, seen.output
+    limit_s = max(REPORT_S, seen.lived_s or 0)
+    assert seen.report_s is None or seen.report_s < limit_s, seen.output
     record_property("failure", json.dumps({**row, "layer": "live", "phase": phase}))
