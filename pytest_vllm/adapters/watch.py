@@ -10,7 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.http import UNSET
-from pytest_vllm.adapters.knowledge import known_model_ids, known_weight_sizes, signatures
+from pytest_vllm.adapters.knowledge import (
+    known_head_counts,
+    known_model_ids,
+    known_weight_sizes,
+    signatures,
+)
 from pytest_vllm.adapters.transfer import follow_download
 from pytest_vllm.domain.diagnosis import FatalWatch, ServerEnd, diagnose, log_tail
 from pytest_vllm.domain.errors import LaunchFailed
@@ -35,7 +40,8 @@ _CAUSE = 400
 _LINE = 160
 _GIB = 2**30
 _SILENT = "the log names no cause"
-_IDLE_CHATTER = re.compile(r"No available shared memory broadcast block")
+# What an engine that waits repeats, and the server's note of our own question.
+_IDLE_CHATTER = re.compile(r"No available shared memory broadcast block|GET /health HTTP")
 OWN_LOG = "read server.log in the evidence folder"
 
 
@@ -78,12 +84,22 @@ class Watch:
         self._begun_s = self._active_s = startup.elapsed_s
         self._read = 0
 
+    @property
+    def phase(self) -> str:
+        """The phase that lasts."""
+        return self._startup.phase
+
     def limit_of(self, phase: str) -> float:
         """Return how many seconds a phase may pass without a sign of life."""
         weights = self._startup.facts.checkpoint_gib
         if weights is None and self._context.weights_bytes is not None:
             weights = self._context.weights_bytes / _GIB
         return limit_of(phase, self._given, weights_gib=weights)
+
+    def longer(self, phase: str) -> str:
+        """Say by which option a phase gets twice the time that it has."""
+        option = f"{OPTION}={spell(phase)}={2 * self.limit_of(phase):g}"
+        return f"if it only needs longer: {option}"
 
     def pause(self) -> None:
         """Wait until the next look is due."""
@@ -182,9 +198,8 @@ class Watch:
         return self._diagnosed(
             found,
             f"vLLM hangs in phase {phase}: nothing new for {silent_s:.0f} s "
-            f"(limit of this phase {limit_s:g} s); last line: {last}",
-            advice=f"if it only needs longer: {OPTION}={spell(phase)}={2 * limit_s:g}; "
-            "else look where it stands: py-spy dump --pid PID",
+            f"(limit of this phase {limit_s:g} s); {self.seen}; last line: {last}",
+            advice=f"{self.longer(phase)}; else look where it stands: py-spy dump --pid PID",
         )
 
     def _diagnose(self, end: ServerEnd | None) -> tuple[Diagnosis, ...]:
@@ -243,6 +258,7 @@ def _complete(context: Context, target: Target) -> Context:
         context,
         model=context.model or target.model or "",
         known_weights=context.known_weights or known_weight_sizes(),
+        known_heads=context.known_heads or known_head_counts(),
         known_models=context.known_models or known_model_ids(),
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from pytest_vllm.domain.facts import LaunchFacts
     from pytest_vllm.domain.facts.host import Holder
 
 _GIB = 2**30
@@ -51,6 +52,23 @@ class Context:
     port_holder: str = ""
     sent: str = ""
     image: str = ""
+
+
+def context_of(facts: LaunchFacts) -> Context:
+    """Return what the facts of a launch tell a diagnosis."""
+    model, image, arguments = facts.model, facts.image, facts.arguments
+    config = None if model is None else model.config
+    heads = {model.asked: config.heads} if model and config and config.heads else {}
+    return Context(
+        model="" if model is None else model.asked,
+        weights_bytes=None if model is None else model.weights_bytes,
+        known_heads=heads,
+        known_flags=tuple(name for flag in arguments.flags for name in flag.names)
+        if arguments
+        else (),
+        holders=facts.host.holders,
+        image="" if image is None else " ".join((*image.entrypoint, *image.cmd)),
+    )
 
 
 Values = dict[str, str]

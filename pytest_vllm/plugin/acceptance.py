@@ -15,6 +15,7 @@ from pytest_vllm.adapters.facts.host import plain_gpus
 from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.figures import context_of
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.plugin import header
 from pytest_vllm.plugin.ahead import AheadPlugin, runs_ahead
@@ -285,6 +286,7 @@ class ControllerPlugin:
             folder = self._make_folder()
             self._preflight = self._look.run()
             self._state.findings += self._preflight.findings
+            self._state.context = context_of(self._preflight.facts)
             if self._preflight.failure is not None:
                 self._state.failure = self._preflight.failure
                 self._state.gpus = plain_gpus(self._preflight.facts.host)

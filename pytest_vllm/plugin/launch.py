@@ -121,7 +121,10 @@ class ServerRun:
     def _launch(self, on_phase: Callable[[StartState], None]) -> None:
         self._startup = startup = Startup(on_phase)
         self._backend.launch(startup)
-        ready = wait_until_ready(self._backend, self._state.target, startup=startup)
+        state = self._state
+        ready = wait_until_ready(
+            self._backend, state.target, startup=startup, context=state.context
+        )
         self._state.server, self._ready_at = ready.info, time.time()
 
     def _make_backend(self) -> Backend:

@@ -10,6 +10,7 @@ import pytest
 from pytest_vllm.domain.record import read_failure, read_server, to_plain
 
 if TYPE_CHECKING:
+    from pytest_vllm.domain.figures import Context
     from pytest_vllm.domain.finding import Finding
     from pytest_vllm.domain.profile import Profile
     from pytest_vllm.domain.record import Attempt
@@ -37,6 +38,7 @@ class RunState:
         death: What is known about that end, `None` where nobody could look.
         findings: What preflight and clean-up found.
         attempts: Starts that failed by a flaky fault and were tried again.
+        context: What the look before the launch tells a diagnosis, `None` before it.
     """
 
     target: Target
@@ -50,6 +52,7 @@ class RunState:
     death: Death | None = None
     findings: list[Finding] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
+    context: Context | None = None
 
 
 STATE = pytest.StashKey[RunState]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -13,10 +13,17 @@ from hypothesis import strategies as st
 
 from pytest_vllm.adapters.knowledge import signatures, wide_context
 from pytest_vllm.domain.diagnosis import FatalWatch, ServerEnd, diagnose
-from pytest_vllm.domain.facts.host import Holder
-from pytest_vllm.domain.figures import Context
+from pytest_vllm.domain.facts import LaunchFacts
+from pytest_vllm.domain.facts.arguments import Flag, HelpFacts
+from pytest_vllm.domain.facts.config import ConfigFacts
+from pytest_vllm.domain.facts.host import Holder, HostFacts
+from pytest_vllm.domain.facts.model import ModelFacts
+from pytest_vllm.domain.figures import Context, context_of
 from pytest_vllm.domain.finding import Diagnosis, Fault
 from pytest_vllm.domain.signature import Role, Signature
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.target import Target
 
 DATA = Path(__file__).parent.parent / "data"
 LOGS = DATA / "logs"
@@ -512,3 +519,17 @@ def test_any_mixture_of_excerpts_is_ranked_once_each(lines: list[str]) -> None:
     found = [item.id for item in diagnose(lines, signatures())]
     assert len(found) == len(set(found))
     assert None not in found or found == [None]
+
+
+def test_what_was_gathered_before_the_launch_is_used() -> None:
+    facts = LaunchFacts(
+        target=cast("Target", None),
+        host=HostFacts(holders=(Holder(pid=4711, name="trainer", vram_bytes=27 * 2**30),)),
+        model=ModelFacts(asked="m", weights_bytes=600 * 2**30, config=ConfigFacts(heads=20)),
+        arguments=HelpFacts(flags=(Flag(names=("--max-model-len",)),)),
+    )
+    context = context_of(facts)
+    assert "trainer (PID 4711, 27.0 GiB)" in first(STORY, context=context).cure
+    assert "--tensor-parallel-size=4'" in first(*ARGS, OOM, context=context).cure
+    flag = first("error: unrecognized arguments: --max-modellen=5", context=context)
+    assert "--max-model-len if that is meant" in flag.cure
