@@ -67,6 +67,9 @@ def test_offline_the_cache_must_have_the_model() -> None:
     finding = only(model.cached, make_launch(model=offline))
     assert (finding.severity, finding.ref) == (FATAL, "H9")
     assert "at revision r" in finding.seen
+    assert finding.cure.startswith("drop HF_HUB_OFFLINE")
+    unknown = make_launch(model=hub_model(offline=True))
+    assert [one.ref for rule in model.RULES for one in rule(unknown)] == ["H9", "H7"]
     assert not found(model.cached, make_launch(model=hub_model(listed=True)))
     half = FlawedFile(name="x.incomplete", flaw=Flaw.INCOMPLETE, detail="5 bytes")
     unfinished = only(model.cached, make_launch(model=hub_model(listed=True, flaws=(half,))))

@@ -67,7 +67,7 @@ def cached(facts: LaunchFacts, /) -> Iterator[Finding]:
     if model is None or model.kind is not ModelKind.HUB:
         return
     unfinished = [flaw for flaw in model.flaws if flaw.flaw is Flaw.INCOMPLETE]
-    if model.offline and model.listed:
+    if model.offline:
         revision = f" at revision {model.revision}" if model.revision else ""
         yield Finding(
             id="model.not-cached",
@@ -75,7 +75,8 @@ def cached(facts: LaunchFacts, /) -> Iterator[Finding]:
             fault=Fault.USER,
             seen=f"the server may not ask the Hub (HF_HUB_OFFLINE), and the cache {model.cache} "
             f"has no {model.asked}{revision}",
-            cure=f"hf download {model.asked}, or set HF_HUB_CACHE to the cache that has it",
+            cure=f"drop HF_HUB_OFFLINE, hf download {model.asked} beforehand, or set HF_HUB_CACHE "
+            "to the cache that has it",
             ref="H9",
         )
     elif unfinished:
@@ -193,7 +194,7 @@ def _overridden(facts: LaunchFacts) -> bool:
     return any(_has(facts, flag) for flag in ("--hf-overrides", "--hf-config-path"))
 
 
-RULES = (hub_id, known_id, cached, remote_code, architecture, chat_template)
+RULES = (hub_id, cached, known_id, remote_code, architecture, chat_template)
 IDS = (
     "model.malformed-id",
     "model.unknown-id",
