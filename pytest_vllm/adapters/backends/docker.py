@@ -27,10 +27,12 @@ from pytest_vllm.adapters.backends.engine import (
 from pytest_vllm.adapters.backends.image import read_image, record_image
 from pytest_vllm.adapters.backends.lines import LogReader
 from pytest_vllm.adapters.backends.model import make_cache
+from pytest_vllm.adapters.backends.override import Override, read_override
 from pytest_vllm.adapters.backends.owner import this_owner
 from pytest_vllm.adapters.backends.plan import Plan, plan, record_plan
 from pytest_vllm.adapters.backends.project import ComposeProject
 from pytest_vllm.adapters.backends.pull import pull_missing
+from pytest_vllm.adapters.backends.remote import require_same_host
 from pytest_vllm.adapters.backends.removal import EngineApi
 from pytest_vllm.domain.errors import HostError, TargetError, VllmError
 
@@ -86,6 +88,7 @@ class DockerBackend:
         self._reader: LogReader | None = None
         self._reaper = reaper
         self._project: ComposeProject | None = None
+        self._override: Override | None = None
         self._host: dict[str, Any] = {}
         self._port: int | None = None
         self._stopped = False
@@ -110,6 +113,8 @@ class DockerBackend:
             raise TargetError("backend docker has no image", advice="add --vllm-image=IMAGE")
         pull_missing(client, target, startup)
         self._image = read_image(client, target.image)
+        if not endpoint.is_socket:
+            require_same_host(client, self._image.id, endpoint)
         self._plan = plan(target, self._run_id, image=self._image)
         command, version = find_compose(os.environ)
         self._host = {
@@ -118,6 +123,7 @@ class DockerBackend:
             "compose": version,
         }
         make_cache(self._plan.model)
+        self._override = read_override(target, self._plan.spec, command)
         (self._workdir / _COMPOSE_FILE).write_text(compose_json(self._plan.spec), "utf-8")
         self._project = project = self._make_project(self._plan, command, endpoint)
         started = time.monotonic()
@@ -143,7 +149,12 @@ class DockerBackend:
         if self._reaper is not None:
             self._reaper.folder(folder)
             self._reaper.engine(api, found_by, marker=marker)
-        files = {_COMPOSE_FILE: compose_json(planned.spec), _LABELS_FILE: labels_json(labels)}
+        files = {_COMPOSE_FILE: compose_json(planned.spec)}
+        override = self._override
+        if override is not None:
+            files[override.copy_name] = override.text
+            command = (*command, "--project-directory", override.folder)
+        files[_LABELS_FILE] = labels_json(labels, merged=override.merged if override else None)
         return ComposeProject(
             planned.spec,
             command=compose_shell_command(command, endpoint, folder, marker=marker),
@@ -171,6 +182,8 @@ class DockerBackend:
             ports = self._container.ports or {}
             bound = ports.get(f"{self._plan.spec.port}/tcp") or []
             self._port = int(bound[0]["HostPort"]) if bound else None
+            if self._override is not None and self._override.on_host_network:
+                self._port = self._plan.spec.port
         return None if self._port is None else f"http://{_ADDRESS}:{self._port}"
 
     @property
@@ -269,9 +282,13 @@ class DockerBackend:
         return facts
 
     def files(self) -> dict[str, str]:
-        """Return `compose.json`, with which the same server can be started by hand."""
-        planned = self._plan
-        return {} if planned is None else {_COMPOSE_FILE: compose_json(planned.spec)}
+        """Return `compose.json`, with which the same server can be started by hand.
+
+        Where the user has laid a file over it, that is returned as well.
+        """
+        planned, override = self._plan, self._override
+        files = {} if planned is None else {_COMPOSE_FILE: compose_json(planned.spec)}
+        return files | ({} if override is None else {override.copy_name: override.text})
 
     def stop_hint(self) -> str:
         """Return the command that removes what was kept, with plain docker only."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pytest_vllm.adapters.knowledge import signatures
 from pytest_vllm.domain.diagnosis import Context, diagnose
@@ -31,6 +32,11 @@ _OUTPUT = re.compile(r'returned (?P<code>-?\d+): """(?P<text>.*)"""', re.DOTALL)
 _CAUSE = 400
 
 
+ON_THAT_HOST = "run pytest-vllm on that host, or start the server there and use --vllm-url=URL"
+_TCP_PORT = 2375
+_KNOCK_S = 10.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Where the engine listens.
@@ -43,19 +49,31 @@ class Endpoint:
     url: str
     source: str
 
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is a socket in this host's file system."""
+        return self.url.startswith("unix://")
+
 
 def find_endpoint(env: Mapping[str, str]) -> Endpoint:
     """Find the engine as the docker command does: DOCKER_HOST, then the context, then the default.
 
     Raises:
-        HostError: The context does not exist, or the engine is on another host.
+        HostError: The context does not exist, or the engine is reached by ssh or TLS.
     """
     endpoint = _endpoint(env)
-    if not endpoint.url.startswith("unix://"):
+    scheme = endpoint.url.partition("://")[0]
+    if scheme not in ("unix", "tcp"):
         raise HostError(
             f"the Docker engine is not on this host ({endpoint.source}: {endpoint.url}), so model "
             "folder, devices and the published port would be those of the other host",
-            advice="run pytest-vllm on that host, or start the server there and use --vllm-url=URL",
+            advice=ON_THAT_HOST,
+        )
+    if scheme == "tcp" and env.get("DOCKER_TLS_VERIFY"):
+        raise HostError(
+            f"the Docker engine at {endpoint.url} is asked for TLS (DOCKER_TLS_VERIFY), which is "
+            "not supported",
+            advice="use the engine's socket: unset DOCKER_TLS_VERIFY DOCKER_HOST",
         )
     return endpoint
 
@@ -121,8 +139,13 @@ def _unreachable(message: str, said: str) -> HostError:
 
 def _knock(endpoint: Endpoint) -> None:
     """Connect once: the SDK hides the error's kind and leaks the socket of a failed attempt."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
-        door.connect(endpoint.url.removeprefix("unix://"))
+    if endpoint.is_socket:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+            door.connect(endpoint.url.removeprefix("unix://"))
+        return
+    parts = urlsplit(endpoint.url)
+    where = (parts.hostname or "localhost", parts.port or _TCP_PORT)
+    socket.create_connection(where, timeout=_KNOCK_S).close()
 
 
 def _reason(error: Exception) -> str:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_vllm.adapters.backends.container import SERVICE, compose_json
+from pytest_vllm.adapters.backends.container import SERVICE
 from pytest_vllm.adapters.backends.engine import find_compose
+from pytest_vllm.adapters.backends.override import merge
 from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.facts.container import ContainerFacts
-from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from pytest_vllm.adapters.backends.container import ContainerSpec
-
-_LIMIT_S = 20
 
 
 def gather_container(
@@ -47,24 +41,8 @@ def gather_container(
         command, _ = find_compose(env)
     except HostError:
         return None
-    with tempfile.TemporaryDirectory(prefix="pytest-vllm-") as folder:
-        ours = Path(folder) / "compose.json"
-        ours.write_text(compose_json(spec), "utf-8")
-        words = [*command, "-f", str(ours), "-f", str(override.absolute())]
-        done = subprocess.run(  # noqa: S603 - a fixed command
-            [*words, "config", "--format", "json"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_LIMIT_S,
-            env={**os.environ, **env},
-        )
-    if done.returncode != 0:
-        raise TargetError(
-            f"--vllm-compose-override: compose refuses {override}: {one_line(done.stderr, 300)}",
-            advice=f"mend the file; the service is called {SERVICE}",
-        )
-    return describe_service(json.loads(done.stdout), override=str(override))
+    document = merge(command, spec, override, env)
+    return describe_service(document, override=str(override))
 
 
 def describe_service(document: dict[str, Any], *, override: str) -> ContainerFacts:
