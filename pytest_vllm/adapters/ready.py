@@ -230,9 +230,10 @@ class _Interview:
         server_fault = isinstance(answer, TransportFailure) or answer.status >= 500  # noqa: PLR2004
         message = f"{http.base_url} is healthy but {what} gave {_describe(answer)}"
         if server_fault:
-            raise self._watch.failed(
-                message, advice=OWN_LOG if self._watch.backend.owned else "read its log"
-            )
+            advice = OWN_LOG if self._watch.backend.owned else "read its log"
+            if isinstance(answer, TransportFailure) and self._watch.phase == "first token":
+                advice = f"{self._watch.longer('first token')}; {advice}"
+            raise self._watch.failed(message, advice=advice)
         return self._refuse(message)
 
     def _refuse_attached(self, url: str, answer: Reply | TransportFailure) -> NoReturn:

@@ -164,7 +164,7 @@ def test_a_hang_names_phase_and_limit(launch: Callable[..., ProcessBackend]) -> 
     with pytest.raises(
         LaunchFailed,
         match=r"hangs in phase config: nothing new for 660 s .limit of this phase 600 s.; "
-        r"last line: non-default args: none",
+        r"the server does not listen yet; last line: non-default args: none",
     ) as caught:
         wait_until_ready(
             backend, backend._target, on_phase=lambda *_: None, clock=clock, sleep=clock.sleep

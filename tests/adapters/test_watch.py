@@ -188,6 +188,37 @@ def test_a_hang_is_diagnosed_and_names_the_option(play: Callable[..., ProcessBac
     assert "--vllm-phase-timeout=graph-capture=600" in error.advice
 
 
+def test_a_worker_that_waits_for_others_is_diagnosed(play: Callable[..., ProcessBackend]) -> None:
+    lines = [
+        "(Worker_TP0 pid=9) INFO 01-01 00:00:00 [parallel_state.py:1] world_size=2 rank=0 local",
+        "(Worker_TP0 pid=9) INFO 01-01 00:00:00 [pynccl.py:111] vLLM is using nccl==2.27.7",
+    ]
+    error = wait(play("play-and-hang", lines), FastClock())
+    assert error.phase == "config"
+    assert error.diagnosis is not None
+    assert error.diagnosis.ref == "G13"
+
+
+def test_our_own_questions_are_no_sign_of_life(play: Callable[..., ProcessBackend]) -> None:
+    """A sick server notes each `GET /health` in its log."""
+    backend = play("sick", [])
+    pause = threading.Event()
+    while backend.url is None:
+        pause.wait(0.02)
+    error = wait(backend, FastClock())
+    assert "hangs in phase config: nothing new for 660 s" in error.message
+    assert "/health: status 500" in error.message
+
+
+def test_a_first_token_that_does_not_come_names_its_limit(
+    play: Callable[..., ProcessBackend],
+) -> None:
+    error = wait(play("silent-at-first-token", [], phase_timeout=["first-token=1"]))
+    assert error.phase == "first token"
+    assert "the first completion (/v1/completions) gave no reply" in error.message
+    assert "--vllm-phase-timeout=first-token=2" in error.advice
+
+
 def test_the_limit_of_a_phase_can_be_set(play: Callable[..., ProcessBackend]) -> None:
     backend = play("play-and-hang", ["non-default args: x"], phase_timeout=["config=100"])
     clock = FastClock()

@@ -22,7 +22,9 @@ class Handler(BaseHTTPRequestHandler):
     model = ""
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Note a request as uvicorn does, for a server that is sick."""
+        if self.mode == "sick":
+            print(f'INFO:     127.0.0.1:1 - "{self.requestline}" 500', flush=True)
 
     def answer(self, status: int, value: Any, kind: str = "application/json") -> None:
         body = value.encode() if isinstance(value, str) else json.dumps(value).encode()
@@ -52,6 +54,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
         if self.path == "/v1/completions":
+            if self.mode == "silent-at-first-token":
+                signal.pause()
             if self.mode == "die-at-first-token":
                 print("ValueError: the kernel broke", flush=True)
                 os._exit(0)
