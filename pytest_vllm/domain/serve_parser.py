@@ -121,7 +121,9 @@ def _read_invocation(text: str) -> Flag | None:
     if not names:
         return None
     after = head[bare.rindex(names[-1]) + len(names[-1]) :].strip()
-    return Flag(names=tuple(names), values=_count(after), choices=_choices(after))
+    # A help that was printed without a GPU does not list the GPU among the devices.
+    choices = () if names[0].endswith("-device") else _choices(after)
+    return Flag(names=tuple(names), values=_count(after), choices=choices)
 
 
 def _leading_name(part: str) -> str:

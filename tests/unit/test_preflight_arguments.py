@@ -51,6 +51,7 @@ FATAL, WARNING = Severity.FATAL, Severity.WARNING
         "--gpu-memory-utilization 0.9",
         "--disable-log-stats",
         "--chat-template ./x.jinja",
+        "--mm-processor-device cuda",  # a help printed without a GPU does not list it
         "",
     ],
 )
