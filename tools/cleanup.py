@@ -1,6 +1,6 @@
-"""Try the clean-up ten times each: `python -m tools.cleanup [FILE]` writes `docs/cleanup.md`.
+"""Try the clean-up ten times each and write `docs/cleanup.md`: `python -m tools.cleanup`.
 
-The parts come from the environment as in the tests (`./dev test` names them).
+Given JUnit files of such runs it runs nothing: `python -m tools.cleanup FILE ...`. The parts come from the environment as in the tests (`./dev test` names them).
 """
 
 from __future__ import annotations
@@ -94,8 +94,16 @@ class Case:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the tests and write the page; return their exit code."""
-    page = Path(argv[0]) if argv else ROOT / "docs" / "cleanup.md"
+    """Run the tests, or take their results from files; write the page and return an exit code."""
+    code, cases = 0, [case for name in argv for case in read_cases(Path(name))]
+    if not argv:
+        code, cases = run_all()
+    (ROOT / "docs" / "cleanup.md").write_text(write_page(cases), encoding="utf-8")
+    return code
+
+
+def run_all() -> tuple[int, list[Case]]:
+    """Run every test as often as it can be; return pytest's exit code and the results."""
     with tempfile.TemporaryDirectory() as folder:
         junit = Path(folder) / "junit.xml"
         words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *TESTS]
@@ -105,9 +113,7 @@ def main(argv: Sequence[str]) -> int:
             env={**os.environ, "PYTEST_VLLM_TEST_ALL": "1"},
             check=False,
         )
-        cases = read_cases(junit)
-    page.write_text(write_page(cases), encoding="utf-8")
-    return done.returncode
+        return done.returncode, read_cases(junit)
 
 
 def read_cases(junit: Path) -> list[Case]:

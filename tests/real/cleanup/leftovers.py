@@ -89,7 +89,8 @@ def find(
     left += [f"container {c.name} ({c.status})" for c in containers(mark, client)]
     for run in runs:
         mine = {"label": f"com.docker.compose.project=pv-{run}"}
-        left += [f"container {c.name}" for c in client.containers.list(all=True, filters=mine)]
+        named = client.containers.list(all=True, filters=mine, ignore_removed=True)
+        left += [f"container {c.name} ({c.status})" for c in named]
         left += [f"network {n.name}" for n in client.networks.list(names=[f"pv-{run}"])]
         left += [f"volume {v.name}" for v in client.volumes.list(filters=mine)]
     left += [f"file {_describe_file(path, tmp)}" for path in tmp.rglob("*") if not _shared(path)]
