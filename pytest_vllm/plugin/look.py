@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.preflight import preflight
 from pytest_vllm.domain.finding import Severity
 from pytest_vllm.domain.text import redact
+from pytest_vllm.plugin.signals import Signals
 from pytest_vllm.reports.preflight import finding_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
     from typing import TextIO
 
     from pytest_vllm.domain.preflight.outcome import Preflight
     from pytest_vllm.domain.target import Target
 
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _SHOWN = (Severity.WARNING, Severity.FATAL)
 
 
@@ -36,8 +31,12 @@ class FirstLook:
     def __init__(self, target: Target, terminal: TextIO | None) -> None:
         self._target = target
         self._terminal = terminal
-        self.signalled = 0
-        """Number of the signal that ended the look, 0 for none."""
+        self._signals = Signals()
+
+    @property
+    def signalled(self) -> int:
+        """Number of the signal that ended the look, 0 for none or Ctrl-C."""
+        return self._signals.ended_by
 
     def run(self) -> Preflight:
         """Look now. A signal ends it like Ctrl-C does, so that its container is removed.
@@ -45,8 +44,11 @@ class FirstLook:
         Raises:
             TargetError: An option is malformed or contradicts another.
         """
-        with self._interruptible():
+        self._signals.take()
+        try:
             outcome = preflight(self._target, env=os.environ, on_step=self._say)
+        finally:
+            self._signals.give_back()
         shown = [finding for finding in outcome.findings if finding.severity in _SHOWN]
         if not outcome.stopping:
             for line in finding_lines(shown):
@@ -58,20 +60,3 @@ class FirstLook:
             text = redact(line, self._target.secrets(os.environ))
             self._terminal.write(f"vllm: {text}\n")
             self._terminal.flush()
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        heard = [n for n in _SIGNALS if signal.getsignal(n) not in (signal.SIG_IGN, None)]
-        before = {number: signal.signal(number, self._end) for number in heard}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _end(self, number: int, _frame: FrameType | None) -> None:
-        self.signalled = number
-        raise KeyboardInterrupt

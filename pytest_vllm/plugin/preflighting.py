@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from pytest_vllm.domain.preflight.outcome import SCHEMA, plain_facts
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.text import redact
 from pytest_vllm.plugin.options import read_target
+from pytest_vllm.plugin.signals import Signals
 from pytest_vllm.plugin.verb import run_verb
 from pytest_vllm.reports.preflight import preflight_text
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.preflight.outcome import Preflight
 
 _JSON = "--json"
+_SIGNAL_BASE = 128
 _HELP = """usage: pytest-vllm preflight [--json] [--vllm-... options of pytest]
 
 Looks at the engine, the image, the host, the model and the arguments, and starts nothing.
@@ -50,6 +53,8 @@ class PreflightVerb:
     def pytest_cmdline_main(self, config: pytest.Config) -> int:
         """Resolve the target as a run would, look and print."""
         self.ran = True
+        signals = Signals()
+        signals.take()
         try:
             target, _ = read_target(config)
             named = target.settings["host-facts"].value
@@ -63,6 +68,10 @@ class PreflightVerb:
         except VllmError as error:
             print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
             return error.exit_code
+        except KeyboardInterrupt:
+            return _SIGNAL_BASE + (signals.ended_by or signal.SIGINT)
+        finally:
+            signals.give_back()
         text = _json(outcome) if self._as_json else preflight_text(outcome)
         print(redact(text, target.secrets(os.environ)), end="")  # noqa: T201 - the verb's output
         return outcome.exit_code

@@ -95,23 +95,28 @@ def test_a_name_that_does_not_exist_is_no_dns() -> None:
 @contextmanager
 def dns_server(address: str, answers: int) -> Iterator[None]:
     """Answer every question with so many records, none of them spelt out."""
+    stopped = threading.Event()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
         door.bind((address, 53))
-        door.settimeout(10)
+        door.settimeout(0.1)
 
         def serve() -> None:
-            while True:
+            while not stopped.is_set():
                 try:
                     packet, sender = door.recvfrom(4096)
-                except OSError:
-                    return
+                except TimeoutError:
+                    continue
                 flags = b"\x81\x80" if answers else b"\x81\x83"
                 header = packet[:2] + flags + b"\0\1" + bytes([0, answers]) + b"\0" * 4
                 door.sendto(header + packet[12:], sender)
 
-        thread = threading.Thread(target=serve, daemon=True)
+        thread = threading.Thread(target=serve)
         thread.start()
-        yield
+        try:
+            yield
+        finally:
+            stopped.set()
+            thread.join()
 
 
 def test_a_server_of_the_host_that_works_is_found() -> None:
