@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 TESTS = ("tests/real/test_cleanup.py", "tests/real/test_cleanup_neighbours.py")
+PROPERTIES = ("-o", "junit_family=xunit1")
+"""The newer family has no place for the properties of a test."""
 WAYS = {
     "end": "normal end (checks pass, a check fails, a server deaf to SIGTERM)",
     "int": "Ctrl-C",
@@ -108,7 +110,7 @@ def run_all() -> tuple[int, list[Case]]:
         junit = Path(folder) / "junit.xml"
         words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *TESTS]
         done = subprocess.run(
-            [*words, f"--junitxml={junit}"],
+            [*words, f"--junitxml={junit}", *PROPERTIES],
             cwd=ROOT,
             env={**os.environ, "PYTEST_VLLM_TEST_ALL": "1"},
             check=False,
