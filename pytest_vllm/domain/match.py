@@ -148,8 +148,8 @@ def _weight(start: StartLog, signature: Signature, pattern: Pattern, index: int)
     line = start.log.line(index)
     if signature.hang is not None:
         return Basis.SILENCE
-    if pattern.role is Role.REQUEST:
-        return Basis.REQUEST
+    if pattern.role is Role.REQUEST:  # the log of a server that is well is full of them
+        return Basis.REQUEST if start.is_excerpt else None
     warns = line.level == "WARNING"
     if line.level in CHATTER or (warns and pattern.role is Role.CAUSE):
         return None

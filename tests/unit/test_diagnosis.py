@@ -291,7 +291,8 @@ def test_a_failure_that_is_overcome_is_none() -> None:
 def test_requests_that_are_refused_are_no_cause_of_a_death() -> None:
     refused = "(APIServer pid=3) ERROR [x.py:1] This model's maximum context length is 9 tokens"
     log = (text_of("cpu-0.32/ok_startup.log"), refused)
-    assert refs(*log) == ["Q3"]
+    assert refs(*log) == [], "a server that is well refuses requests"
+    assert refs(refused) == ["Q3"], "who cuts the line out asks about it"
     assert refs(*log, end=ServerEnd(exit_code=137)) == ["D17"]
     assert refs(*log, end=ServerEnd(exit_code=1)) == [None]
 
