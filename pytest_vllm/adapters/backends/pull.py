@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.target import ImageRef, Target
 
 _GIB = 2**30
+_MIB = 2**20
 _LOOK_S = 0.25
 _HERE = ("Pull complete", "Already exists")
 _LAYER = ("Pulling fs layer", "Waiting", *_HERE)
@@ -66,11 +67,12 @@ class Layers:
     def line(self) -> str:
         """What is done at the moment, with the bytes of all layers whose size is known."""
         states = list(self._states.values())
-        fetched = sum(current for current, _ in self._bytes.values()) / _GIB
-        size = sum(total for _, total in self._bytes.values()) / _GIB
+        fetched = sum(current for current, _ in self._bytes.values())
+        size = sum(total for _, total in self._bytes.values())
+        unit, name = (_GIB, "GiB") if size >= _GIB else (_MIB, "MiB")
         working = [word for word in ("Downloading", "Extracting") if word in states]
         what = " and ".join(working).lower() or "waiting for the registry"
-        return f"{what}, {fetched:.2f} of {size:.2f} GiB fetched" if size else what
+        return f"{what}, {fetched / unit:.1f} of {size / unit:.1f} {name} fetched" if size else what
 
 
 def pull_missing(client: DockerClient, target: Target, startup: Startup | None) -> None:
@@ -139,7 +141,7 @@ def pull(
             raise HostError(
                 f"the pull of {image.text} hangs in phase pull: nothing new for {silent_s:g} s "
                 f"({layers.line})",
-                advice=f"pull it by hand: docker pull {image.text}; or {OPTION}=pull=SECONDS",
+                advice=f"pull it by hand: docker pull {image.text}; or {OPTION}=pull={2 * silent_s:g}",
             )
         if now - started > limit_s:
             raise HostError(
