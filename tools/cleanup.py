@@ -1,6 +1,7 @@
 """Try the clean-up ten times each and write `docs/cleanup.md`: `python -m tools.cleanup`.
 
-Given JUnit files of such runs it runs nothing: `python -m tools.cleanup FILE ...`. The parts come from the environment as in the tests (`./dev test` names them).
+Given JUnit files of such runs (`-o junit_family=xunit1`) it runs nothing: `python -m tools.cleanup
+FILE ...`. The parts come from the environment as in the tests (`./dev test` names them).
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ import docker
 import psutil
 
 from tests.real.cleanup import leftovers
-from tests.real.cleanup.server import TREE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,11 +139,13 @@ class Run:
         words.append(f"--basetemp={self.folder / 'pytest'}")  # what pytest keeps is no leftover
         words += [*self.server.arguments(backend), f"--vllm-env=STAND_IN_MARK={self.mark}"]
         words += [f"--vllm-env=STAND_IN={traits}"] if traits else []
+        paths = (self.server.path, os.environ.get("PYTHONPATH"))
         ours = {
             "PV_TEST_MARK": self.mark,
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(TREE), os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PYTHONUNBUFFERED": "1",
             "TMPDIR": str(self.tmp),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "torch"),  # a cache, which is to stay
             "XDG_RUNTIME_DIR": str(self.tmp),
         }
         with (self.folder / "output").open("wb") as output:

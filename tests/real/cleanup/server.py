@@ -17,7 +17,7 @@ import pytest_vllm
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TREE = Path(__file__).parent.parent.parent / "data" / "stand_in" / "tree"
+_TREE = Path(__file__).parent.parent.parent / "data" / "stand_in" / "tree"
 _PACKAGE = Path(pytest_vllm.__file__).parent
 _PARTS = ("__init__.py", "domain", "simulator")
 _INSIDE = "/opt/stand_in"
@@ -39,6 +39,7 @@ class Server:
         broken_image: Names a `vllm` that is not there, so no container of it can start.
         python: Interpreter that has vLLM, empty for the one that runs the tests.
         words: What vLLM is told.
+        path: Where the modules of a stand-in are, empty for real vLLM.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Server:
     broken_image: str = ""
     python: str = ""
     words: tuple[str, ...] = ()
+    path: str = ""
 
     def arguments(self, backend: str) -> list[str]:
         """Return the options that name it."""
@@ -64,7 +66,7 @@ def stand_in(base: str, model: str) -> Iterator[Server]:
     try:
         _build(client, f"FROM {base}\n{_BUILD}", names[0])
         _build(client, f'FROM {names[0]}\nENTRYPOINT ["/nowhere/vllm"]\n', names[1])
-        yield Server(model=model, image=names[0], broken_image=names[1])
+        yield Server(model=model, image=names[0], broken_image=names[1], path=str(_TREE))
     finally:
         for name in reversed(names):
             if client.images.list(name):
@@ -83,7 +85,7 @@ def _context(text: str) -> io.BytesIO:
         entry = tarfile.TarInfo("Dockerfile")
         entry.size = len(text.encode())
         archive.addfile(entry, io.BytesIO(text.encode()))
-        archive.add(TREE, "stand_in", filter=_sources)
+        archive.add(_TREE, "stand_in", filter=_sources)
         for part in _PARTS:
             archive.add(_PACKAGE / part, f"stand_in/pytest_vllm/{part}", filter=_sources)
     packed.seek(0)
