@@ -141,7 +141,8 @@ def pull(
             raise HostError(
                 f"the pull of {image.text} hangs in phase pull: nothing new for {silent_s:g} s "
                 f"({layers.line})",
-                advice=f"pull it by hand: docker pull {image.text}; or {OPTION}=pull={2 * silent_s:g}",
+                advice=f"pull it by hand: docker pull {image.text}, "
+                f"or give it time: {OPTION}=pull={2 * silent_s:g}",
             )
         if now - started > limit_s:
             raise HostError(
