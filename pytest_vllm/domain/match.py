@@ -167,7 +167,7 @@ def _is_in_time(start: StartLog, signature: Signature, index: int) -> bool:
         return index > start.ready >= 0 or start.is_excerpt
     if signature.hang is not None and start.ready >= 0:
         return False
-    return index > start.ready
+    return index > start.since
 
 
 def _standing(start: StartLog, signature: Signature, hits: _Hits) -> _Hits:

@@ -24,14 +24,21 @@ _API_DEPTH = 2
 _READY = Pattern(
     regex=re.compile(r"Application startup complete"), needle="Application startup complete"
 )
+_BANNER = Pattern(regex=re.compile(r"non-default args:"), needle="non-default args:")
 _STARTED = re.compile(
     r"vLLM API server version|non-default args:|LLM engine \(v|version \d+\.\d+"
     r"|Automatically detected platform|Started server process"
 )
 _STOPPED = re.compile(r"^(?:Shutting down|Finished server process)")
-_STOP = Pattern(
-    regex=re.compile(r"(?:API server: shutdown triggered|EngineCore: trigger received signal)"),
-    needle="[shutdown] ",
+_STOPS = (
+    Pattern(
+        regex=re.compile(r"(?:API server: shutdown triggered|EngineCore: trigger received signal)"),
+        needle="[shutdown] ",
+    ),
+    Pattern(
+        regex=re.compile(r"^KeyboardInterrupt: terminated"),
+        needle="KeyboardInterrupt: terminated",
+    ),
 )
 _STOP_CODES = (0, 130, 143)
 _FRAME = re.compile(r'^\s*File "[^"]+", line \d+')
@@ -66,6 +73,8 @@ class StartLog:
         end: The end.
 
     Attributes:
+        begin: Index of the line in which the last start began, after an earlier one had come up or
+            was stopped; -1 for a log of one start.
         ready: Index of the line since when the server was up, -1 when it never was.
         stop: Index of the line in which it was told to stop, the length of the log for none: a
             server that is told to stop kills its engine, and says what it says of a dead one.
@@ -74,8 +83,13 @@ class StartLog:
     def __init__(self, log: Log, end: ServerEnd) -> None:
         self.log = log
         self.end = end
-        self.ready = max(log.matching(_READY), default=-1)
-        self.stop = min(log.matching(_STOP), default=len(log))
+        ready = list(log.matching(_READY))
+        stops = [index for stop in _STOPS for index in log.matching(stop)]
+        begin = max(log.matching(_BANNER), default=-1)
+        again = any(index < begin for index in (*ready, *stops))
+        self.begin = begin if again else -1
+        self.ready = max((index for index in ready if index > self.begin), default=-1)
+        self.stop = min((index for index in stops if index > self.begin), default=len(log))
 
     @cached_property
     def is_excerpt(self) -> bool:
@@ -86,11 +100,16 @@ class StartLog:
     @cached_property
     def tail(self) -> Sequence[Line]:
         """Lines since the server was up, all of them when it never was."""
-        lines = self.log.lines(self.ready + 1, self.stop)
+        lines = self.log.lines(self.since + 1, self.stop)
         if self.ready < 0 or self.end.exit_code is not None:
             return lines
         # A server that lives reports bad requests with tracebacks; only its engine counts.
         return [line for line in lines if line.depth < _API_DEPTH]
+
+    @property
+    def since(self) -> int:
+        """Index of the line before those that count: what came earlier was overcome."""
+        return max(self.begin, self.ready)
 
     @cached_property
     def root(self) -> Line | None:
@@ -129,7 +148,9 @@ class StartLog:
     @property
     def ended_badly(self) -> bool:
         """Whether the end alone says that something is wrong."""
-        return self.end.hung or (self.end.exit_code is not None and not self.was_stopped)
+        too_early = self.was_told_to_stop and self.ready < 0
+        ended = self.end.exit_code is not None and not self.was_stopped
+        return self.end.hung or too_early or ended
 
     @cached_property
     def has_vllm_line(self) -> bool:

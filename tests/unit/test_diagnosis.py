@@ -281,6 +281,24 @@ def test_what_a_server_says_after_it_was_told_to_stop_is_nothing_wrong() -> None
     assert "told it to stop" in found.cause
 
 
+def test_of_a_server_that_was_started_again_the_last_start_counts() -> None:
+    well, failed = text_of("cpu-0.32/ok_startup.log"), text_of("cpu-0.32/m_noweights.log")
+    stop = (
+        "(APIServer pid=1) INFO 11-23 01:16:01 [l.py:2] [shutdown] API server: shutdown triggered"
+    )
+    assert refs(failed, well) == []
+    assert refs(well, failed) == ["H20"]
+    assert refs(well, stop, failed) == ["H20"]
+    assert refs(failed, failed) == ["H20"]
+
+
+def test_a_start_that_somebody_stopped_says_so() -> None:
+    begin = text_of("cpu-0.32/ok_startup.log").split("\n")[:20]
+    (found,) = diagnose((*begin, "KeyboardInterrupt: terminated"), signatures())
+    assert found.id is None
+    assert found.cause == "somebody told it to stop: KeyboardInterrupt: terminated"
+
+
 def test_a_failure_that_is_overcome_is_none() -> None:
     retry = "'[Errno -2] Name or service not known' thrown while requesting HEAD https://hf.co/x"
     trace = "httpx2.ConnectError: [Errno -2] Name or service not known"
