@@ -80,7 +80,7 @@ class Blow:
     """A signal to a process of the server.
 
     Attributes:
-        after: Pattern of the line after which it comes.
+        after: Pattern of the log after which it comes.
         who: Part of the command line of the process.
         signal: Its name.
     """

@@ -19,6 +19,8 @@ REJECT, OPEN = 1, 75
 START = ("start", "config")
 LOAD = ("config", "load")
 SMALL = "org/small"
+IN_MID_RUN = r"(?s)(?:POST /v1/chat/completions.*?){6}"
+"""The start itself asks for two replies of chat."""
 NAMESPACE = ("unshare", "--mount", "--propagation=private", "--")
 """A mount of the case is seen by its run only, and goes away with it."""
 
@@ -527,7 +529,7 @@ HOST = (
         name="engine-killed-in-mid-run",
         what="EngineCore is killed in mid-run; vLLM exits with 0",
         options=lambda place: place.process(),
-        blow=Blow(after=r"POST /v1/chat/completions", who="EngineCore", signal="SIGKILL"),
+        blow=Blow(after=IN_MID_RUN, who="EngineCore", signal="SIGKILL"),
         late=Ending(ref="Q5", exit_code=REJECT, cure=""),
         suite="chat",
         always=True,

@@ -96,7 +96,7 @@ class Watch:
                 self._strike(blow)
 
     def _said(self, pattern: str) -> bool:
-        return any(re.search(pattern, line) for _, line in self.stamped())
+        return re.search(pattern, "\n".join(line for _, line in self.stamped())) is not None
 
     def _strike(self, blow: Blow) -> None:
         for member in self.members.values():
