@@ -25,7 +25,7 @@ from pytest_vllm.adapters.model_facts import installed_vllm
 from pytest_vllm.domain.decode import decode
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.facts.arguments import Flag, HelpFacts
-from pytest_vllm.domain.serve_parser import read_flags
+from pytest_vllm.domain.serve_parser import has_place_for_model, read_flags
 from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
@@ -33,15 +33,17 @@ if TYPE_CHECKING:
 
     from docker import DockerClient
 
+    from pytest_vllm.adapters.backends.image import Start
     from pytest_vllm.domain.facts.image import ImageFacts
     from pytest_vllm.domain.target import Target
 
 LIMIT_S = 120.0
 """Limit for one start of the server that prints its help; on a slow disk imports take long."""
-_SCHEMA = 1
+_SCHEMA = 2
 _ASKED = (("--help=all",), ("--help",))  # the second for versions that print all of it at once
 _NEEDED = ("--model", "--port", "--tensor-parallel-size", "--gpu-memory-utilization", "--dtype")
 """Flags of every version: a help that lacks one is only a part."""
+_MODEL = "--model"
 _QUIET = {
     "COLUMNS": "200",
     "NO_COLOR": "1",
@@ -95,16 +97,28 @@ def read_help(
         return known
     started = time.monotonic()
     source, version = ("container" if image is not None else "process"), ""
+    named = False
     try:
         if image is not None and client is not None:
-            facts = _ask(lambda words: _print_in_container(target, image, client, words))
+            start = _start(target, image)
+            named = bool(start.model_flag)
+            facts = _ask(lambda words: _print_in_container(image, client, start.entrypoint, words))
         else:
             version = installed_vllm(find_python(target))[0]
-            facts = _ask(lambda words: _print_in_process(target, env, words))
+            command = start_words(target, find_python(target))
+            named = command[-1] == _MODEL
+            start_of = command[:-1] if named else command
+            facts = _ask(lambda words: _print_in_process(start_of, env, words))
     except (OSError, subprocess.SubprocessError, TargetError) as error:
         facts = HelpFacts(problem=one_line(str(error), 300))
     took_s = round(time.monotonic() - started, 2)
-    facts = dataclasses.replace(facts, source=source, version=version, took_s=took_s)
+    facts = dataclasses.replace(
+        facts,
+        source=source,
+        version=version,
+        took_s=took_s,
+        spare_word=named and facts.spare_word,
+    )
     if not facts.problem:
         with contextlib.suppress(OSError, TargetError):
             _keep(_cache_file(target, image, env), facts)
@@ -119,14 +133,19 @@ def _ask(printed: Callable[[tuple[str, ...]], str]) -> HelpFacts:
         flags = read_flags(text)
         names = {name for flag in flags for name in flag.names}
         if names.issuperset(_NEEDED):
-            return HelpFacts(flags=flags)
+            return HelpFacts(flags=flags, spare_word=has_place_for_model(text))
         lines = [line for line in text.splitlines() if line.strip()]
         last = last or (lines[-1] if lines else "nothing")
     return HelpFacts(problem=f"the server printed no list of its flags, but: {one_line(last, 300)}")
 
 
-def _print_in_process(target: Target, env: Mapping[str, str], words: tuple[str, ...]) -> str:
-    command = [word for word in start_words(target, find_python(target)) if word != "--model"]
+def _start(target: Target, image: ImageFacts) -> Start:
+    return choose_start(target.text("entrypoint"), entrypoint=image.entrypoint, cmd=image.cmd)
+
+
+def _print_in_process(
+    command: tuple[str, ...], env: Mapping[str, str], words: tuple[str, ...]
+) -> str:
     with tempfile.TemporaryDirectory(prefix="pytest-vllm-help-") as folder:
         done = subprocess.run(  # noqa: S603 - the user's interpreter
             [*command, *words],
@@ -140,18 +159,17 @@ def _print_in_process(target: Target, env: Mapping[str, str], words: tuple[str, 
 
 
 def _print_in_container(
-    target: Target, image: ImageFacts, client: DockerClient, words: tuple[str, ...]
+    image: ImageFacts, client: DockerClient, command: tuple[str, ...], words: tuple[str, ...]
 ) -> str:
     """Start the image's server only to print: no network, no GPU, no rights; removed always."""
     from docker.errors import DockerException  # noqa: PLC0415 - loaded when used
     from requests.exceptions import RequestException  # noqa: PLC0415
 
-    start = choose_start(target.text("entrypoint"), entrypoint=image.entrypoint, cmd=image.cmd)
     labels = {RUN_LABEL: "preflight", OWNER_LABEL: json.dumps(this_owner().facts())}
     try:
         container = client.containers.create(
             image.runs,
-            entrypoint=list(start.entrypoint),
+            entrypoint=list(command),
             command=list(words),
             environment=_QUIET,
             labels=labels,

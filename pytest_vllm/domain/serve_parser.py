@@ -20,6 +20,8 @@ _INVOCATION = re.compile(r"^  (-{1,2}[A-Za-z].*)$")
 _NAME = re.compile(r"-{1,2}[A-Za-z0-9][A-Za-z0-9_.-]*")
 _CHOICES = re.compile(r"\{([^{}]*)\}")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_POSITIONAL = re.compile(r"^positional arguments:\n +model_tag\b", re.MULTILINE)
+_SPARE = "spare word"
 _LEVELS = frozenset("0123")
 _DOTTED = re.compile(r"(?<=--)[^.]*")
 
@@ -47,12 +49,21 @@ def read_flags(help_text: str) -> tuple[Flag, ...]:
     return tuple(found.values())
 
 
-def check(argv: Sequence[str], flags: Iterable[Flag]) -> None:
+def has_place_for_model(help_text: str) -> bool:
+    """Tell whether the server's parser takes a model that no `--model` is in front of."""
+    return _POSITIONAL.search(help_text) is not None
+
+
+def check(argv: Sequence[str], flags: Iterable[Flag], *, spare_word: bool = False) -> str:
     """Parse arguments as the server would.
 
     Args:
         argv: Words after the model.
         flags: What the server's help lists.
+        spare_word: Whether one word is taken for a model, although the model is named already.
+
+    Returns:
+        The word that is taken like that, empty for none.
 
     Raises:
         ServeArgumentError: The server will refuse them.
@@ -66,12 +77,15 @@ def check(argv: Sequence[str], flags: Iterable[Flag]) -> None:
             )
         else:
             parser.add_argument(*flag.names, action="store_true", dest=flag.names[0])
-    _, unknown = parser.parse_known_args(_prepared(argv))
+    if spare_word:
+        parser.add_argument(_SPARE, nargs="?")
+    taken, unknown = parser.parse_known_args(_prepared(argv))
     if unknown:
         raise ServeArgumentError(
             f"unrecognized arguments: {' '.join(unknown)}",
             unknown=tuple(word for word in unknown if word.startswith("-")) or tuple(unknown),
         )
+    return str(getattr(taken, _SPARE, None) or "")
 
 
 class _Parser(ArgumentParser):

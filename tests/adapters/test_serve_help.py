@@ -59,6 +59,7 @@ def test_flags_are_read_once(tmp_path: Path, asked: Path, read: Callable[[str], 
     first = read(f"cat {HELP}")
     assert (first.problem, len(first.flags), first.version) == ("", 317, "0.32.0")
     assert first.source == "process"
+    assert first.spare_word
     second = read(f"cat {HELP}")
     assert second.flags == first.flags
     assert second.source.startswith("cache ")

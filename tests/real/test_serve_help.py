@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,83 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from docker import DockerClient
+
+    from pytest_vllm.domain.facts.arguments import Flag
+
+
+CASES = """
+-tp 8
+-tp=8
+-tp8
+--tensor_parallel_size=8
+--max_model_len 4096
+--max-model 4096
+--max 4
+-O3
+-O 2
+--compilation-config.mode 3
+-cc.cudagraph_mode=NONE
+--enforce-eager true
+--enforce-eager
+--no-enable-prefix-caching
+--dtype bf16
+--dtype=bfloat16
+--max-modle-len=5
+8
+--seed -1
+--served-model-name a b
+--served-model-name a --enforce-eager
+--served-model-name
+--tensor-parallel-size
+--quant fp8
+--quantization fp8
+-q awq
+-qawq
+--disable-log-requests
+--max-num-seqs --enforce-eager
+--hf-overrides.rope_scaling.factor 2
+--enable-expert-parallel
+--speculative-config {"model":"x"}
+--tool-call-parser mine
+--tool-call-parser hermes
+--hf-token
+--hf-token x
+--api-key a b
+--trust-remote-code
+--gpu-memory-utilization=0.5
+--kv-cache-dtype fp8
+--kv-cache-dtype fp9
+--load-format dummy
+--config-format mine
+--lora-modules a=b
+--frobnicate
+--frobnicate=1
+-x
+--no-frobnicate
+--no-dtype
+--disable-log-stats
+--moe-backend auto
+--moe-backend none
+--limit-mm-per-prompt.image 2
+--max-lora-rank 16
+--max-lora-rank 17
+""".strip().splitlines()
+REAL_PARSER = """
+import contextlib, io, json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = make_arg_parser(FlexibleArgumentParser())
+taken = []
+for case in json.loads(sys.argv[1]):
+    for model in ([], ["MODEL"]):
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                parser.parse_args([*model, *case.split()])
+            taken.append(True)
+        except (SystemExit, Exception):  # it lets some errors through
+            taken.append(False)
+print("\\n" + json.dumps(taken))
+"""
 
 
 @pytest.fixture
@@ -64,3 +143,33 @@ def test_an_image_without_vllm_has_no_help(client: DockerClient, real_image_bash
     facts = read_help(target, broken, client, {**os.environ, "XDG_CACHE_HOME": "/dev/null"})
     assert facts.flags == ()
     assert facts.problem
+
+
+def test_real_vllm_takes_and_refuses_the_same_words(real_vllm_python: str, tmp_path: Path) -> None:
+    """Numbers aside, of which a help does not tell the type, our reading is vLLM's own."""
+    done = subprocess.run(
+        [real_vllm_python, "-c", REAL_PARSER, json.dumps(CASES)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"},
+    )
+    answers = json.loads(done.stdout.splitlines()[-1])
+    module = dict(zip(CASES, answers[::2], strict=True))
+    serve = dict(zip(CASES, answers[1::2], strict=True))
+    target = make_target(backend="process", python=real_vllm_python)
+    facts = read_help(target, None, None, {**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
+    assert facts.problem == ""
+    assert facts.version
+    assert facts.spare_word  # `--model M` leaves the place for a model free
+    assert {case: _takes(case, facts.flags, spare_word=True) for case in CASES} == module
+    assert {case: _takes(case, facts.flags, spare_word=False) for case in CASES} == serve
+    assert min(sum(serve.values()), len(CASES) - sum(serve.values())) > 15
+
+
+def _takes(case: str, flags: tuple[Flag, ...], *, spare_word: bool) -> bool:
+    try:
+        check(case.split(), flags, spare_word=spare_word)
+    except ServeArgumentError:
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from itertools import product
 from typing import Any
 
@@ -131,6 +132,15 @@ def test_a_slip_names_the_flag_that_was_meant() -> None:
     with_file = make_launch("--max-modle-len=1", "--config=x.yaml", help_facts=real_help())
     assert only(arguments.flags, with_file).severity is WARNING
     assert only(arguments.config_file, with_file).severity is Severity.NOTE
+
+
+def test_a_word_that_the_module_ignores_is_told() -> None:
+    facts = dataclasses.replace(real_help(), spare_word=True)
+    finding = only(arguments.flags, make_launch("--enforce-eager", "true", help_facts=facts))
+    assert (finding.id, finding.severity) == ("arguments.stray-word", WARNING)
+    refused = only(arguments.flags, make_launch("a", "b", help_facts=facts))
+    assert refused.severity is FATAL
+    assert not found(arguments.flags, make_launch("--enforce-eager", help_facts=facts))
 
 
 def test_a_help_that_was_not_read_refuses_nothing() -> None:

@@ -28,6 +28,8 @@ class HelpFacts:
         version: Version of vLLM, empty when unknown.
         source: Where it was read, such as the cache or a container.
         flags: All options; empty when the help was not read.
+        spare_word: Whether one word too many is taken, for the model, and does nothing: the server
+            is started with `--model`, and its parser has a place for a model without it, too.
         problem: Why it could not be read, empty when it could; never a reason to refuse a launch.
         took_s: How long reading took.
     """
@@ -35,5 +37,6 @@ class HelpFacts:
     version: str = ""
     source: str = ""
     flags: tuple[Flag, ...] = ()
+    spare_word: bool = False
     problem: str = ""
     took_s: float = 0.0

@@ -59,10 +59,18 @@ def flags(facts: LaunchFacts, /) -> Iterator[Finding]:
     known, args = facts.arguments, facts.target.serve_args
     if known is None or not known.flags or not args.argv:
         return
+    version = f"vLLM {known.version}" if known.version else "this vLLM"
     try:
-        check(args.argv, known.flags)
+        spare = check(args.argv, known.flags, spare_word=known.spare_word)
+        if spare:
+            yield Finding(
+                id="arguments.stray-word",
+                severity=Severity.WARNING,
+                fault=Fault.USER,
+                seen=f"{version} takes {spare!r} for no flag's value and ignores it",
+                cure=f"drop --vllm-serve-arg={spare}",
+            )
     except ServeArgumentError as error:
-        version = f"vLLM {known.version}" if known.version else "this vLLM"
         yield Finding(
             id="arguments.unknown-flag" if error.unknown else "arguments.bad-value",
             severity=Severity.WARNING if args.has("--config") else Severity.FATAL,
@@ -261,6 +269,7 @@ RULES = (values, flags, help_read, config_file, address, visibility)
 IDS = (
     "arguments.bad-value",
     "arguments.unknown-flag",
+    "arguments.stray-word",
     "arguments.not-compared",
     "arguments.config-file",
     "arguments.host",
