@@ -14,9 +14,10 @@ import pytest
 from pytest_vllm.adapters.facts.host import plain_gpus
 from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
 from pytest_vllm.domain.checks import Outcome
-from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.figures import context_of
 from pytest_vllm.domain.record import to_plain
+from pytest_vllm.domain.verdict import StartFailure
 from pytest_vllm.plugin import header
 from pytest_vllm.plugin.ahead import AheadPlugin, runs_ahead
 from pytest_vllm.plugin.options import SUITES, read_target, suite_names
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from typing import TextIO
 
+    from pytest_vllm.adapters.backends.reaper import Reaper
     from pytest_vllm.domain.preflight.outcome import Preflight
     from pytest_vllm.domain.record import RunRecord
     from pytest_vllm.plugin.launch import ServerRun
@@ -138,6 +140,8 @@ class ControllerPlugin:
         self._clock = time.monotonic()
         self._folder: EvidenceFolder | None = None
         self._look: FirstLook | None = None
+        self._reaper: Reaper | None = None
+        self._launched = False
         self._preflight: Preflight | None = None
         self._run: ServerRun | None = None
         self._finish: Finish | None = None
@@ -276,14 +280,17 @@ class ControllerPlugin:
 
     def _ensure_server(self) -> None:
         """Look before the launch and launch, once; what stops the look is the failure."""
-        if self._look is not None:
+        if self._launched:
             return
+        self._launched = True
+        from pytest_vllm.plugin.guard import start_reaper  # noqa: PLC0415
         from pytest_vllm.plugin.launch import ServerRun  # noqa: PLC0415 - only with a server
         from pytest_vllm.plugin.look import FirstLook  # noqa: PLC0415
 
-        self._look = FirstLook(self._state.target, self._terminal())
         try:
             folder = self._make_folder()
+            self._reaper = start_reaper(self._state.target, folder.path)
+            self._look = FirstLook(self._state.target, self._terminal(), self._reaper)
             self._preflight = self._look.run()
             self._state.findings += self._preflight.findings
             self._state.context = context_of(self._preflight.facts)
@@ -296,8 +303,13 @@ class ControllerPlugin:
                 workdir=folder.path,
                 run_id=folder.path.name,
                 terminal=self._terminal(),
+                reaper=self._reaper,
             )
             self._run.start()
+        except HostError as error:
+            self._state.failure = StartFailure(
+                kind="host", message=error.message, advice=error.advice
+            )
         except TargetError as error:
             self._stop()
             self._discard_folder()
@@ -320,6 +332,8 @@ class ControllerPlugin:
     def _stop(self) -> None:
         if self._run is not None:
             self._keep_hint = self._run.stop() or self._keep_hint
+        elif self._reaper is not None:
+            self._reaper.done()
 
     def _terminal(self) -> TextIO | None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")

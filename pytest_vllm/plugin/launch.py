@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.server_facts import ServerFacts
     from pytest_vllm.plugin.state import RunState
 
-_REAPER_LOG = "reaper.log"
-
 
 class ServerRun:
     """Launches the server of a run and takes it down again.
@@ -40,17 +38,24 @@ class ServerRun:
         workdir: Folder of the run.
         run_id: Name of the run.
         terminal: Where start-up phases are shown, `None` for nowhere.
+        reaper: Takes away what is left when this process is killed, `None` for an attached server.
     """
 
     def __init__(
-        self, state: RunState, *, workdir: Path, run_id: str, terminal: TextIO | None
+        self,
+        state: RunState,
+        *,
+        workdir: Path,
+        run_id: str,
+        terminal: TextIO | None,
+        reaper: Reaper | None,
     ) -> None:
         self._state = state
         self._workdir = workdir
         self._run_id = run_id
         self._terminal = terminal
         self._signals = Signals()
-        self._reaper = None if state.target.backend == "attach" else Reaper(workdir / _REAPER_LOG)
+        self._reaper = reaper
         self._backend = self._make_backend()
         self._holding: Holding | None = None
         self._stopped = False

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from pytest_vllm.adapters.preflight import preflight
 from pytest_vllm.domain.finding import Severity
 from pytest_vllm.domain.text import redact
+from pytest_vllm.plugin.guard import guarded
 from pytest_vllm.plugin.signals import Signals
 from pytest_vllm.reports.preflight import finding_lines
 
 if TYPE_CHECKING:
     from typing import TextIO
 
+    from pytest_vllm.adapters.backends.reaper import Reaper
     from pytest_vllm.domain.preflight.outcome import Preflight
     from pytest_vllm.domain.target import Target
 
@@ -26,11 +28,15 @@ class FirstLook:
     Args:
         target: What is to be launched.
         terminal: Where warnings are shown, `None` for nowhere.
+        reaper: Takes away what a look that is killed leaves, `None` where nothing is made.
     """
 
-    def __init__(self, target: Target, terminal: TextIO | None) -> None:
+    def __init__(
+        self, target: Target, terminal: TextIO | None, reaper: Reaper | None = None
+    ) -> None:
         self._target = target
         self._terminal = terminal
+        self._reaper = reaper
         self._signals = Signals()
 
     @property
@@ -46,7 +52,8 @@ class FirstLook:
         """
         self._signals.take()
         try:
-            outcome = preflight(self._target, env=os.environ, on_step=self._say)
+            with guarded(self._target, self._reaper):
+                outcome = preflight(self._target, env=os.environ, on_step=self._say)
         finally:
             self._signals.give_back()
         shown = [finding for finding in outcome.findings if finding.severity in _SHOWN]

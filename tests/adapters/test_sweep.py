@@ -82,8 +82,8 @@ def test_only_processes_of_a_dead_owner_go(
         server("not JSON", "broken"),
         server({**dead.facts(), "pid": "7"}, "odd"),
     ]
-    swept = sweep_host(gpu_folder=tmp_path / "gpus")
-    assert f"process {left.pid}" in swept.removed
+    sweep_host(gpu_folder=tmp_path / "gpus")
+    # Another run on this host may have been faster, so what was removed here says nothing.
     assert left.wait(10) != 0
     assert [process.poll() for process in spared] == [None] * len(spared)
 

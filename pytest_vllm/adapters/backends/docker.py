@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import time
@@ -28,7 +27,7 @@ from pytest_vllm.adapters.backends.image import read_image, record_image
 from pytest_vllm.adapters.backends.lines import LogReader
 from pytest_vllm.adapters.backends.model import make_cache
 from pytest_vllm.adapters.backends.override import Override, read_override
-from pytest_vllm.adapters.backends.owner import this_owner
+from pytest_vllm.adapters.backends.owner import owner_text
 from pytest_vllm.adapters.backends.plan import Plan, plan, record_plan
 from pytest_vllm.adapters.backends.project import ComposeProject
 from pytest_vllm.adapters.backends.pull import pull_missing
@@ -144,7 +143,7 @@ class DockerBackend:
             f"{_PROJECT_LABEL}={planned.spec.project}",
         )
         if not self._target.settings["keep"].value:  # a kept server has no owner who could die
-            labels[OWNER_LABEL] = json.dumps(this_owner().facts())
+            labels[OWNER_LABEL] = owner_text()
         api = EngineApi(url=endpoint.url)
         if self._reaper is not None:
             self._reaper.folder(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from dataclasses import dataclass
@@ -76,6 +77,11 @@ def owner_of(pid: int) -> Owner:
         pid=pid,
         start=start_time(pid) or 0,
     )
+
+
+def owner_text() -> str:
+    """Return this process as it stands in labels and variables, always the same."""
+    return json.dumps(this_owner().facts())
 
 
 def read_owner(document: Any) -> Owner | None:

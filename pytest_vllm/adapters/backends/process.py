@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -16,7 +15,7 @@ from pytest_vllm.adapters.backends.device import visible_variables
 from pytest_vllm.adapters.backends.interpreter import check_vllm, find_python, start_words
 from pytest_vllm.adapters.backends.lines import LogReader
 from pytest_vllm.adapters.backends.model import find_model_folder
-from pytest_vllm.adapters.backends.owner import OWNER_VARIABLE, owner_of, this_owner
+from pytest_vllm.adapters.backends.owner import OWNER_VARIABLE, owner_of, owner_text
 from pytest_vllm.adapters.backends.plan import passed_on, server_words
 from pytest_vllm.adapters.backends.port import PortLease, claim_port, lease_port
 from pytest_vllm.adapters.backends.scratch import Scratch
@@ -104,7 +103,7 @@ class ProcessBackend:
         name, _, value = self._marker.partition("=")
         if self._target.settings["keep"].value:  # a kept server has no owner who could die
             return {name: value}
-        return {name: value, OWNER_VARIABLE: json.dumps(this_owner().facts())}
+        return {name: value, OWNER_VARIABLE: owner_text()}
 
     def _start(self, env: dict[str, str]) -> None:
         started = time.monotonic()

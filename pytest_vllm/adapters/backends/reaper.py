@@ -74,7 +74,10 @@ class Reaper:
         return self._process.pid
 
     def engine(self, api: EngineApi, labels: Iterable[str], *, marker: str) -> None:
-        """Name what is on an engine: its labels, and the mark of commands that may add to it."""
+        """Name what is on an engine: its labels, and the mark of commands that may add to it.
+
+        A run has one engine; labels add up.
+        """
         address = {"url": api.url, "certificates": api.certificates}
         self._tell({"engine": address, "labels": list(labels), "marker": marker})
 
@@ -154,7 +157,8 @@ class Orders:
     def take(self, order: dict[str, Any]) -> None:
         """Take in one order."""
         if "engine" in order:
-            self.engine, self.labels = EngineApi(**order["engine"]), order["labels"]
+            self.engine = EngineApi(**order["engine"])
+            self.labels += order["labels"]
         if "marker" in order:
             session = Session(sid=order.get("sid", 0), marker=order["marker"])
             self.sessions[session.marker] = session

@@ -10,7 +10,9 @@ import contextlib
 import tempfile
 from typing import TYPE_CHECKING
 
+from pytest_vllm.adapters.backends.container import OWNER_LABEL
 from pytest_vllm.adapters.backends.engine import ON_THAT_HOST
+from pytest_vllm.adapters.backends.owner import owner_text
 from pytest_vllm.domain.errors import HostError
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ def require_same_host(client: DockerClient, image: str, endpoint: Endpoint) -> N
     with tempfile.TemporaryDirectory(prefix="pytest-vllm-") as folder:
         try:
             mount = Mount(target="/here", source=folder, type="bind", read_only=True)
-            probe = client.containers.create(image, command=["true"], mounts=[mount])
+            labels = {OWNER_LABEL: owner_text()}
+            probe = client.containers.create(image, command=["true"], mounts=[mount], labels=labels)
         except APIError as error:
             if _NO_SOURCE in str(error):
                 raise HostError(
