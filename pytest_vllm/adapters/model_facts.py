@@ -164,9 +164,11 @@ def _gather_path(base: ModelFacts, path: Path) -> ModelFacts:
         )
     if not path.is_dir():
         return replace(base, kind=ModelKind.MALFORMED, path=str(path))
+    facts = _read_folder(base, path)
+    bare = not facts.config_file and any(path.glob("*.gguf"))
     return replace(
-        _read_folder(base, path),
-        kind=ModelKind.FOLDER,
+        facts,
+        kind=ModelKind.GGUF if bare else ModelKind.FOLDER,
         path=str(path),
         links_out=tuple(f"{link} -> {link.readlink()}" for link in links_out(path)),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import time
 from pathlib import Path
@@ -264,6 +263,7 @@ def test_one_gguf_file(tmp_path: Path) -> None:
     facts = gather(file)
     assert (facts.kind, facts.flaws, facts.cached) == (ModelKind.GGUF, (), True)
     assert fatal(facts) == []
+    assert gather(tmp_path).kind is ModelKind.GGUF
     file.write_text(POINTER)
     assert fatal(gather(file)) == ["model.lfs-pointer"]
 
@@ -340,10 +340,7 @@ def test_the_installed_vllm_is_told_without_starting_it(tmp_path: Path) -> None:
     assert installed_vllm(Path("/no/bin/python")) == ("", 0)
 
 
-def test_the_model_of_the_tests_is_sound() -> None:
-    path = os.environ.get("PYTEST_VLLM_TEST_MODEL")
-    if not path:
-        pytest.skip("PYTEST_VLLM_TEST_MODEL names no model")
-    facts = gather(path)
+def test_the_model_of_the_tests_is_sound(real_model: str) -> None:
+    facts = gather(real_model)
     assert (facts.flaws, facts.config and facts.config.heads) == ((), 9)
     assert fatal(facts) == []

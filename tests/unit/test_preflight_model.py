@@ -197,8 +197,11 @@ def test_files_that_a_model_needs() -> None:
     none = make_model(None, config_file="", weight_files=0, path="/models/m")
     finding = only(model_files.config, make_launch(model=none))
     assert (finding.severity, finding.ref) == (FATAL, "H12")
-    gguf = make_model(None, config_file="", weight_files=1)
+    gguf = make_model(None, config_file="", kind=ModelKind.GGUF)
     assert not found(model_files.config, make_launch(model=gguf))
+    assert only(fit.gguf, make_launch(model=gguf)).severity is WARNING
+    older = make_launch(model=gguf, image="vllm/vllm-openai-rocm:v0.20.0")
+    assert not found(fit.gguf, older)
     broken = flawed(Flaw.BROKEN, "config.json")
     assert only(model_files.config, make_launch(model=broken)).ref == "H23"
     bare = make_model(LLAMA, tokenizer=False)

@@ -12,7 +12,8 @@ class ModelKind(StrEnum):
     """Where the model is."""
 
     FOLDER = "folder"
-    GGUF = "GGUF file"
+    GGUF = "GGUF"
+    """One file, or a folder of them without a config."""
     CACHED = "Hub cache"
     """A Hub ID with a snapshot in the cache, complete or not."""
     HUB = "Hub"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_vllm.domain.facts.model import ModelKind
 from pytest_vllm.domain.finding import Fault, Finding, Severity
 from pytest_vllm.domain.preflight import not_applicable, without_gpu
 from pytest_vllm.domain.preflight.version import known_to_be_listed, server_version
@@ -103,6 +104,23 @@ def quantization(facts: LaunchFacts, /) -> Iterator[Finding]:
             cure="drop --quantization: vLLM reads it from the model",
             ref="H17",
         )
+
+
+def gguf(facts: LaunchFacts, /) -> Iterator[Finding]:
+    """VLLM 0.32 has no loader for GGUF of its own any more."""
+    model, version = facts.model, server_version(facts)
+    earlier = version is not None and version[:2] < LISTED_VERSION[:2]
+    if model is None or model.kind is not ModelKind.GGUF or earlier:
+        return
+    yield Finding(
+        id="model.gguf",
+        severity=Severity.WARNING,
+        fault=Fault.USER,
+        seen=f"{model.asked} is in GGUF, which vLLM {'.'.join(map(str, LISTED_VERSION))} reads "
+        "only with a plugin",
+        cure="--vllm-model of the same model in safetensors",
+        ref="H16",
+    )
 
 
 def quantization_on_rocm(facts: LaunchFacts, /) -> Iterator[Finding]:
@@ -247,12 +265,13 @@ def _allows_long(facts: LaunchFacts) -> bool:
     return variables.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "") in _TRUE
 
 
-RULES = (heads, quantization, quantization_on_rocm, fp8, fp8_cache, length)
+RULES = (heads, quantization, gguf, quantization_on_rocm, fp8, fp8_cache, length)
 IDS = (
     "model.heads",
     "model.kv-heads",
     "model.unknown-quantization",
     "model.other-quantization",
+    "model.gguf",
     "model.quantization-not-on-rocm",
     "model.fp8",
     "model.fp8-cache",

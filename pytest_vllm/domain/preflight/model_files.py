@@ -27,8 +27,6 @@ def config(facts: LaunchFacts, /) -> Iterator[Finding]:
     if model is None or model.kind not in (ModelKind.FOLDER, ModelKind.CACHED):
         return
     if not model.config_file:
-        if model.weight_files and _holds_gguf(model):
-            return
         yield Finding(
             id="model.no-config",
             severity=_unless_fetched(model),
@@ -197,10 +195,6 @@ def links(facts: LaunchFacts, /) -> Iterator[Finding]:
 def _reads_files(facts: LaunchFacts, model: ModelFacts) -> bool:
     loaded = facts.target.serve_args.value("--load-format")
     return model.local and loaded in _READ_AS_FILES
-
-
-def _holds_gguf(model: ModelFacts) -> bool:
-    return not model.tensor_bytes and model.kind is ModelKind.FOLDER
 
 
 def _weights(model: ModelFacts) -> list[FlawedFile]:
