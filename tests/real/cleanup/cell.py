@@ -37,7 +37,10 @@ NUMBERS = {
 }
 MOMENTS = {
     "end": ("passes", "fails", "stubborn"),
-    **dict.fromkeys(NUMBERS, ("launching", "starting", "running", "ahead", "xdist", "stopping")),
+    **dict.fromkeys(
+        NUMBERS,
+        ("preflight", "launching", "starting", "running", "ahead", "xdist", "stopping"),
+    ),
     "engine": ("starting", "running", "ahead", "xdist", "stopping", "server"),
     "set-up": ("exits", "refused"),
 }
@@ -130,6 +133,7 @@ class Run:
     tmp: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="cell-", dir="/tmp")))
     client: Any = field(default_factory=docker.from_env)
     known: leftovers.Family = field(default_factory=leftovers.Family)
+    variables: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, backend: str, *arguments: str, traits: str = "") -> None:
@@ -155,7 +159,7 @@ class Run:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **ours},
+                env={**os.environ, **ours, **self.variables},
                 start_new_session=True,
             )
 
@@ -199,7 +203,12 @@ class Run:
     def left(self) -> list[str]:
         """List what there is of the run now."""
         return leftovers.find(
-            self.mark, runs=self.runs, known=self.known, tmp=self.tmp, client=self.client
+            self.mark,
+            pid=self.pytest.pid,
+            runs=self.runs,
+            known=self.known,
+            tmp=self.tmp,
+            client=self.client,
         )
 
     def finish(self) -> Outcome:
@@ -237,7 +246,13 @@ class Run:
         if self.pytest.poll() is None:
             self.pytest.kill()
             self.pytest.wait()
-        leftovers.remove(self.mark, runs=self.runs, known=self.known, client=self.client)
+        leftovers.remove(
+            self.mark,
+            pid=self.pytest.pid,
+            runs=self.runs,
+            known=self.known,
+            client=self.client,
+        )
         shutil.rmtree(self.tmp, ignore_errors=True)
         self.client.close()
 
@@ -257,6 +272,12 @@ def run_cell(cell: Cell, *, folder: Path, server: Server) -> Outcome:
     write_checks(folder, cell.moment)
     with ExitStack() as held:
         arguments: tuple[str, ...] = ("-n", "2") if cell.moment == "xdist" else ()
+        if cell.moment == "preflight":
+            run.variables["STAND_IN_HELP"] = "slow"
+            # Only a flag makes the preflight ask which there are.
+            arguments = ("--vllm-serve-arg=--seed=0",)
+            if cell.backend == "docker":
+                arguments += (f"--vllm-image={server.slow_image}",)
         if cell.moment == "refused" and cell.backend == "docker":
             arguments = (f"--vllm-image={server.broken_image}",)
         elif cell.moment == "refused":
@@ -301,7 +322,11 @@ def _die(cell: Cell, run: Run) -> None:
 
 def await_moment(run: Run, cell: Cell) -> None:
     """Wait until a run is where its cell wants it."""
-    if cell.moment == "launching":
+    if cell.moment == "preflight" and cell.backend == "docker":
+        run.wait_for("looking", lambda: _asks_for_help(run))
+    elif cell.moment == "preflight":
+        run.wait_for("looking", lambda: run.title("-m vllm.* --help"))
+    elif cell.moment == "launching":
         launched = r"compose .*\bup\b" if cell.backend == "docker" else r"-m vllm\.entrypoints"
         run.wait_for("launching", lambda: run.title(launched))
     elif cell.moment == "starting":
@@ -310,6 +335,12 @@ def await_moment(run: Run, cell: Cell) -> None:
         run.wait_for("stopping", lambda: run.title("::EngineCore stopping"))
     else:
         run.wait_for("running", (run.folder / "underway").exists)
+
+
+def _asks_for_help(run: Run) -> bool:
+    """Tell whether there is a container in which the preflight asks for the flags."""
+    words = [word for c in leftovers.owned(run.pytest.pid, run.client) for word in c.attrs["Args"]]
+    return any(word.startswith("--help") for word in words)
 
 
 def _await_delivery(pid: int, number: signal.Signals) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 from docker.errors import NotFound
+
+from pytest_vllm.adapters.backends.container import OWNER_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 _PROC = Path("/proc")
 _SHM = Path("/dev/shm")  # noqa: S108 - where vLLM's shared memory is
 _LISTEN = "0A"
+_SHARED = ("pytest-vllm-ports-", "pytest-vllm-gpus")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +77,27 @@ def containers(mark: str, client: docker.DockerClient) -> list[docker.models.con
     return [c for c in every if any(mark in word for word in c.attrs["Config"]["Env"] or ())]
 
 
+def owned(pid: int, client: docker.DockerClient) -> list[docker.models.containers.Container]:
+    """Return the containers that say that a process of this host owns them."""
+    labelled = {"label": OWNER_LABEL}
+    every = client.containers.list(all=True, filters=labelled, ignore_removed=True)
+    return [c for c in every if json.loads(c.labels[OWNER_LABEL]).get("pid") == pid]
+
+
 def find(
-    mark: str, *, runs: Iterable[str], known: Family, tmp: Path, client: docker.DockerClient
+    mark: str,
+    *,
+    pid: int,
+    runs: Iterable[str],
+    known: Family,
+    tmp: Path,
+    client: docker.DockerClient,
 ) -> list[str]:
     """Describe all that a run has left.
 
     Args:
         mark: Text that its processes, containers and segments carry.
+        pid: Process ID of its pytest, after which preflight names what it makes.
         runs: IDs of the run; its networks and volumes are named after them.
         known: Who belonged to it while it ran.
         tmp: Temporary folder that nobody else uses.
@@ -87,6 +106,8 @@ def find(
     left = [f"process {_describe(pid)}" for pid in marked(mark) if _runs(pid)]
     left += [f"process {_describe(p.pid)}" for p in known.processes if _lives(p)]
     left += [f"container {c.name} ({c.status})" for c in containers(mark, client)]
+    left += [f"container {c.name} ({c.status})" for c in owned(pid, client)]
+    left += [f"network {n.name}" for n in client.networks.list(names=[f"-preflight-{pid}-"])]
     for run in runs:
         mine = {"label": f"com.docker.compose.project=pv-{run}"}
         named = client.containers.list(all=True, filters=mine, ignore_removed=True)
@@ -99,15 +120,17 @@ def find(
     return sorted(set(left))
 
 
-def remove(mark: str, *, runs: Iterable[str], known: Family, client: docker.DockerClient) -> None:
+def remove(
+    mark: str, *, pid: int, runs: Iterable[str], known: Family, client: docker.DockerClient
+) -> None:
     """Remove what a failed test has shown to be left, so that the next one starts clean."""
     for process in known.processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    for pid in marked(mark):
+    for member in marked(mark):
         with suppress(ProcessLookupError):
-            os.kill(pid, 9)
-    for container in containers(mark, client):
+            os.kill(member, signal.SIGKILL)
+    for container in (*containers(mark, client), *owned(pid, client)):
         with suppress(NotFound):
             container.remove(force=True, v=True)
     for run in runs:
@@ -133,7 +156,7 @@ def _members(mark: str) -> list[psutil.Process]:
 
 def _shared(path: Path) -> bool:
     """Tell whether a path is a folder that all runs of a user share, and that is empty."""
-    return path.is_dir() and path.name.startswith("pytest-vllm-") and not any(path.iterdir())
+    return path.is_dir() and path.name.startswith(_SHARED) and not any(path.iterdir())
 
 
 def _describe_file(path: Path, tmp: Path) -> str:

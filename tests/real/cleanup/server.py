@@ -36,6 +36,7 @@ class Server:
     Attributes:
         model: Folder of a model; it is looked at before a start.
         image: Image whose `vllm` serves.
+        slow_image: Takes two minutes to print its help.
         broken_image: Names a `vllm` that is not there, so no container of it can start.
         python: Interpreter that has vLLM, empty for the one that runs the tests.
         words: What vLLM is told.
@@ -44,6 +45,7 @@ class Server:
 
     model: str
     image: str
+    slow_image: str = ""
     broken_image: str = ""
     python: str = ""
     words: tuple[str, ...] = ()
@@ -61,12 +63,19 @@ class Server:
 def stand_in(base: str, model: str) -> Iterator[Server]:
     """Make images of the stand-in on top of one that has Python, and remove them again."""
     tag = f"stand-in-{uuid.uuid4().hex[:8]}"
-    names = [f"pytest-vllm-test:{tag}", f"pytest-vllm-test:{tag}-broken"]
+    names = [f"pytest-vllm-test:{tag}{kind}" for kind in ("", "-slow", "-broken")]
     client = docker.from_env()
     try:
         _build(client, f"FROM {base}\n{_BUILD}", names[0])
-        _build(client, f'FROM {names[0]}\nENTRYPOINT ["/nowhere/vllm"]\n', names[1])
-        yield Server(model=model, image=names[0], broken_image=names[1], path=str(_TREE))
+        _build(client, f"FROM {names[0]}\nENV STAND_IN_HELP=slow\n", names[1])
+        _build(client, f'FROM {names[0]}\nENTRYPOINT ["/nowhere/vllm"]\n', names[2])
+        yield Server(
+            model=model,
+            image=names[0],
+            slow_image=names[1],
+            broken_image=names[2],
+            path=str(_TREE),
+        )
     finally:
         for name in reversed(names):
             if client.images.list(name):

@@ -8,6 +8,7 @@ end. When the engine dies while serving, the server ends with exit code 0.
 Variables of the environment, since vLLM's own flags are looked at before a start:
 
 - `STAND_IN`: words of `TRAITS`, with commas between them.
+- `STAND_IN_HELP`: `slow` lets the help take two minutes.
 - `STAND_IN_MARK`: a text that titles and segment carry, so that a test finds what it started.
 """
 
@@ -42,6 +43,7 @@ TRAITS = {
 MARK = os.environ.get("STAND_IN_MARK", "unmarked")
 _SLOW_START_S = 60.0
 _SLOW_STOP_S = 1.0
+_SLOW_HELP_S = 120.0
 _TOKEN_MS = 30.0
 _ARG_START, _ENV_END = 47, 50
 """Fields 48 and 51 of proc_pid_stat(5), counted from 0."""
@@ -54,6 +56,9 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--revision", default="main")
+    parser.add_argument("--seed", type=int, default=0)
+    if os.environ.get("STAND_IN_HELP") == "slow" and any(w.startswith("--help") for w in words):
+        signal.sigtimedwait((), _SLOW_HELP_S)
     args = parser.parse_args(words)
     traits = frozenset(filter(None, os.environ.get("STAND_IN", "").split(",")))
     if traits - TRAITS.keys():
