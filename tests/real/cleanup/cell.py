@@ -52,7 +52,7 @@ TRAITS = {
     "stopping": "slow-stop",
     "exits": "broken",
 }
-_MOMENT_S = 90.0
+_MOMENT_S = 300.0
 _END_S = 120.0
 _CLEAN_S = 60.0
 _SETTLED_S = 5.0
