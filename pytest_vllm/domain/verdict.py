@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from pytest_vllm.domain.finding import Diagnosis
 
+PREFLIGHT = "preflight"
+"""Phase of a start that was not tried, because the look before it found what forbids it."""
 _REASONS_SHOWN = 5
 
 

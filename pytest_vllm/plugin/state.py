@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vllm.domain.record import read_failure, read_server, to_plain
+from pytest_vllm.domain.verdict import PREFLIGHT
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.figures import Context
@@ -81,7 +82,9 @@ def from_wire(state: RunState, wire: dict[str, Any]) -> None:
 def failure_text(failure: StartFailure) -> str:
     """Describe a failed start for a person; the end of the log stands in the summary."""
     lines = [failure.message]
-    if failure.phase:
+    if failure.phase == PREFLIGHT:
+        lines.append("found by the look before the launch; nothing was started")
+    elif failure.phase:
         code = "still running" if failure.exit_code is None else f"exit code {failure.exit_code}"
         lines.append(f"last phase: {failure.phase}; {code}")
     if failure.advice:

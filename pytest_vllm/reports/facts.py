@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_vllm.domain.checks import CheckResult, Level, Outcome
 from pytest_vllm.domain.finding import Fault
 from pytest_vllm.domain.text import one_line
+from pytest_vllm.domain.verdict import PREFLIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -210,6 +211,8 @@ def failure_line(record: RunRecord, failure: StartFailure) -> str:
         who = found.fault if found is not None and found.fault is not None else failure.kind
         blamed = "a passing fault" if who is Fault.FLAKY else f"the {one_line(who, 20)}"
         return f"No server to test; {blamed} is to blame, not the image"
+    if failure.phase == PREFLIGHT:
+        return "The server was not started: the look before the launch found what forbids it"
     state = "no exit" if failure.exit_code is None else f"exit code {failure.exit_code}"
     at_s = record.phases[-1].start_s if record.phases else None
     phase = f", last phase: {one_line(failure.phase, 40)}" if failure.phase else ""

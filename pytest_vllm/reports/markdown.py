@@ -24,6 +24,7 @@ from pytest_vllm.reports.facts import (
     target_facts,
     time_line,
 )
+from pytest_vllm.reports.preflight import finding_summary
 from pytest_vllm.reports.startfacts import counted, server_rows
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def report_md(record: RunRecord) -> str:
     foot = [
         _unrun(record),
         _observations(record),
+        _findings(record),
         _phases(record),
         _server(record),
         _launch(record),
@@ -152,6 +154,11 @@ def _diagnosis(failure: StartFailure) -> Iterator[str]:
 
 def _warnings(record: RunRecord) -> str:
     return _section("Warnings", _bullets(record.warnings))
+
+
+def _findings(record: RunRecord) -> str:
+    """Tell what the look before the launch and the clean-up have found."""
+    return _section("Findings", _bullets(finding_summary(record.findings)))
 
 
 def _comparison(record: RunRecord) -> str:

@@ -43,6 +43,17 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
     return [*lines, *_not_applicable(findings)]
 
 
+def finding_summary(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Say each finding with its gravity in one line, rules that were not asked together."""
+    told = [
+        f"{word}: {warning_line(finding)}"
+        for severity, word in _GROUPS
+        for finding in findings
+        if finding.severity is severity
+    ]
+    return (*told, *_not_applicable(findings))
+
+
 def warning_line(finding: Finding) -> str:
     """Say a finding and its cure in one line."""
     ref = f"{finding.ref} " if finding.ref else ""

@@ -13,7 +13,7 @@ from rich.text import Text
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.evidence import check_folders
 from pytest_vllm.domain.text import one_line, printable
-from pytest_vllm.domain.verdict import Decision
+from pytest_vllm.domain.verdict import PREFLIGHT, Decision
 from pytest_vllm.reports.diagnosis import diagnosis_name, evidence_line
 from pytest_vllm.reports.facts import (
     SuiteCount,
@@ -257,7 +257,8 @@ def _warnings(page: _Page, record: RunRecord) -> list[Text]:
 def _evidence(page: _Page, record: RunRecord, evidence: str) -> list[Text]:
     """Say where to look; paths and commands are never cut, so that they can be copied."""
     path = one_line(evidence, 4096)
-    launched = record.failure is not None and record.failure.kind == "launch"
+    failure = record.failure
+    launched = failure is not None and failure.kind == "launch" and failure.phase != PREFLIGHT
     first = "server.log" if launched else "report.md"
     lines = [Text.assemble(("Evidence".ljust(_LABEL), "bold"), path, f"  (read {first} first)")]
     folders = check_folders(record.results)

@@ -19,8 +19,12 @@ from pytest_vllm.domain.preflight.outcome import (
     read_host,
 )
 from pytest_vllm.domain.preflight.rules import IDS, RULES
+from pytest_vllm.plugin.state import failure_text
+from pytest_vllm.reports.markdown import report_md
 from pytest_vllm.reports.preflight import finding_lines, preflight_text, warning_line
+from pytest_vllm.reports.terminal import summary
 from tests.unit.launches import GIB, make_host, make_image, make_launch
+from tests.unit.records import make_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,6 +116,22 @@ def test_the_text_says_what_was_looked_at_and_what_it_comes_to() -> None:
     assert "engine  docker 28.0.1, compose 2.40.3, 500.0 GiB free in /var/lib/docker" in lines
     assert lines[-1] == "preflight: 1 finding stands against a start (0.5 s); exit code 75"
     assert "nothing stands against" in preflight_text(outcome(NOTE))
+
+
+def test_reports_of_a_run_that_was_not_started_say_so_and_name_every_finding() -> None:
+    failure = outcome(MODEL).failure
+    assert failure is not None
+    record = replace(make_record(), failure=failure, findings=(MODEL, WARNING, NOTE, NOT_ASKED))
+    screen = summary(record, width=100, color=False, evidence="/e")
+    assert "was not started: the look before the launch" in screen
+    assert "(read report.md first)" in screen
+    report = report_md(record)
+    assert "## Findings" in report
+    assert "- `fatal: H20 a.model: m`" in report
+    assert "- `warning: a.warning: w; fix: x`" in report
+    assert "- `not applicable: a.gpu: no GPU`" in report
+    assert "nothing was started" in failure_text(failure)
+    assert "still running" not in failure_text(failure)
 
 
 def test_facts_hold_no_value_of_a_variable_that_could_be_secret() -> None:

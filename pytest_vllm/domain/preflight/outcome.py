@@ -11,7 +11,7 @@ from pytest_vllm.domain.facts.host import DeviceNode, Gpu, Holder, HostFacts
 from pytest_vllm.domain.finding import Diagnosis, Finding, Severity
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.text import closest, one_line
-from pytest_vllm.domain.verdict import Decision, StartFailure
+from pytest_vllm.domain.verdict import PREFLIGHT, Decision, StartFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,7 +66,7 @@ class Preflight:
             kind="launch" if first.fault.rejects else "host",
             message=first.seen,
             advice=first.cure,
-            phase="preflight",
+            phase=PREFLIGHT,
             diagnosis=_diagnosis(first),
             others=tuple(_diagnosis(other) for other in others),
         )
@@ -151,5 +151,5 @@ def _diagnosis(finding: Finding) -> Diagnosis:
         fault=finding.fault,
         cause=finding.seen,
         cure=finding.cure,
-        phase="preflight",
+        phase=PREFLIGHT,
     )
