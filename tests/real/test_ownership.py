@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import docker
@@ -163,7 +165,7 @@ def test_a_compose_file_that_cannot_be_used_is_the_users_fault(
 
 
 PROXY = """
-import socket, threading
+import socket, sys, threading
 
 def copy(source, sink):
     try:
@@ -173,7 +175,7 @@ def copy(source, sink):
     except OSError:
         pass
 
-listener = socket.create_server(("127.0.0.1", 0))
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 print(listener.getsockname()[1], flush=True)
 while True:
     client, _ = listener.accept()
@@ -184,15 +186,94 @@ while True:
 """
 
 
+class Proxy:
+    """This host's engine behind a TCP port; it may break down and be repaired."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.repair()
+
+    @property
+    def url(self) -> str:
+        return f"tcp://127.0.0.1:{self.port}"
+
+    def repair(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PROXY, str(self.port)], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+
+    def break_down(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
 @pytest.fixture
-def tcp_engine() -> Iterator[str]:
-    """This host's engine behind a TCP port, as `DOCKER_HOST` names it."""
-    with subprocess.Popen(
-        [sys.executable, "-c", PROXY], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        yield f"tcp://127.0.0.1:{int(process.stdout.readline())}"
-        process.kill()
+def proxy() -> Iterator[Proxy]:
+    made = Proxy()
+    yield made
+    made.break_down()
+
+
+@pytest.fixture
+def tcp_engine(proxy: Proxy) -> str:
+    """The engine as `DOCKER_HOST` names it."""
+    return proxy.url
+
+
+WAITS = """
+from pytest_vllm import check, suite
+
+pytestmark = suite("own")
+
+
+@check("own.breaks")
+def test_breaks(vllm):
+    '''It MUST be asked.'''
+    open("ready").read()
+    assert vllm.complete("Hello", max_tokens=2).text
+
+
+@check("own.after")
+def test_after(vllm):
+    '''It MUST NOT be asked.'''
+    assert vllm.complete("Hello", max_tokens=2).text
+"""
+
+
+def test_an_engine_that_is_gone_proves_nothing_and_is_cleaned_when_it_is_back(
+    stand_in_server: Server, tmp_path: Path, proxy: Proxy
+) -> None:
+    """The run cannot remove its container then; its reaper does as soon as the engine answers."""
+    (tmp_path / "test_own.py").write_text(WAITS)
+    os.mkfifo(tmp_path / "ready")
+    words = [*stand_in_server.arguments("docker"), "--vllm-gpus=none", "--vllm-concurrency=1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_own.py", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "DOCKER_HOST": proxy.url},
+    )
+    with (tmp_path / "ready").open("w"):  # opens when the check reads
+        proxy.break_down()
+    output, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 75, output
+    judged = record(tmp_path)
+    assert "no longer answers" in " ".join(judged["verdict"]["reasons"]), output
+    assert any("could not be removed" in warning for warning in judged["warnings"])
+    assert left_of(tmp_path) != []
+    proxy.repair()
+    reaped = next(tmp_path.glob(".vllm/*")) / "reaper.log"
+    end = time.monotonic() + LIMIT_S
+    pause = threading.Event()
+    while not reaped.exists():
+        assert time.monotonic() < end, "the reaper did nothing"
+        pause.wait(0.1)
+    assert left_of(tmp_path) == []
+    assert "removed container" in reaped.read_text()
 
 
 def test_an_engine_over_tcp_serves_and_nothing_is_left(

@@ -36,6 +36,7 @@ _MARKER = "PYTEST_VLLM_LAUNCH"
 _GRACE_S = 20
 _KILL_S = 10
 _DRAIN_S = 0.5
+_FOLLOW_S = 0.1
 
 
 class ProcessBackend:
@@ -101,13 +102,13 @@ class ProcessBackend:
     def _marks(self) -> dict[str, str]:
         """Return the variables by which a process of this launch and its owner are found."""
         name, _, value = self._marker.partition("=")
-        if self._target.settings["keep"].value:  # a kept server has no owner who could die
+        if self._keeps:  # a kept server has no owner who could die
             return {name: value}
         return {name: value, OWNER_VARIABLE: owner_text()}
 
     def _start(self, env: dict[str, str]) -> None:
         started = time.monotonic()
-        reading, writing = os.pipe()
+        reading, writing = self._log_ends()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the user's own command
                 self._argv,
@@ -126,7 +127,24 @@ class ProcessBackend:
         finally:
             os.close(writing)
         self._session = Session(sid=self._process.pid, marker=self._marker)
-        self._reader = LogReader(_chunks(reading), started=started)
+        chunks = _followed(reading, self._process) if self._keeps else _chunks(reading)
+        self._reader = LogReader(chunks, started=started)
+
+    @property
+    def _keeps(self) -> bool:
+        return bool(self._target.settings["keep"].value)
+
+    def _log_ends(self) -> tuple[int, int]:
+        """Open where the log is read and where the server writes it.
+
+        That is a pipe, which ends with us; a kept server writes on, so it gets a file.
+        """
+        if not self._keeps or self._scratch is None:
+            return os.pipe()
+        file = self._scratch.folder / "server.log"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        writing = os.open(file, flags, 0o600)
+        return os.open(file, os.O_RDONLY | os.O_CLOEXEC), writing
 
     @property
     def url(self) -> str | None:
@@ -176,7 +194,7 @@ class ProcessBackend:
             )
 
     def keep(self) -> None:
-        """Give the port's lock back, and the server its folder; the log's pipe ends with us."""
+        """Give the port's lock back, and the server the folder with its log."""
         self._release_port()
         if self._scratch is not None and self._process is not None:
             self._scratch.hand_over(owner_of(self._process.pid))
@@ -264,3 +282,17 @@ def _chunks(descriptor: int) -> Iterator[bytes]:
     with open(descriptor, "rb", buffering=0) as stream:
         while chunk := stream.read(65536):
             yield chunk
+
+
+def _followed(descriptor: int, process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """Read a file as it grows, until the process that started it all has ended."""
+    with open(descriptor, "rb", buffering=0) as stream:
+        ended = False
+        while True:
+            while chunk := stream.read(65536):
+                yield chunk
+            if ended:
+                return
+            ended = process.poll() is not None
+            if not ended:
+                time.sleep(_FOLLOW_S)
