@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import select
 import shutil
-import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -22,6 +19,8 @@ from pytest_vllm.domain.target import Target, build_target
 
 LOGGER = logging.getLogger(__name__)
 ARGS = "--enforce-eager --max-model-len=512 --max-num-seqs=4 --dtype=bfloat16"
+REPORT_S = 5.0
+"""From the line that leaves no hope to the report, on a busy machine."""
 
 
 def make_target(python: str, model: str) -> Target:
@@ -63,41 +62,31 @@ def test_real_vllm_serves_and_leaves_nothing(
     assert status is not None
 
 
-def test_truncated_weights_are_named_as_the_cause_at_the_death(
+def test_truncated_weights_are_named_as_soon_as_the_log_does(
     real_vllm_python: str, real_model: str, tmp_path: Path
 ) -> None:
-    """Death to report takes a small part of the life of the server (measured: 0.1 s)."""
+    """The report does not wait for vLLM to end, which takes it many seconds more."""
     broken = tmp_path / "broken"
     shutil.copytree(real_model, broken, ignore=shutil.ignore_patterns("*.safetensors"))
     with (Path(real_model) / "model.safetensors").open("rb") as whole:
         (broken / "model.safetensors").write_bytes(whole.read(1_000_000))
     target = make_target(real_vllm_python, str(broken))
     backend = ProcessBackend(target, tmp_path, "real-truncated")
-    died: list[float] = []
-
-    def note_death(descriptor: int) -> None:
-        select.select([descriptor], [], [])
-        died.append(time.monotonic())
-
-    started = time.monotonic()
     try:
+        started = time.monotonic()
         backend.launch()
-        descriptor = os.pidfd_open(backend.facts()["pid"])
-        thread = threading.Thread(target=note_death, args=(descriptor,))
-        thread.start()
         with pytest.raises(LaunchFailed) as caught:
             wait_until_ready(backend, target, on_phase=lambda *_: None)
-        reported = time.monotonic()
-        thread.join()
-        os.close(descriptor)
+        reported_s = time.monotonic() - started
     finally:
         backend.stop()
-    LOGGER.info("reported %.3f s after the death", reported - died[0])
-    assert reported - died[0] < (died[0] - started) / 5
+    fatal_s = next(line.at_s for line in backend.log if "SafetensorError" in line.text)
+    LOGGER.info("reported %.1f s after the line", reported_s - fatal_s)
+    assert reported_s - fatal_s < REPORT_S
     error = caught.value
-    assert "SafetensorError: Error while deserializing header" in error.message
-    assert "cut short" in error.advice
+    assert error.diagnosis is not None
+    assert error.diagnosis.ref == "H21"
+    assert error.message.startswith(error.diagnosis.cause)
     assert error.phase == "load"
-    assert error.exit_code_of_server not in (None, 0)
     assert backend._session is not None
     assert backend._session.members() == ()
