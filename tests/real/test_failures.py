@@ -175,7 +175,7 @@ def test_early(
     seen = provoked(case, True)  # noqa: FBT003 - which part of the case
     assert case.early is not None
     row = judge(case, case.early, seen)
-    assert seen.lived_s is None
+    assert not seen.began
     assert seen.log == ""
     record_property("failure", json.dumps({**row, "layer": "preflight"}))
 

@@ -27,5 +27,6 @@ def _follow(file: str) -> None:
 
 
 FILE = os.environ.pop("STAMPS", "")
-if FILE and "vllm.entrypoints.openai.api_server" in sys.orig_argv:
+SERVES = "vllm.entrypoints.openai.api_server" in sys.orig_argv
+if FILE and SERVES and not any(word.startswith("--help") for word in sys.orig_argv):
     _follow(FILE)

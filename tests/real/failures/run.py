@@ -49,7 +49,8 @@ class Seen:
         record: Its `run.json`, `None` where there is none.
         log: The server's log as the evidence holds it.
         took_s: How long the command took.
-        lived_s: From the first line or breath of the server to the failure, `None` for no server.
+        began: Whether a server was started at all.
+        lived_s: From the start of the server to the failure, `None` where either is not known.
         report_s: From the failure to the verdict on the screen, `None` where nothing outside told
             when the failure was.
         left: What is left of it.
@@ -61,6 +62,7 @@ class Seen:
     record: RunRecord | None
     log: str
     took_s: float
+    began: bool
     lived_s: float | None
     report_s: float | None
     left: tuple[str, ...]
@@ -155,6 +157,7 @@ def provoke(case: Case, place: Place, *, early: bool) -> Seen:
         record=record,
         log=_log(place.folder),
         took_s=ended - started,
+        began=begun is not None,
         lived_s=None if failed is None or begun is None else failed - begun,
         report_s=None if failed is None else max(shown[-1:], default=ended) - failed,
         left=tuple(left),
