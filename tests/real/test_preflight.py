@@ -238,15 +238,23 @@ def test_a_dead_name_server_is_cured_by_one_that_works(
     assert left() == []
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [["-c", PYTHON, "preflight"], ["-m", "pytest", "-p", "no:cacheprovider"]],
+    ids=["verb", "run"],
+)
 def test_a_signal_in_the_middle_of_a_look_leaves_nothing(
-    env: dict[str, str], tmp_path: Path, real_image: str
+    env: dict[str, str], tmp_path: Path, real_image: str, verb: list[str]
 ) -> None:
-    verb = [sys.executable, "-c", PYTHON, "preflight", f"--vllm-image={real_image}"]
-    words = ["--vllm-model=org/small", f"--vllm-dns={BRIDGE}"]
+    words = [f"--vllm-image={real_image}", "--vllm-model=org/small", f"--vllm-dns={BRIDGE}"]
     since = f"{time.time():.6f}"
     with dns(BRIDGE, answers=False):
         process = subprocess.Popen(
-            [*verb, *words], env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, *verb, *words, "--vllm-suite=models"],
+            env=env,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         with process:
             wait_for_container(process, since)
