@@ -54,6 +54,11 @@ EXPECTED = {
     "cpu-0.32/quantarg.log": "H16",
     "cpu-0.32/unkenv.log": "G23",
     "h100-0.26/free_mem_error.log": "G7",
+    "h100-0.26/kv_none.log": "G9",
+    "h100-0.26/kv_small.log": "G10",
+    "h100-0.26/oom_late.log": "G8",
+    "h100-0.26/oom_load.log": "G8",
+    "h100-0.26/tp2.log": "G6",
 }
 HEALTHY = (
     "cpu-0.32/ok_startup.log",
@@ -444,6 +449,18 @@ def test_the_smallest_number_of_gpus_for_a_size(
     cure = first(*ARGS, OOM, context=context).cure
     assert (f"at least {gpus} of these GPUs" in cure) is (gpus > 1)
     assert (f"--tensor-parallel-size={size}'" in cure) is (size > 0)
+
+
+def test_real_failures_of_a_gpu_name_the_numbers() -> None:
+    """Dummy weights of true size on an H100 of 79.18 GiB, vLLM 0.26."""
+    cures = {
+        name: first(text_of(f"h100-0.26/{name}.log"), context=wide_context()).cure
+        for name in ("oom_load", "oom_late", "kv_small", "free_mem_error")
+    }
+    assert "at least 2 of these GPUs" in cures["oom_load"], "131.4 GiB of Llama-3.1-70B"
+    assert "end process 1900, which holds 64.28 GiB of GPU 0" in cures["oom_late"]
+    assert "--max-model-len=128368" in cures["kv_small"]
+    assert "--gpu-memory-utilization=0.81" in cures["free_mem_error"]
 
 
 def test_memory_that_is_full_after_loading_asks_for_less_not_for_more_gpus() -> None:
