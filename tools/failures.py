@@ -109,7 +109,8 @@ def page(rows: Sequence[dict[str, Any]], summary: str) -> str:
 def facts() -> dict[str, str]:
     """Return what the figures were measured on."""
     python = os.environ["PYTEST_VLLM_TEST_PYTHON"]
-    ask = "from importlib.metadata import version; print(version('vllm'))"
+    # The CPU build may be packaged under another name.
+    ask = "import importlib.metadata as m; print(m.version(m.packages_distributions()['vllm'][0]))"
     cpu = Path("/proc/cpuinfo").read_text("utf-8").partition("model name")[2]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {

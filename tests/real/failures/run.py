@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[3]
 STAMPS = ROOT / "tests" / "data" / "stamps"
 BEGIN = "[a server begins]"
 """What the notes of a server's lines begin with (tests/data/stamps/note.py)."""
-LIMIT_S = 240
+LIMIT_S = 600
 GONE_S = 20
 LOOK_S = 0.2
 _FOREIGN = ("PYTEST_", "HF_", "HUGGING_FACE_", "VLLM_")
