@@ -35,10 +35,16 @@ ATTACHED: Mapping[str, object] = {
     "golden": "some.json",
     "accuracy-floor": "55",
     "accuracy-task": "gsm8k",
+    "pull": "missing",
+    "dns": ["10.0.0.1"],
+    "compose-override": "more.json",
+    "preflight-ignore": ["all"],
+    "phase-timeout": ["load=60"],
+    "gpu-busy": "fail",
     "backend": "attach",
 }
 """A value for every option that can stand beside --vllm-url."""
-OTHERS = {"image", "profile", "baseline"}
+OTHERS = {"image", "profile", "baseline", "host-facts"}
 
 
 def _header(result: pytest.RunResult) -> str:
