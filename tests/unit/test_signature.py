@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from pytest_vllm.adapters.knowledge import signatures
 from pytest_vllm.domain.finding import Fault
+from pytest_vllm.domain.needle import needle_of
 from pytest_vllm.domain.signature import (
     Role,
     SignatureError,
     build_signatures,
     filled,
-    needle_of,
 )
 
 TABLE: dict[str, Any] = {
