@@ -7,14 +7,20 @@ import re
 import shutil
 import subprocess
 import time
+from typing import TYPE_CHECKING
 
 from tools.provision.command import answer, run, tail
 from tools.provision.place import ProvisionError, cache_root, locked, say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 STEP = "engine"
 ANSWERS_WITHIN_S = 60
 PACKAGES = {"docker": "docker.io", "dockerd": "docker.io", "debootstrap": "debootstrap"}
 """Program -> Debian package."""
+TEST_PACKAGES = {"docker-registry": "docker-registry"}
+"""What only tests need: they pull from a registry on loopback."""
 CURE = (
     "Start one, add yourself to its group (usermod -aG docker USER, then log in again), or name "
     "one in DOCKER_HOST; as root on a Debian-like machine, ./dev provision engine --install does "
@@ -41,7 +47,7 @@ def make_engine(*, install: bool) -> str:
         install: may put docker.io and debootstrap on the machine with apt-get, as root.
     """
     if install:
-        install_packages()
+        install_packages(PACKAGES)
     version = engine_version()
     if version is None:
         with locked("engine"):
@@ -49,9 +55,13 @@ def make_engine(*, install: bool) -> str:
     return version
 
 
-def install_packages() -> None:
-    """Install what is missing with apt-get, telling what and how large; nothing if all is there."""
-    missing = {package for program, package in PACKAGES.items() if shutil.which(program) is None}
+def install_packages(packages: Mapping[str, str]) -> None:
+    """Install what is missing with apt-get, telling what and how large; nothing if all is there.
+
+    Args:
+        packages: Debian package of each program.
+    """
+    missing = {package for program, package in packages.items() if shutil.which(program) is None}
     if engine_version() is not None:
         missing.discard("docker.io")
     if not missing:

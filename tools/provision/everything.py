@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tools.provision import command
-from tools.provision.engine import make_engine
+from tools.provision.engine import TEST_PACKAGES, install_packages, make_engine
 from tools.provision.image import make_bash_variant, make_image
 from tools.provision.model import make_model
 from tools.provision.vllm import make_vllm
@@ -20,6 +20,8 @@ NEWEST, OLDEST = "0.32.0", "0.30.0"
 def make_everything(*, python: Path, install: bool, pull: str) -> dict[str, str]:
     """Make the parts of the tests; return them as environment variables."""
     make_engine(install=install)
+    if install:
+        install_packages(TEST_PACKAGES)
     interpreter, model, image = make_served(NEWEST, python=python, pull=pull, with_image=True)
     return {
         "PYTEST_VLLM_TEST_PYTHON": str(interpreter),
