@@ -60,6 +60,7 @@ def provoke(arguments: Sequence[str]) -> tuple[list[dict[str, Any]], int, str]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", TESTS, *arguments]
+        command += ["-o", "junit_family=xunit1"]  # the later one has no properties of a test
         done = subprocess.run(
             [*command, f"--junitxml={report}"], cwd=ROOT, env={**os.environ, ALL: "1"}, check=False
         )
