@@ -291,7 +291,13 @@ def test_an_engine_that_is_killed_in_mid_run_is_rejected(
     judged = record(tmp_path)
     assert (code, judged.verdict.decision) == (1, Decision.REJECT), output
     assert "the server ended in mid-run with exit code 0" in judged.verdict.reasons[0]
-    assert any(result.outcome is Outcome.NOT_RUN for result in judged.results)
+    outcomes = [result.outcome for result in judged.results]
+    failed = [result for result in judged.results if result.outcome is Outcome.FAIL]
+    assert 1 <= len(failed) <= 16  # those that were under way, and nothing else
+    assert all("the server ended in mid-run with exit code 0" in r.message for r in failed), output
+    assert all("server.log:" in result.message for result in failed)
+    assert outcomes.count(Outcome.NOT_RUN) > len(failed)
+    assert [finding.ref for finding in judged.findings if "mid-run" in finding.seen] == ["Q5"]
     assert alive(family) == []
 
 
