@@ -60,8 +60,9 @@ Moments: `preflight` while the server's help is asked for, `launching` while the
 or just when the process starts, `starting` before the server is ready, `running` in the middle of a
 request, `ahead` the same in a check that runs before its turn, `xdist` the same in one of two
 workers, `stopping` while the server ends; `server` is the API server's death by SIGKILL, `refused`
-a container that cannot start or a port that is taken. `clean after` is the time from the end of pytest to nothing left, looked at every quarter of a
-second; after SIGKILL of pytest it is the reaper's work.
+a container that cannot start or a port that is taken. `clean after` is the time from the end of
+pytest to nothing left, looked at every quarter of a second; after SIGKILL of pytest it is the
+reaper's work.
 
 ## Real vLLM
 
