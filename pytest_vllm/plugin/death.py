@@ -16,6 +16,7 @@ from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
     from pytest_vllm.adapters.backends import Backend, ExitStatus
+    from pytest_vllm.domain.figures import Context
     from pytest_vllm.domain.finding import Diagnosis
 
 _PATIENCE_S = 5.0
@@ -43,13 +44,16 @@ class Death:
     findings: tuple[Finding, ...] = ()
 
 
-def look_for_death(backend: Backend, *, ready_at: float, patient: bool) -> Death | None:
+def look_for_death(
+    backend: Backend, *, ready_at: float, patient: bool, context: Context | None
+) -> Death | None:
     """Return how the server ended, `None` while it lives.
 
     Args:
         backend: The server.
         ready_at: When it was ready, in seconds since the epoch.
         patient: Whether a server that says that its engine is lost is given time to end.
+        context: What the look before the launch tells a diagnosis.
     """
     try:
         status = backend.exit_status()
@@ -62,7 +66,7 @@ def look_for_death(backend: Backend, *, ready_at: float, patient: bool) -> Death
         return Death(
             said=error.message, at=_end_of_log(backend), by_host=True, explanation=str(error)
         )
-    return None if status is None else _explain(backend, status, ready_at)
+    return None if status is None else _explain(backend, status, ready_at, context)
 
 
 def _has_lost_engine(backend: Backend, ready_at: float) -> bool:
@@ -70,11 +74,13 @@ def _has_lost_engine(backend: Backend, ready_at: float) -> bool:
     return any(line.at_s >= after and _LOST_ENGINE.search(line.text) for line in backend.log)
 
 
-def _explain(backend: Backend, status: ExitStatus, ready_at: float) -> Death:
+def _explain(
+    backend: Backend, status: ExitStatus, ready_at: float, context: Context | None
+) -> Death:
     note = f" ({status.note})" if status.note else ""
     said = f"the server ended in mid-run with exit code {status.code}{note}"
     lines = [line.text for line in backend.log]
-    found = diagnose(lines, signatures(), end=server_end(status))
+    found = diagnose(lines, signatures(), end=server_end(status), context=context)
     first = found[0] if found else None
     if first is None:
         return Death(

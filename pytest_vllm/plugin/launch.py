@@ -163,7 +163,9 @@ class ServerRun:
         state = self._state
         if self._stopped or state.gone or state.failure is not None or state.server is None:
             return
-        death = look_for_death(self._backend, ready_at=self._ready_at, patient=after_failure)
+        death = look_for_death(
+            self._backend, ready_at=self._ready_at, patient=after_failure, context=state.context
+        )
         if death is not None:
             state.gone, state.gone_at, state.death = death.said, death.at, death
             state.findings += death.findings

@@ -60,17 +60,18 @@ class VramWatch:
             on_wait: Told what is waited for, at each look.
         """
         end = self._clock() + LIMIT_S
-        lowest, since = self._used(), self._clock()
-        while self._clock() < end:
-            used = self._used()
-            over = self._above(used, {})
-            if not over or self._clock() - since >= _STEADY_S:
+        seen = self._gpus()
+        lowest, since = _used(seen), self._clock()
+        while over := _above(seen, {}):
+            if self._clock() >= end or self._clock() - since >= _STEADY_S:
                 break
-            if any(used[name] < lowest.get(name, 0) - _NOISE_BYTES for name in used):
-                lowest, since = used, self._clock()
             on_wait(f"waiting: {_sum(over)} of VRAM in use, is it released?")
             self._sleep(_POLL_S)
-        self._before = self._used()
+            seen = self._gpus()
+            used = _used(seen)
+            if any(used[name] < lowest.get(name, 0) - _NOISE_BYTES for name in used):
+                lowest, since = used, self._clock()
+        self._before = _used(seen)
 
     def check_release(self, on_wait: Callable[[str], None]) -> tuple[Finding, ...]:
         """Wait after the stop until the memory is back; a finding when it is not after 120 s.
@@ -79,7 +80,7 @@ class VramWatch:
             on_wait: Told what is waited for, at each look.
         """
         begin = self._clock()
-        while over := self._above(self._used(), self._before):
+        while over := _above(self._gpus(), self._before):
             if self._clock() - begin >= LIMIT_S:
                 return (_leak(over),)
             on_wait(f"waiting: {_sum(over)} of VRAM not released yet")
@@ -96,18 +97,18 @@ class VramWatch:
                 found[name] = (int(used), int(total or 0))
         return found
 
-    def _used(self) -> dict[str, int]:
-        return {name: used for name, (used, _) in self._gpus().items()}
 
-    def _above(self, used: Mapping[str, int], floor: Mapping[str, int]) -> dict[str, int]:
-        """Return the bytes above a floor, for the GPUs where they are more than noise."""
-        totals = {name: total for name, (_, total) in self._gpus().items()}
-        over = {name: value - floor.get(name, 0) for name, value in used.items()}
-        return {
-            name: value
-            for name, value in over.items()
-            if value > max(_TOLERANCE_BYTES, totals.get(name, 0) * _TOLERANCE_SHARE)
-        }
+def _used(seen: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    return {name: used for name, (used, _) in seen.items()}
+
+
+def _above(seen: Mapping[str, tuple[int, int]], floor: Mapping[str, int]) -> dict[str, int]:
+    """Return the bytes above a floor, for the GPUs where they are more than noise."""
+    return {
+        name: used - floor.get(name, 0)
+        for name, (used, total) in seen.items()
+        if used - floor.get(name, 0) > max(_TOLERANCE_BYTES, total * _TOLERANCE_SHARE)
+    }
 
 
 def _leak(over: Mapping[str, int]) -> Finding:
