@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_vllm.adapters.knowledge import signatures
 from pytest_vllm.domain.checks import Level
 from pytest_vllm.plugin.marks import catalogue
 from pytest_vllm.simulator.defects import DEFECTS, Where
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_vllm.domain.checks import Check
+    from pytest_vllm.domain.signature import Signature
     from pytest_vllm.simulator.defects import Defect
 
 _HEAD = "| check | level | layer | needs | ref | requirement | catches |"
@@ -65,12 +67,34 @@ def render_defects(defects: Sequence[Defect], checks: Sequence[Check]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def render_signatures(known: Sequence[Signature]) -> str:
+    """Return `docs/signatures.md`: every failure that a diagnosis knows by name."""
+    lines = [
+        "# The known failures",
+        "",
+        "Generated from `pytest_vllm/data/signatures/` by `./dev docs`; a test keeps it fresh.",
+        "[diagnosis.md](diagnosis.md) says how a log is read and how to add a row. `ref` counts",
+        "the rows by area: D Docker and host, G GPU and ROCm, H model and Hub, Q requests; findings of",
+        "the preflight name the row that they prevent. `{...}` stands for what the log says.",
+        "",
+        f"{len(known)} signatures for {len({row.ref for row in known})} failures.",
+        "",
+        "| ref | id | class | cause | cure | seen in |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(known, key=lambda row: (row.ref[0], int(row.ref[1:]))):
+        cells = (row.ref, row.id, row.fault, row.cause[0], row.cure[0], row.link)
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
 def documents() -> dict[Path, str]:
     """Return every generated document by path."""
     checks = catalogue(ROOT / "suites")
     return {
         ROOT / "docs" / "checks.md": render_checks(checks),
         ROOT / "docs" / "defects.md": render_defects(tuple(DEFECTS.values()), checks),
+        ROOT / "docs" / "signatures.md": render_signatures(signatures()),
     }
 
 

@@ -1,7 +1,7 @@
 """Why a server did not come up, or ended: signatures applied to its log and its end.
 
 The last exception is usually an envelope, so the rules look for the first link: the first known
-line of the innermost process that is not a known envelope (launch.md, section 2.1). What the
+line of the innermost process that is not a known envelope (docs/diagnosis.md). What the
 daemon says comes before how the server ended, that before the log, and silence comes last.
 """
 

@@ -75,7 +75,7 @@ Values = dict[str, str]
 
 
 def _largest_utilization(values: Values, context: Context) -> Values:
-    """free/total, rounded down to two digits, minus 0.02 (launch.md, row G7)."""
+    """free/total, rounded down to two digits, minus 0.02 (docs/signatures.md, G7)."""
     del context
     try:
         free, total = float(values["free"]), float(values["total"])

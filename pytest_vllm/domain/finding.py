@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Fault(StrEnum):
-    """Who has to do something (launch.md, section 2.1, rule 4)."""
+    """Who has to do something (docs/diagnosis.md)."""
 
     USER = "user"
     """The arguments: a name, a flag or a value."""

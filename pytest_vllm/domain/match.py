@@ -1,4 +1,4 @@
-"""Signatures that fit a log, ranked by the rules of launch.md, section 2.1."""
+"""Signatures that fit a log, ranked by the rules of docs/diagnosis.md."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ AITER builds a module when it is first used: while the configuration is read, in
 after the KV cache is there, or for the first token. Weights are fetched after vLLM has said that it
 loads them. All other phases only go forward.
 """
-# vLLM 0.6 to 0.32 (launch.md, section 3): a text that the line holds, and what it must match, too.
+# vLLM 0.6 to 0.32: a text that the line holds, and what it must match, too.
 _SIGNS: tuple[tuple[str, str, str], ...] = (
     ("config", "vLLM API server version", ""),
     ("config", "non-default args:", ""),

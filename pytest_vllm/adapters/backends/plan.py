@@ -163,7 +163,7 @@ def _dns(target: Target) -> tuple[str, ...]:
 
 
 def _least(spec: ContainerSpec, model: ModelMount, devices: DeviceChoice) -> ContainerSpec:
-    """Add the flags of least privilege (launch.md, section 1.3)."""
+    """Add the flags of least privilege."""
     return replace(
         spec,
         devices=devices.devices,
@@ -180,7 +180,7 @@ def _least(spec: ContainerSpec, model: ModelMount, devices: DeviceChoice) -> Con
 def _documented(
     spec: ContainerSpec, target: Target, model: ModelMount, devices: DeviceChoice, cache: Path
 ) -> ContainerSpec:
-    """Add the flags that the ROCm documentation gives (launch.md, section 1.2)."""
+    """Add the flags that the ROCm documentation gives."""
     kfd = devices.devices[:1]
     whole = tuple(str(Path(path).parent / "dri") for path in kfd)
     others = tuple(mount for mount in model.mounts if mount.source != str(cache))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _DIGEST_SHOWN = 19
 _SHELLS = ("bash", "sh", "zsh", "dash", "ash")
-# launch.md, section 2.2: what a registry answers -> row, fault.
+# docs/signatures.md: what a registry answers -> row, fault.
 _ANSWERS = (
     (r"manifest unknown|not found|no such manifest", "D3", Fault.IMAGE),
     (r"toomanyrequests", "D5", Fault.NETWORK),
