@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from pytest_vllm.domain.utilization import default_utilization, safe_utilization
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -16,13 +18,8 @@ if TYPE_CHECKING:
 
 _GIB = 2**30
 _UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-_MARGIN = 0.02
-_NEW_DEFAULT = (0, 20)
-"""First version whose default `--gpu-memory-utilization` is 0.92; before it was 0.9."""
 _SIZES_SHOWN = 16
-_AFTER_LOADING = frozenset(
-    {"compile", "aiter jit", "kv cache", "graph capture", "engine ready", "api up", "ready"}
-)
+_AFTER_LOADING = frozenset({"compile", "aiter jit", "kv cache", "graph capture", "api up", "ready"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +76,7 @@ def _largest_utilization(values: Values, context: Context) -> Values:
     del context
     try:
         free, total = float(values["free"]), float(values["total"])
-        share = math.floor(100 * free / total) / 100 - _MARGIN
+        share = safe_utilization(free, total)
     except (KeyError, ValueError, ZeroDivisionError):
         return {}
     return {"safe": f"{share:.2f}"} if share > 0 else {}
@@ -147,8 +144,7 @@ def _utilization(values: Values) -> float:
         return float(values["utilization"])
     except (KeyError, ValueError):
         numbers = re.findall(r"\d+", values.get("version", "")) or ["0", "0"]
-        newer = tuple(int(number) for number in numbers[:2]) >= _NEW_DEFAULT
-        return 0.92 if newer else 0.9
+        return default_utilization(tuple(int(number) for number in numbers[:2]))
 
 
 def _bytes(text: str) -> float | None:

@@ -9,6 +9,7 @@ from pytest_vllm.domain.finding import Fault, Finding, Severity
 from pytest_vllm.domain.preflight import GIB, not_applicable, without_gpu
 from pytest_vllm.domain.preflight.fit import parallel, valid_sizes
 from pytest_vllm.domain.preflight.version import server_version
+from pytest_vllm.domain.utilization import NEWER, OLDER, default_utilization, safe_utilization
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.facts.host import Gpu
     from pytest_vllm.domain.facts.model import ModelFacts
 
-DEFAULT_UTILIZATION = 0.92
-"""vLLM 0.32's `--gpu-memory-utilization`."""
-_OLDER_DEFAULT = 0.9
-_NEWER_DEFAULT_FROM = (0, 26)  # seen in the log of a 0.26 (0.92) and in older documents (0.9)
-_RESERVE = 0.02
 _SHARED_MEMORY = ("gfx115", "gfx1103")  # APUs: what the driver calls VRAM is not what HIP gives
 _HALVED = ("fp8", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8")
 
@@ -138,14 +134,9 @@ def utilization(facts: LaunchFacts) -> tuple[float, float]:
         return share, share
     version = server_version(facts)
     if version is None:
-        return DEFAULT_UTILIZATION, _OLDER_DEFAULT
-    default = DEFAULT_UTILIZATION if version[:2] >= _NEWER_DEFAULT_FROM else _OLDER_DEFAULT
+        return NEWER, OLDER
+    default = default_utilization(version)
     return default, default
-
-
-def safe_utilization(free: float, total: float) -> float:
-    """Return the largest safe utilization: the free share, rounded down, less 2 %."""
-    return max(math.floor(100 * free / total) / 100 - _RESERVE, 0.0)
 
 
 _GROUPS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
