@@ -149,6 +149,7 @@ def provoke(case: Case, place: Place, *, early: bool) -> Seen:
         watch, case, early=early, life={what: at - since + started for what, at in life.items()}
     )
     shown = [at for at, line in watch.output if _VERDICT.search(line)]
+    promoted = watch.process.returncode == 0  # by a second start: the verdict is not on the first
     left = watch.alive() + (_containers(record.run_id) if record is not None else [])
     return Seen(
         command=tuple(words),
@@ -159,7 +160,7 @@ def provoke(case: Case, place: Place, *, early: bool) -> Seen:
         took_s=ended - started,
         began=begun is not None,
         lived_s=None if failed is None or begun is None else failed - begun,
-        report_s=None if failed is None else max(shown[-1:], default=ended) - failed,
+        report_s=None if failed is None or promoted else max(shown[-1:], default=ended) - failed,
         left=tuple(left),
     )
 
@@ -202,7 +203,8 @@ def _moments(
     start where a flaky one was tried again.
     """
     lines = list(watch.stamped())
-    starts = [index for index, (_, line) in enumerate(lines) if line == BEGIN]
+    until = watch.hit_s or float("inf")
+    starts = [index for index, (at, line) in enumerate(lines) if line == BEGIN and at <= until]
     lines = lines[max(starts, default=0) :]
     begun = lines[0][0] if lines else life.get("start")
     if early or case.late is None:
