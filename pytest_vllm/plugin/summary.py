@@ -191,6 +191,10 @@ def _warnings(
     if recorder.deselected:
         warnings.append(f"{len(recorder.deselected)} checks were deselected")
     warnings += [warning_line(finding) for finding in findings if _warns(finding)]
+    for attempt in state.attempts:
+        first = attempt.diagnosis
+        name = " ".join(filter(None, (first.ref, first.id)))
+        warnings.append(f"a start failed by a flaky fault and was tried again: {name}: {first.cause}")
     return (*warnings, *(run.problems if run is not None else ()))
 
 
