@@ -194,7 +194,9 @@ def _warnings(
     for attempt in state.attempts:
         first = attempt.diagnosis
         name = " ".join(filter(None, (first.ref, first.id)))
-        warnings.append(f"a start failed by a flaky fault and was tried again: {name}: {first.cause}")
+        warnings.append(
+            f"a start failed by a flaky fault and was tried again: {name}: {first.cause}"
+        )
     return (*warnings, *(run.problems if run is not None else ()))
 
 
