@@ -92,11 +92,10 @@ def test_the_next_run_sweeps_what_is_left_of_one_whose_reaper_was_killed_too(
     reapers[0].kill()
     first.pytest.kill()
     first.pytest.wait()
-    assert first.title("::EngineCore up")
     outcome = run_to_end(second, backend)
     assert outcome.code == 0, outcome.output
     assert first.await_nothing() == []
-    if backend == "process":  # another run on this host may have seen the rest first
+    if backend == "process":  # any other run on this host may have swept the rest before
         swept = [f["seen"] for f in record(second)["findings"] if f["id"] == "cleanup.swept"]
         assert len(swept) == 1
         assert "pytest-vllm-ports" in swept[0]

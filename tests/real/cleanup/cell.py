@@ -243,16 +243,17 @@ class Run:
 
     def close(self) -> None:
         """Leave nothing, whatever happened."""
-        if self.pytest.poll() is None:
-            self.pytest.kill()
-            self.pytest.wait()
-        leftovers.remove(
-            self.mark,
-            pid=self.pytest.pid,
-            runs=self.runs,
-            known=self.known,
-            client=self.client,
-        )
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            leftovers.remove(
+                self.mark,
+                pid=self.process.pid,
+                runs=self.runs,
+                known=self.known,
+                client=self.client,
+            )
         shutil.rmtree(self.tmp, ignore_errors=True)
         self.client.close()
 
