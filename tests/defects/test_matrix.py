@@ -40,8 +40,8 @@ EXPRESSIBLE = [
     and name not in REPORTED
     and any(not ABSENT & set(check.needs) for check in claims(name))
 ]
-ON_REAL = EXPRESSIBLE[:: 1 if os.environ.get("PYTEST_VLLM_TEST_ALL") else 3]
-"""What stands in front of real vLLM: a third of them in CI, all of them in `./dev nightly`."""
+ON_REAL = EXPRESSIBLE[:: 1 if os.environ.get("PYTEST_VLLM_TEST_ALL") else 6]
+"""What stands in front of real vLLM: a sixth of them in CI, all of them in `./dev nightly`."""
 
 
 @pytest.fixture(scope="session")
