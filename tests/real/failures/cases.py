@@ -512,17 +512,17 @@ HOST = (
         late=Ending(ref="D18", exit_code=OPEN, cure="driver|ROCm"),
     ),
     Case(
-        name="engine-abort",
-        what="EngineCore aborts once while it loads, as at a GPU hang: flaky, so it is tried again",
+        name="abort",
+        what="the server aborts once, as at a GPU hang: flaky, so it is tried again",
         options=lambda place: place.process(),
-        blow=Blow(after="Starting to load model", who="EngineCore", signal="SIGABRT"),
+        blow=Blow(after="Resolved architecture", who="api_server", signal="SIGABRT"),
         late=Ending(ref="D19", exit_code=0, cure="dmesg|numa_balancing"),
     ),
     Case(
-        name="engine-killed-at-start",
-        what="EngineCore is killed while it loads, as the kernel does for want of memory",
+        name="killed-at-start",
+        what="the server is killed while it loads, as the kernel does for want of memory",
         options=lambda place: place.process(),
-        blow=Blow(after="Starting to load model", who="EngineCore", signal="SIGKILL"),
+        blow=Blow(after="Starting to load model", who="api_server", signal="SIGKILL"),
         late=Ending(ref="D17", exit_code=OPEN, cure="memory"),
     ),
     Case(
