@@ -1,8 +1,8 @@
 """Nothing outlives a run, however it ends: eight ways to die, two backends, several moments.
 
-A light server with vLLM's process tree stands in for vLLM, so that the matrix takes minutes: every
-moment of nearly every way is tried once. Where PYTEST_VLLM_TEST_ALL is set each way is tried ten times,
-and some of them with real vLLM. Beside all this somebody else's server runs, and goes on running.
+A light server with vLLM's process tree stands in for vLLM, so that the matrix takes minutes: nearly
+every moment of every way is tried once. Where PYTEST_VLLM_TEST_ALL is set each way is tried ten
+times, and some of them with real vLLM. Beside all this somebody else's server runs, and goes on.
 """
 
 from __future__ import annotations
