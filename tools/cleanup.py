@@ -78,7 +78,7 @@ reaper's work.
 
 ## Run it
 
-`./dev test tests/real/test_cleanup.py` tries every moment of every way once. With
+`./dev test tests/real/test_cleanup.py` tries nearly every moment of every way once. With
 `PYTEST_VLLM_TEST_ALL=1` every way is tried ten times on each backend, its moments in turn, and real
 vLLM is killed as well. One cell: `-k kill-docker-launching`.
 """
