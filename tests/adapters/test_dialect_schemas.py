@@ -426,7 +426,7 @@ LEFT_OPEN = {
 """Where the schema is wider than the SDK on purpose, and why."""
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(at=st.sampled_from(PLACES), value=st.just(GONE) | JSON)
 def test_what_the_sdk_refuses_the_schema_refuses(at: tuple[str, int, str], value: Any) -> None:
     """Any mutation of a healthy response that breaks the SDK is caught by the schema as well."""

@@ -137,7 +137,7 @@ RECORDS = st.builds(
     environment=st.dictionaries(TEXT, TEXT, max_size=2),
     warnings=TEXTS,
 )
-SLOW_DATA = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+SLOW_DATA = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 @SLOW_DATA

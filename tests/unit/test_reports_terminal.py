@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -181,7 +181,6 @@ def test_foreign_text_is_shown_and_never_obeyed() -> None:
     assert len(text.splitlines()) <= 40
 
 
-@settings(deadline=None)
 @given(st.text(st.characters()), st.integers(20, 150))
 def test_any_message_is_shown(message: str, width: int) -> None:
     record = make_record((make_result("chat.a.b", Outcome.FAIL, message),))
