@@ -83,7 +83,7 @@ def failure_text(failure: StartFailure) -> str:
     """Describe a failed start for a person; the end of the log stands in the summary."""
     lines = [failure.message]
     if failure.phase == PREFLIGHT:
-        lines.append("found by the look before the launch; nothing was started")
+        lines.append("found by the preflight; nothing was started")
     elif failure.phase:
         code = "still running" if failure.exit_code is None else f"exit code {failure.exit_code}"
         lines.append(f"last phase: {failure.phase}; {code}")

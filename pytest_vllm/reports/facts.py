@@ -212,7 +212,7 @@ def failure_line(record: RunRecord, failure: StartFailure) -> str:
         blamed = "a passing fault" if who is Fault.FLAKY else f"the {one_line(who, 20)}"
         return f"No server to test; {blamed} is to blame, not the image"
     if failure.phase == PREFLIGHT:
-        return "The server was not started: the look before the launch found what forbids it"
+        return "The server was not started: the preflight found what forbids it"
     state = "no exit" if failure.exit_code is None else f"exit code {failure.exit_code}"
     at_s = record.phases[-1].start_s if record.phases else None
     phase = f", last phase: {one_line(failure.phase, 40)}" if failure.phase else ""

@@ -123,7 +123,7 @@ def test_reports_of_a_run_that_was_not_started_say_so_and_name_every_finding() -
     assert failure is not None
     record = replace(make_record(), failure=failure, findings=(MODEL, WARNING, NOTE, NOT_ASKED))
     screen = summary(record, width=100, color=False, evidence="/e")
-    assert "was not started: the look before the launch" in screen
+    assert "was not started: the preflight" in screen
     assert "(read report.md first)" in screen
     report = report_md(record)
     assert "## Findings" in report
