@@ -195,7 +195,8 @@ def test_an_absent_image_names_a_similar_one(
     ("host", "words"),
     [
         ("unix:///no/such/docker.sock", "there is no such socket"),
-        ("tcp://192.0.2.1:2375", "is not on this host"),
+        ("tcp://127.0.0.1:9", "cannot be reached: Connection refused"),
+        ("ssh://somebody@127.0.0.1", "is not on this host"),
     ],
 )
 def test_an_engine_that_cannot_be_used(
