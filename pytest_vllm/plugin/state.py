@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.verdict import StartFailure
     from pytest_vllm.plugin.death import Death
 
-NOT_RUN_REASON = "not run: server never became ready"
+NOT_RUN_REASON = "not run: no server became ready"
 
 
 @dataclass(slots=True, kw_only=True)

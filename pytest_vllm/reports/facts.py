@@ -76,7 +76,7 @@ def shown_results(record: RunRecord) -> tuple[CheckResult, ...]:
             check=result.check,
             case=result.case,
             outcome=Outcome.NOT_RUN,
-            message="not run: server never became ready",
+            message="not run: no server became ready",
         )
         if result.outcome is Outcome.ERROR and not result.exchanges
         else result
@@ -98,9 +98,9 @@ def target_facts(record: RunRecord) -> list[tuple[str, str]]:
         facts.append(("Image", image))
     facts.append(("Model", _model(record)))
     server = record.server
-    version = (
-        f"{one_line(server.version, 60)} " if server and server.version else "version unknown "
-    )
+    told = record.server_facts.version if record.server_facts else ""
+    known = server.version if server and server.version else told
+    version = f"{one_line(known, 60)} " if known else "version unknown "
     where = f", {one_line(server.url)}" if server else ""
     facts.append(("vLLM", f"{version}(backend {one_line(record.backend, 20)}{where})"))
     if record.launch.get("python"):

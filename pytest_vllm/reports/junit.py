@@ -120,7 +120,9 @@ def _case(result: CheckResult) -> ET.Element:
     tag = _TAGS.get(result.outcome)
     if tag is not None:
         first = one_line(result.message, 1000) or result.outcome.value
-        reason = first if tag != "skipped" else f"{result.outcome.value}: {first}"
+        outcome = result.outcome.value
+        said = tag != "skipped" or first.startswith(f"{outcome}:")
+        reason = first if said else f"{outcome}: {first}"
         child = ET.SubElement(case, tag, message=_legal(reason))
         child.text = _legal(_details(result)) if tag != "skipped" else None
     return case

@@ -64,6 +64,8 @@ _SAMPLES = 2
 _TAIL = 12
 _SUITES_WHEN_GOOD = 7
 _SUITES_WHEN_BAD = 10
+_FIX_LINES = 12
+"""A cure is to be pasted, so it is not cut."""
 _LINES_WHEN_GOOD = 24
 _LINES_WHEN_BAD = 40
 
@@ -156,7 +158,7 @@ def _why(page: _Page, record: RunRecord) -> list[Text]:
         if failure.diagnosis is not None:
             lines += page.fact("Failure", diagnosis_name(failure.diagnosis), style="bold")
         lines += page.fact("Cause", failure.message, lines=4, style="bold")
-        lines += page.fact("Fix", failure.advice, lines=3) if failure.advice else []
+        lines += page.fact("Fix", failure.advice, lines=_FIX_LINES) if failure.advice else []
         return lines + [line for other in failure.others for line in _other(page, other)]
     reasons = record.verdict.reasons
     each = 1 if record.verdict.decision is Decision.PROMOTE else 2

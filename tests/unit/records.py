@@ -70,7 +70,7 @@ def all_not_run() -> tuple[CheckResult, ...]:
         make_result(
             result.check.id,
             Outcome.NOT_RUN if index else Outcome.ERROR,
-            "not run: server never became ready" if index else "the server did not start",
+            "not run: no server became ready" if index else "the server did not start",
             exchanges=(),
         )
         for index, result in enumerate(all_passed())

@@ -92,7 +92,7 @@ def test_a_failed_start_is_told_once() -> None:
     assert "line number 0 " in text
     assert "What to do: `lower --max-model-len`" in text
     assert "Checks that did not pass" not in text
-    assert "| not run | `not run: server never became ready` | 61 |" in text
+    assert "| not run | `not run: no server became ready` | 61 |" in text
 
 
 def test_equal_reasons_are_told_together() -> None:

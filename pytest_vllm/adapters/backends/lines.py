@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _LONGEST_LINE = 100_000
+_FIRST_LINE_S = 5.0
+"""How long the first line of a server that has ended is waited for."""
 
 
 def split_lines(chunks: Iterable[bytes]) -> Iterator[str]:
@@ -81,10 +83,21 @@ class LogReader:
         self._thread.start()
 
     def drain(self, limit_s: float) -> None:
-        """Wait, once, until a stream that is about to end has been read to its end."""
-        if not self._drained:
-            self._thread.join(limit_s)
-            self._drained = True
+        """Wait, once, until a stream that is about to end has been read to its end.
+
+        A process that outlives the server may hold the stream open, so the wait ends when nothing
+        came for a while. On a busy host the thread may not have had its turn at all yet.
+
+        Args:
+            limit_s: Seconds without a new line.
+        """
+        if self._drained:
+            return
+        self._drained = True
+        seen = -1
+        while self._thread.is_alive() and seen != len(self.lines):
+            seen = len(self.lines)
+            self._thread.join(limit_s if self.lines else _FIRST_LINE_S)
 
     def _read(self) -> None:
         try:
