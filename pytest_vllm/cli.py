@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _USAGE_ERROR = 4
+_PIPE_CLOSED = 128 + 13
+"""What a shell reports of a program that SIGPIPE ended."""
 _HELP = """usage: pytest-vllm VERB [options]
 
 verbs:
@@ -19,7 +23,7 @@ verbs:
             (see pytest-vllm diagnose --help)
   command   print the command that starts the same server by hand
             (takes the --vllm-* options of pytest, see pytest --help)
-  preflight look at engine, image, host, model and arguments, and start nothing
+  preflight look at engine, image, host, model and arguments, and start no server
             (takes the --vllm-* options of pytest; see pytest-vllm preflight --help)
   simulate  serve a simulated server, or stand in front of a real one, with defects
             (see pytest-vllm simulate --help)
@@ -52,7 +56,30 @@ def main(argv: list[str] | None = None) -> int:
         )
         return _USAGE_ERROR
     module, function = _VERBS[words[0]]
-    return int(getattr(import_module(module), function)(words[1:]))
+    verb = getattr(import_module(module), function)
+    try:
+        code = int(verb(words[1:]))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        _drop_output()
+        return _PIPE_CLOSED
+    return code
+
+
+def _reader_is_gone() -> bool:
+    """Tell whether it is our output that nobody reads any more, as after `| head`."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _drop_output() -> None:
+    """Have what is still held back go nowhere when the interpreter ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 _VERBS: Mapping[str, tuple[str, str]] = {

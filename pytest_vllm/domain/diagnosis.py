@@ -15,7 +15,7 @@ from pytest_vllm.domain.finding import Diagnosis, Evidence
 from pytest_vllm.domain.logline import Log, read_line, split_lines
 from pytest_vllm.domain.match import CHATTER, RETRY, groups, ranked_matches
 from pytest_vllm.domain.phases import clean
-from pytest_vllm.domain.root_cause import find_envelope
+from pytest_vllm.domain.root_cause import find_cut_traceback, find_envelope
 from pytest_vllm.domain.signature import Role, filled
 from pytest_vllm.domain.start_log import CAUSE_CHARS, ServerEnd, StartLog
 from pytest_vllm.domain.text import one_line
@@ -27,12 +27,17 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.match import Match
     from pytest_vllm.domain.signature import Pattern, Signature
 
-__all__ = ["Context", "FatalWatch", "ServerEnd", "diagnose", "log_tail", "phase_of"]
+__all__ = ["Context", "FatalWatch", "ServerEnd", "diagnose", "holds_start", "log_tail", "phase_of"]
 
 TAIL_LINES = 20
 """Log lines shown with a failure."""
 _QUIET = re.compile(r"(?:\(\w[^)]*\) ?)?(?:INFO|DEBUG|WARNING)[: ]")
 """Nearly all lines of a start, told in no time; the others are taken apart."""
+_ONLY_ENVELOPE = (
+    "only the envelope of a failure is in this text: the lines before it, which hold the cause, are"
+    " missing"
+)
+_CUT = "a traceback is cut off before its last line, which names the error"
 _EVIDENCE = 5
 _ALIKE = 3
 
@@ -72,6 +77,11 @@ def diagnose(  # noqa: PLR0913 - all that a diagnosis hangs on
 def phase_of(lines: Iterable[str]) -> str:
     """Return the last start-up phase that a log reaches."""
     return StartLog(Log(split_lines(lines)), ServerEnd()).phase
+
+
+def holds_start(lines: Iterable[str]) -> bool:
+    """Tell whether any line is vLLM's."""
+    return StartLog(Log(split_lines(lines)), ServerEnd()).has_vllm_line
 
 
 class FatalWatch:
@@ -171,13 +181,18 @@ def _evidence(match: Match, shown: list[Line], start: StartLog) -> tuple[Evidenc
 
 def _unknown(start: StartLog, said: Sequence[str]) -> Diagnosis | None:
     """Say that something is wrong, if it is, with the line that says most."""
-    line = start.root or find_envelope(start.tail)
-    cause, evidence = "", _as_evidence([line] if line else [])
-    if line is not None:
-        cause = start.root_text or one_line(line.text, CAUSE_CHARS)
+    cause = ""
+    evidence: tuple[Evidence, ...] = ()
+    if line := start.root or start.crash:
+        cause = start.root_text if start.root else one_line(line.text, CAUSE_CHARS)
+        evidence = _as_evidence([line])
     elif said:
         cause = one_line(said[0], CAUSE_CHARS)
         evidence = (Evidence(line=0, text=cause),)
+    elif line := find_envelope(start.tail):
+        cause, evidence = _ONLY_ENVELOPE, _as_evidence([line])
+    elif line := find_cut_traceback(start.tail):
+        cause, evidence = _CUT, _as_evidence([line])
     elif start.ended_badly:
         cause, evidence = _end_without_cause(start)
     if not cause:

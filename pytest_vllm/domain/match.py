@@ -85,7 +85,7 @@ def ranked_matches(
     if follows := [match for match in kept if match.rank[0] is Basis.CONSEQUENCE]:
         return follows
     hints = [match for match in kept if match.rank[0] is Basis.HINT]
-    if start.ended_badly or (hints and (start.is_excerpt or start.root_text)):
+    if start.ended_badly or (hints and (start.is_excerpt or start.root_text or start.crash)):
         return hints
     return [match for match in kept if match.rank[0] is Basis.REQUEST]
 

@@ -40,6 +40,18 @@ _ENVELOPE = re.compile(
     r"|Exception in worker VllmWorkerProcess|RPCServer process died"
 )
 _NO_ERROR = ("INFO", "DEBUG", "WARNING")
+_TRACEBACK = "Traceback (most recent call last):"
+# How programs other than Python say that something failed, the most telling first.
+_CRASHES = (
+    re.compile(r"^what\(\):\s+\S"),
+    re.compile(r"^terminate called (?:after|without) "),
+    re.compile(r"Error response from daemon: "),
+    re.compile(
+        r"^(?:\S+: line \d+:\s+\d+ )?(?:Aborted|Illegal instruction)\s*(?:\(core dumped\)|$)"
+    ),
+    re.compile(r"^(?:[Cc]ontainer )?\S+ exited with code (?!0\b)\d+"),
+)
+_CRASH_WORDS = ("what():", "terminate ", "daemon: ", "Aborted", "Illegal ", "exited with ")
 # The other end of a pipe is gone: its process says why.
 _ECHO = re.compile(r"BrokenPipeError|ConnectionResetError|EOFError")
 _VALIDATION = re.compile(r"\d+ validation errors? for \w*Config")
@@ -88,6 +100,35 @@ def find_envelope(lines: Sequence[Line]) -> Line | None:
         ),
         None,
     )
+
+
+def find_crash(lines: Sequence[Line]) -> Line | None:
+    """Return the line in which no Python, but a library, a shell or an engine reports a failure."""
+    found = [
+        (rank, index)
+        for index, line in enumerate(lines)
+        if line.level not in _NO_ERROR and any(word in line.text for word in _CRASH_WORDS)
+        for rank, crash in enumerate(_CRASHES)
+        if crash.search(line.text.strip())
+    ]
+    return lines[min(found)[1]] if found else None
+
+
+def find_cut_traceback(lines: Sequence[Line]) -> Line | None:
+    """Return where a traceback ends without its last line, which would name the error."""
+    starts = [
+        index
+        for index, line in enumerate(lines)
+        if line.level not in _NO_ERROR and line.text.strip() == _TRACEBACK
+    ]
+    if not starts:
+        return None
+    begin = lines[starts[-1]]
+    own = [line for line in lines[starts[-1] :] if line.process == begin.process]
+    frames = [line for line in own[1:] if line.text.strip()]
+    if any(not line.text.startswith(" ") for line in frames):
+        return None
+    return frames[-1] if frames else begin
 
 
 def root_text(lines: Sequence[Line]) -> str:

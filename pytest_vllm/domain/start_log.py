@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.phases import PhaseTracker
-from pytest_vllm.domain.root_cause import find_root, root_text
+from pytest_vllm.domain.root_cause import find_crash, find_root, root_text
 from pytest_vllm.domain.signature import Pattern
 from pytest_vllm.domain.text import one_line
 
@@ -120,6 +120,11 @@ class StartLog:
     def root_text(self) -> str:
         """The same as one line."""
         return one_line(root_text(self.tail), CAUSE_CHARS)
+
+    @cached_property
+    def crash(self) -> Line | None:
+        """The line in which a library, a shell or the engine reports a failure."""
+        return find_crash(self.log.lines(self.since + 1, self.stop))
 
     @cached_property
     def phase(self) -> str:

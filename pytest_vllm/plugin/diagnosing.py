@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.knowledge import signatures, wide_context
-from pytest_vllm.domain.diagnosis import diagnose, phase_of
+from pytest_vllm.domain.diagnosis import diagnose, holds_start, phase_of
 from pytest_vllm.domain.errors import TargetError, VllmError
 from pytest_vllm.domain.text import redact, secrets_in
 from pytest_vllm.reports.diagnosis import diagnosis_json, diagnosis_lines
@@ -95,7 +95,8 @@ def _judged(material: _Material, *, as_json: bool) -> str:
         context=context,
         first_line=material.first_line,
     )
-    phase = found[0].phase if found else phase_of((material.text,))
+    known = bool(found) or holds_start((material.text,))
+    phase = found[0].phase if found else phase_of((material.text,)) if known else ""
     nothing = _nothing(material, phase)
     if as_json:
         plain = diagnosis_json(found, nothing=nothing, phase=phase, warnings=material.warnings)
@@ -107,6 +108,8 @@ def _judged(material: _Material, *, as_json: bool) -> str:
 def _nothing(material: _Material, phase: str) -> str:
     if not material.text.strip():
         return "the log is empty: nothing can be said"
+    if not phase:
+        return "no line of a vLLM start in it: nothing can be said"
     return f"no failure found: the log reaches phase {phase}"
 
 

@@ -53,7 +53,7 @@ def diagnosis_lines(found: Sequence[Diagnosis], *, nothing: str = "") -> Iterato
 def diagnosis_json(
     found: Sequence[Diagnosis], *, nothing: str, phase: str, warnings: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return the JSON form: the cause, `others` in the same form, and `warnings`.
+    """Return the JSON form: `outcome`, the cause, `others` in its form, and `warnings`.
 
     Args:
         found: The cause first.
@@ -64,7 +64,15 @@ def diagnosis_json(
     healthy = _fields(None, None, None, nothing) | {"phase": phase}
     first = _plain(found[0]) if found else healthy
     others = [_plain(other) for other in found[1:]]
-    return first | {"others": others, "warnings": list(warnings)}
+    outcome = {"outcome": outcome_of(found)}
+    return outcome | first | {"others": others, "warnings": list(warnings)}
+
+
+def outcome_of(found: Sequence[Diagnosis]) -> str:
+    """Return `failure` for a known one, `unknown` for any other, `none` when nothing is wrong."""
+    if not found:
+        return "none"
+    return UNKNOWN if found[0].id is None else "failure"
 
 
 def _plain(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -58,7 +60,8 @@ def test_the_text_says_what_why_and_what_to_do(diagnose: Any) -> None:
 
 def test_json_has_the_agreed_keys(as_json: Any) -> None:
     found = as_json(FAILED)
-    assert set(found) == KEYS | {"others", "warnings"}
+    assert set(found) == KEYS | {"outcome", "others", "warnings"}
+    assert found["outcome"] == "failure"
     assert (found["id"], found["ref"], found["class"]) == ("gpu.free-memory", "G7", "host")
     assert found["evidence"][0]["line"] == 54
     assert set(found["evidence"][0]) == {"line", "text"}
@@ -75,6 +78,7 @@ def test_others_have_the_same_form(as_json: Any, tmp_path: Path) -> None:
 def test_a_healthy_log_has_no_id_and_says_so(as_json: Any, diagnose: Any) -> None:
     found = as_json(HEALTHY)
     assert (found["id"], found["ref"], found["class"], found["evidence"]) == (None, None, None, [])
+    assert found["outcome"] == "none"
     assert found["cause"] == "no failure found: the log reaches phase ready"
     assert found["phase"] == "ready"
     assert diagnose(HEALTHY)[1] == "no failure found: the log reaches phase ready\n"
@@ -87,9 +91,34 @@ def test_an_unknown_failure_has_no_id_and_says_what_was_seen(
     file.write_text("ValueError: something new\n", "utf-8")
     found = as_json(file)
     assert (found["id"], found["ref"], found["class"]) == (None, None, None)
+    assert found["outcome"] == "unknown"
     assert found["cause"] == "ValueError: something new"
     assert found["evidence"] == [{"line": 1, "text": "ValueError: something new"}]
     assert diagnose(file)[1].startswith("unknown\n  cause: ValueError: something new\n  no known")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "words", [("diagnose", FAILED), ("diagnose", FAILED, "--json"), ("preflight", "--help")]
+)
+def test_a_reader_that_goes_away_ends_it_quietly(
+    words: tuple[object, ...], unbuffered: str
+) -> None:
+    """As after `| head`: the reader is gone before the first byte is written."""
+    gone, output = os.pipe()
+    os.close(gone)
+    try:
+        ended = subprocess.run(
+            (sys.executable, "-m", "pytest_vllm", *map(str, words)),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )
+    finally:
+        os.close(output)
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 def test_standard_input_is_a_log(as_json: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +144,9 @@ def test_any_file_is_read(as_json: Any, tmp_path: Path, raw: bytes) -> None:
     file.write_bytes(raw)
     found = as_json(file)
     assert found["ref"] is None
-    assert found["cause"]
+    assert found["outcome"] == "none"
+    assert "nothing can be said" in found["cause"]
+    assert found["phase"] == ""
 
 
 def test_lines_are_counted_at_carriage_returns_too(as_json: Any, tmp_path: Path) -> None:

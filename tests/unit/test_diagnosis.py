@@ -163,8 +163,7 @@ def test_a_healthy_log_has_no_diagnosis(name: str) -> None:
 @given(share=st.floats(0, 1))
 def test_a_healthy_log_that_is_cut_anywhere_has_none_either(name: str, share: float) -> None:
     text = text_of(name)
-    for found in diagnose((text[: int(share * len(text))],), signatures()):
-        assert found.id is None
+    assert diagnose((text[: int(share * len(text))],), signatures()) == ()
 
 
 @pytest.mark.parametrize("signature", signatures(), ids=lambda signature: signature.ref)
@@ -190,6 +189,10 @@ def test_an_excerpt_is_known_however_it_is_wrapped(signature: Signature, wrappin
 def test_other_wordings(wording: dict[str, Any]) -> None:
     found = diagnose(wording["lines"], signatures(), context=wide_context())
     assert (found[0].ref if found else None) == wording.get("ref")
+    if "cause" in wording:
+        assert wording["cause"] in found[0].cause
+    if "without" in wording:
+        assert wording["without"] not in found[0].cause + found[0].cure
 
 
 @pytest.mark.parametrize("signature", signatures(), ids=lambda signature: signature.ref)
@@ -358,7 +361,8 @@ def test_an_envelope_alone_is_unknown_and_not_well() -> None:
         signatures(),
     )
     assert found.id is None
-    assert "Engine core initialization failed" in found.cause
+    assert "only the envelope" in found.cause
+    assert found.evidence[0].line == 2
 
 
 SILENCE = (
@@ -569,3 +573,52 @@ def test_what_was_gathered_before_the_launch_is_used() -> None:
     assert "--tensor-parallel-size=4'" in first(*ARGS, OOM, context=context).cure
     flag = first("error: unrecognized arguments: --max-modellen=5", context=context)
     assert "--max-model-len if that is meant" in flag.cure
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_end_of_a_failed_log_never_gives_an_envelope_as_the_cause(name: str) -> None:
+    lines = text_of(name).rstrip().split("\n")
+    for count in range(1, min(len(lines), 60)):
+        for found in diagnose(lines[-count:], signatures()):
+            envelopes = [words for words in ENVELOPES if words in found.cause]
+            assert found.id is not None or not envelopes, f"the last {count} lines"
+
+
+@pytest.mark.parametrize("name", ["cpu-0.32/dns.log", "cpu-0.32/m_noweights.log"])
+def test_the_last_lines_of_a_failed_log_lack_the_cause(name: str) -> None:
+    (found,) = diagnose(text_of(name).rstrip().split("\n")[-5:], signatures())
+    assert found.id is None
+    assert found.cause.startswith("only the envelope of a failure is in this text")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "terminate called after throwing an instance of 'c10::Error'",
+        "Aborted (core dumped)",
+        "vllm-1 exited with code 1",
+    ],
+)
+def test_a_server_that_was_up_and_crashed_is_not_well(line: str) -> None:
+    (found,) = diagnose((text_of("cpu-0.32/ok_startup.log"), line), signatures())
+    assert (found.id, found.cause) == (None, line)
+
+
+def test_an_exception_says_more_than_the_exit_code_below_it() -> None:
+    (found,) = diagnose(("ValueError: something new", "vllm-1 exited with code 1"), signatures())
+    assert found.cause == "ValueError: something new"
+
+
+def test_a_traceback_that_is_whole_is_not_cut_off() -> None:
+    frames = ("Traceback (most recent call last):", '  File "/x.py", line 1, in f', "    f()")
+    (found,) = diagnose((*frames, "ValueError: something new"), signatures())
+    assert found.cause == "ValueError: something new"
+    (found,) = diagnose(frames, signatures())
+    assert "cut off" in found.cause
+    assert [item.line for item in found.evidence] == [3]
+
+
+@pytest.mark.parametrize("row", ["D19", "H4"])
+def test_no_cure_promises_a_second_try_that_may_be_over(row: str) -> None:
+    (signature,) = [each for each in signatures() if each.ref == row]
+    assert signature.cure[0].startswith("start it again")
