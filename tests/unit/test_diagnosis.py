@@ -257,6 +257,14 @@ def test_an_end_without_a_log(end: ServerEnd, ref: str | None) -> None:
     assert refs("", end=end) == [ref]
 
 
+def test_an_end_without_a_log_is_told_in_words_that_fit_a_process_too() -> None:
+    found = first("", end=ServerEnd(exit_code=0))
+    assert "container" not in found.cause
+    assert "--vllm-python" in found.cure, "what a process is started with"
+    sent = first("", end=ServerEnd(exit_code=0), context=Context(sent="bash", image="/bin/sh"))
+    assert "we sent bash, the image says /bin/sh" in sent.cure
+
+
 def test_exit_code_0_after_a_line_of_vllm_is_no_shell_that_ended() -> None:
     (found,) = diagnose(
         (text_of("cpu-0.32/ok_startup.log"),), signatures(), end=ServerEnd(exit_code=0)
