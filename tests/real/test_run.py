@@ -164,16 +164,18 @@ def test_a_base_model_is_promoted_without_its_chat(
 def test_a_bad_flag_is_one_error_and_a_reject(
     real_vllm_python: str, real_model: str, tmp_path: Path
 ) -> None:
+    """The server is started: the preflight, which would tell it before, is told to let it pass."""
     arguments = (*by_process(real_vllm_python, real_model), "--vllm-serve-arg=--no-such-flag")
-    done = run(tmp_path, *arguments)
+    done = run(tmp_path, *arguments, "--vllm-preflight-ignore=arguments.unknown-flag")
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(r"\d+ skipped, 1 error in", done.stdout), done.stdout
-    assert "unrecognized arguments: --no-such-flag" in done.stdout
+    assert "this vLLM does not know --no-such-flag" in done.stdout
     judged = record(tmp_path)
     assert judged.verdict.decision is Decision.REJECT
     assert judged.failure is not None
-    assert judged.failure.exit_code == 2
-    assert judged.failure.tail
+    assert judged.failure.diagnosis is not None
+    assert judged.failure.diagnosis.ref == "H24"
+    assert any("error: unrecognized arguments" in line for line in judged.failure.tail)
     assert sum(r.outcome is Outcome.ERROR for r in judged.results) == 1
     assert {r.outcome for r in judged.results} == {Outcome.ERROR, Outcome.NOT_RUN}
 
