@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.knowledge import signatures
 from pytest_vllm.domain.checks import Level
+from pytest_vllm.domain.preflight.catalogue import ENTRIES
 from pytest_vllm.plugin.marks import catalogue
 from pytest_vllm.simulator.defects import DEFECTS, Where
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_vllm.domain.checks import Check
+    from pytest_vllm.domain.preflight.catalogue import Entry
     from pytest_vllm.domain.signature import Signature
     from pytest_vllm.simulator.defects import Defect
 
@@ -89,12 +91,36 @@ def render_signatures(known: Sequence[Signature]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def render_preflight(entries: Sequence[Entry]) -> str:
+    """Return `docs/preflight.md`: every finding that can stand against a start."""
+    lines = [
+        "# The findings of the preflight",
+        "",
+        "Generated from `pytest_vllm/domain/preflight/catalogue.py` by `./dev docs`; a test keeps",
+        "it fresh. A `fatal` finding ends the run before the start: with exit code 1 when the",
+        "image, the model or the user is at fault, with 75 when it is the host or the network.",
+        "`--vllm-preflight-ignore=ID` overrules one of them, `--vllm-preflight-ignore=REF` all of",
+        "a row of the [known failures](signatures.md), `--vllm-preflight-ignore=all` every one.",
+        "",
+        f"{len(entries)} findings.",
+        "",
+        "| id | ref | severity | fault | what it says |",
+        "|---|---|---|---|---|",
+    ]
+    for entry in entries:
+        parts = (entry.refs, entry.severities, entry.faults)
+        cells = (entry.id, *(", ".join(part) for part in parts), entry.summary)
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
 def documents() -> dict[Path, str]:
     """Return every generated document by path."""
     checks = catalogue(ROOT / "suites")
     return {
         ROOT / "docs" / "checks.md": render_checks(checks),
         ROOT / "docs" / "defects.md": render_defects(tuple(DEFECTS.values()), checks),
+        ROOT / "docs" / "preflight.md": render_preflight(ENTRIES),
         ROOT / "docs" / "signatures.md": render_signatures(signatures()),
     }
 

@@ -23,7 +23,7 @@ from pytest_vllm.adapters.knowledge import known_model_ids, known_models
 from pytest_vllm.adapters.weight_files import is_pointer, read_weights
 from pytest_vllm.domain.facts.config import ConfigFacts, read_config
 from pytest_vllm.domain.facts.model import Flaw, FlawedFile, ModelFacts, ModelKind, SupportFacts
-from pytest_vllm.domain.similar import similar_models
+from pytest_vllm.domain.similar import similar_class, similar_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -322,13 +322,13 @@ def look_up_names(config: ConfigFacts) -> SupportFacts:
     known = table["architectures"]
     found = [name for name in config.architectures if name in known]
     first = config.architectures[0] if config.architectures else ""
-    similar = () if found or not first else similar_models(first, known, limit=1)
+    similar = "" if found or not first else similar_class(first, sorted(known))
     return SupportFacts(
         version=str(table["vllm"]),
         model_type=config.model_type in table["model_types"],
         architecture=bool(found) or not config.architectures,
         removed_after=str(table["removed"].get(first, "")),
-        similar=similar[0] if similar else "",
+        similar=similar,
     )
 
 

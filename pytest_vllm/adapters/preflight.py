@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.backends.device import choose_devices
+from pytest_vllm.adapters.backends.interpreter import check_vllm, find_python, start_words
 from pytest_vllm.adapters.backends.plan import plan
 from pytest_vllm.adapters.backends.port import claim_port
 from pytest_vllm.adapters.facts.client import gather_client
@@ -29,6 +30,7 @@ from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.facts import LaunchFacts
 from pytest_vllm.domain.facts.image import ImageFacts
 from pytest_vllm.domain.facts.model import ModelKind
+from pytest_vllm.domain.preflight.catalogue import REFS
 from pytest_vllm.domain.preflight.outcome import Preflight, check_ignored, judge, read_host
 from pytest_vllm.domain.preflight.rules import IDS, RULES
 
@@ -64,7 +66,7 @@ def preflight(
     started = time.monotonic()
     check_options(target)
     ignore = _list(target, "preflight-ignore")
-    check_ignored(ignore, IDS)
+    check_ignored(ignore, (*IDS, *REFS))
     look = _Look(target, env=env, host=host)
     try:
         facts = look.first()
@@ -155,12 +157,14 @@ class _Look:
         """Gather what takes no time, all at once."""
         target, env = self._target, self._env
         docker, attach = target.backend == "docker", target.backend == "attach"
-        with ThreadPoolExecutor(max_workers=5, thread_name_prefix="preflight") as pool:
+        with ThreadPoolExecutor(max_workers=6, thread_name_prefix="preflight") as pool:
             asked = pool.submit(self._ask_engine) if docker else None
             compose = pool.submit(gather_compose, env) if docker else None
             host = pool.submit(self._look_at_host)
             model = pool.submit(gather_model, target, env) if not attach else None
             client = pool.submit(gather_client, str(target.url)) if attach else None
+            python = pool.submit(self._check_python)
+        python.result()
         found = asked.result() if asked else None
         image = found.image if found else None
         facts = LaunchFacts(
@@ -184,6 +188,17 @@ class _Look:
             return _Found(engine=engine, image=None)
         registry_s = REGISTRY_S if self._host is None else 0.0
         return _Found(engine=engine, image=gather_image(self._client, asked, registry_s=registry_s))
+
+    def _check_python(self) -> None:
+        """Refuse an interpreter that cannot serve, as the start would.
+
+        Raises:
+            TargetError: It is no interpreter, or has no vLLM.
+        """
+        if self._target.backend == "process" and self._host is None:
+            python = find_python(self._target)
+            start_words(self._target, python)
+            check_vllm(python)
 
     def _look_at_host(self) -> HostFacts:
         if self._host is not None:

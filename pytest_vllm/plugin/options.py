@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import stat
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,10 +129,10 @@ def _with_checked_model(target: Target, *, base: Path) -> Target:
     if target.backend == "attach" or target.model is None:
         return target
     folder = (base / Path(target.model).expanduser()).absolute()
-    if not target.model_is_path and not folder.is_dir():
+    if not target.model_is_path and not os.path.isdir(folder):  # noqa: PTH112 - never raises
         return target
     source = target.settings["model"].source
-    if not folder.exists():
+    if not _exists(folder, f"--vllm-model ({source})"):
         raise TargetError(
             f"--vllm-model ({source}): there is no folder {target.model}"
             f"{_similar(folder) or _known(target.model)}",
@@ -141,11 +143,47 @@ def _with_checked_model(target: Target, *, base: Path) -> Target:
     return build_target(settings, known_suites=suite_names())
 
 
+def _exists(folder: Path, option: str) -> bool:
+    """Tell whether a path is there, after a check that this user may look into it.
+
+    Raises:
+        TargetError: This user may not, or the system cannot.
+    """
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        closed = True
+    except OSError as error:
+        raise TargetError(
+            f"{option}: cannot look at {folder}: {error.strerror}", advice="check the path"
+        ) from None
+    else:
+        closed = not os.access(folder, os.R_OK | (os.X_OK if is_folder else 0))
+    if closed:
+        raise TargetError(
+            f"{option}: user {_user()} may not look at {folder}",
+            advice="give that user read access to it and to the folders above it (chmod a+rX), "
+            "or copy the model to where this user may read",
+        )
+    return True
+
+
+def _user() -> str:
+    try:
+        return f"{pwd.getpwuid(os.geteuid()).pw_name} ({os.geteuid()})"
+    except KeyError:  # a container's user need not have a name
+        return str(os.geteuid())
+
+
 def _similar(folder: Path) -> str:
     parent = folder.parent
-    if not parent.is_dir():
-        return ""
-    return closest(folder.name, [path.name for path in parent.iterdir() if path.is_dir()])
+    try:
+        names = [entry.name for entry in os.scandir(parent) if entry.is_dir()]
+    except OSError:
+        return ""  # no folder, or none that this user may list
+    return closest(folder.name, names)
 
 
 def _known(asked: str) -> str:

@@ -30,7 +30,7 @@ _JSON = "--json"
 _SIGNAL_BASE = 128
 _HELP = """usage: pytest-vllm preflight [--json] [--vllm-... options of pytest]
 
-Looks at the engine, the image, the host, the model and the arguments, and starts nothing.
+Looks at the engine, the image, the host, the model and the arguments, and starts no server.
 Exit code: 0 a start can be tried, 1 it cannot work (image, model or arguments), 75 not on this
 host or network, 4 the options make no sense.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_vllm.domain.facts.model import Flaw
 from pytest_vllm.domain.finding import Severity
 from pytest_vllm.domain.text import one_line
 from pytest_vllm.reports.facts import seconds
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_vllm.domain.facts import LaunchFacts
+    from pytest_vllm.domain.facts.model import ModelFacts
     from pytest_vllm.domain.finding import Finding
     from pytest_vllm.domain.preflight.outcome import Preflight
 
 _GIB = 2**30
 _SHOWN = 2000
+_INCOMPLETE = (Flaw.MISSING, Flaw.DANGLING, Flaw.TRUNCATED, Flaw.POINTER)
 _GROUPS = ((Severity.FATAL, "fatal"), (Severity.WARNING, "warning"), (Severity.NOTE, "note"))
 
 
@@ -92,9 +95,16 @@ def _facts(facts: LaunchFacts) -> Iterator[str]:
         gfx = f", for {' '.join(image.gfx)}" if image.gfx else ""
         yield f"image   {image.asked} = {image.runs}, {image.architecture}{gfx}"
     if model is not None:
-        cached = "on this host" if model.cached else "not on this host"
+        cached = _where(model)
         size = f", weights {_size(model.weights_bytes)}" if model.weights_bytes else ""
         yield f"model   {model.asked}, {cached}{size}"
+
+
+def _where(model: ModelFacts) -> str:
+    if not model.local:
+        return "not on this host"
+    whole = model.cached and not any(flaw.flaw in _INCOMPLETE for flaw in model.flaws)
+    return "on this host" if whole else "on this host, incomplete"
 
 
 def _size(size: int | None) -> str:

@@ -216,9 +216,11 @@ def test_a_port_where_nobody_listens_refuses(roots: Roots) -> None:
 @pytest.mark.parametrize(
     ("words", "seen"),
     [
-        (("/usr/bin/python3", "/opt/bin/vllm", "serve", "m"), True),
-        (("python3", "-m", "vllm.entrypoints.openai.api_server"), True),
-        (("VLLM::EngineCore",), True),
+        (("/usr/bin/python3", "/opt/bin/vllm", "serve", "m", "--port", "{port}"), True),
+        (("python3", "-m", "vllm.entrypoints.openai.api_server", "--port={port}"), True),
+        (("vllm", "serve", "m", "--config", "where-it-says.yaml"), True),
+        (("vllm", "serve", "m"), False),  # it will listen at 8000
+        (("vllm", "serve", "m", "--port=1"), False),
         (("pytest", "--vllm-url=http://localhost:8000"), False),
         (("vim", "vllm", "notes"), False),
     ],
@@ -226,10 +228,11 @@ def test_a_port_where_nobody_listens_refuses(roots: Roots) -> None:
 def test_a_server_that_still_loads_is_seen_among_the_processes(
     roots: Roots, words: tuple[str, ...], *, seen: bool
 ) -> None:
-    (roots.proc / "500").mkdir()
-    (roots.proc / "500/cmdline").write_bytes(b"\0".join(word.encode() for word in words) + b"\0")
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = door.getsockname()[1]
+    line = "".join(word.format(port=port) + "\0" for word in words)
+    (roots.proc / "500").mkdir()
+    (roots.proc / "500/cmdline").write_bytes(line.encode())
     assert gather_client(f"http://127.0.0.1:{port}", roots=roots).server_here is seen
 
 

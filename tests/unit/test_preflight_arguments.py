@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from itertools import product
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +15,7 @@ from pytest_vllm.domain.facts.container import ContainerFacts
 from pytest_vllm.domain.finding import Severity
 from pytest_vllm.domain.preflight import arguments
 from pytest_vllm.domain.serve_parser import ServeArgumentError, check, read_flags
-from tests.unit.launch_facts import found, make_host, make_launch, only, real_help
+from tests.unit.launch_facts import found, make_launch, only, real_help
 
 FLAGS = {version: real_help(version).flags for version in ("0.30.0", "0.32.0")}
 FATAL, WARNING = Severity.FATAL, Severity.WARNING
@@ -202,55 +201,14 @@ def test_the_server_must_listen_where_it_is_asked() -> None:
     assert only(arguments.address, make_launch("--model=x")).id == "arguments.model"
 
 
-ROCM = {"PYTORCH_ROCM_ARCH": "gfx942"}
-
-
-@pytest.mark.parametrize(
-    ("env", "args", "name"),
-    [
-        (("HIP_VISIBLE_DEVICES=0", "CUDA_VISIBLE_DEVICES=1"), (), "arguments.visible-devices"),
-        (("HIP_VISIBLE_DEVICES=0",), ("-tp=2",), "arguments.hidden-gpus"),
-        (("ROCR_VISIBLE_DEVICES=0,1",), ("-tp=4",), "arguments.hidden-gpus"),
-        (("HIP_VISIBLE_DEVICES=-1",), (), "arguments.hidden-gpus"),
-        (
-            ("ROCR_VISIBLE_DEVICES=2,3", "HIP_VISIBLE_DEVICES=2"),
-            (),
-            "arguments.visible-devices",
-        ),
-    ],
-)
-def test_variables_that_hide_gpus(env: Any, args: Any, name: str) -> None:
-    facts = make_launch(*args, env=list(env), image_env=ROCM, host=make_host(4))
-    assert only(arguments.visibility, facts).id == name
-
-
-@pytest.mark.parametrize(
-    ("env", "args"),
-    [
-        (("HIP_VISIBLE_DEVICES=0", "CUDA_VISIBLE_DEVICES=0"), ()),
-        (("HIP_VISIBLE_DEVICES=0,1",), ("-tp=2",)),
-        (("ROCR_VISIBLE_DEVICES=2,3", "HIP_VISIBLE_DEVICES=0,1"), ("-tp=2",)),
-        (("ROCR_VISIBLE_DEVICES=GPU-12ab34",), ()),
-        (("HIP_VISIBLE_DEVICES=",), ("-tp=4",)),
-        (("HIP_VISIBLE_DEVICES=odd words",), ("-tp=4",)),
-        ((), ("-tp=4",)),
-    ],
-)
-def test_variables_that_agree(env: Any, args: Any) -> None:
-    facts = make_launch(*args, env=list(env), image_env=ROCM, host=make_host(4))
-    assert not found(arguments.visibility, facts)
-
-
-def test_a_container_inherits_no_variables() -> None:
-    host = make_host(4, variables={"HIP_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "1"})
-    assert not found(arguments.visibility, make_launch(host=host, image_env=ROCM))
-    assert found(arguments.visibility, make_launch(host=host, backend="process"))
-    passed = make_launch(
-        host=host, image_env=ROCM, env=["HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"]
-    )
-    assert found(arguments.visibility, passed)
-
-
 def test_rules_need_no_facts_to_stay_silent() -> None:
     for rule, backend in product(arguments.RULES, (None, "process")):
         assert not found(rule, make_launch(backend=backend))
+
+
+def test_one_slip_is_told_once() -> None:
+    facts = make_launch("--max-model-len", help_facts=real_help())
+    findings = [finding for rule in arguments.RULES for finding in rule(facts)]
+    assert [finding.seen for finding in findings] == ["--max-model-len: has no value"]
+    other = make_launch("-tp=two", "--dtype=bf16", help_facts=real_help())
+    assert len([finding for rule in arguments.RULES for finding in rule(other)]) == 2

@@ -157,12 +157,43 @@ def test_without_a_gpu_the_instruction_sets_are_not_applicable_and_it_says_why()
     assert finding.seen == "this host has no AMD GPU (no card)"
 
 
+@pytest.mark.parametrize(
+    ("asked", "env", "severity"),
+    [
+        ("own/vllm:1", {"ROCM_VERSION": "7.0"}, Severity.NOTE),
+        ("own/vllm:1", {}, Severity.NOTE),
+        ("own/vllm:cpu-0.32.0", {}, Severity.WARNING),
+        ("public.ecr.aws/q/vllm-cpu-release-repo:v0.32.0", {}, Severity.WARNING),
+        ("own/vllm:1", {"VLLM_TARGET_DEVICE": "cpu"}, Severity.WARNING),
+        ("own/vllm:1", {"VLLM_CPU_DISABLE_AVX512": "0"}, Severity.WARNING),
+        ("own/cpu-team:1", {"VLLM_TARGET_DEVICE": "rocm"}, Severity.NOTE),
+        ("own/cputools:1", {}, Severity.NOTE),
+    ],
+)
+def test_an_image_that_does_not_say_what_it_is_compiled_for(
+    asked: str, env: dict[str, str], severity: Severity
+) -> None:
+    finding = only(instruction_sets, make_launch(image=make_image(asked=asked, env=env)))
+    assert (finding.id, finding.severity) == ("image.gfx-unknown", severity)
+    assert "gfx942" in finding.seen
+    assert ("build for the CPU" in finding.seen) is (severity is Severity.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("68715290b1b9", 0), ("6871", 0), ("68715290b1ba", 1), ("687", 1)]
+)
+def test_the_id_of_an_image_fixes_its_content(name: str, count: int) -> None:
+    image = make_image(id="sha256:68715290b1b905961a6e04dcfbb869fe")
+    assert len(found(tag, make_launch(make_target(image=name), image=image))) == count
+
+
 def test_an_image_for_cuda_is_refused_on_an_amd_host_only() -> None:
     image = make_image(env={"CUDA_VERSION": "12.8.1", "NVIDIA_VISIBLE_DEVICES": "all"})
     finding = only(vendor, make_launch(image=image))
     assert (finding.ref, finding.fault) == ("D20", Fault.IMAGE)
     assert "CUDA 12.8.1" in finding.seen
-    assert found(vendor, make_launch(image=image, host=make_bare_host())) == []
+    bare = only(vendor, make_launch(image=image, host=make_bare_host()))
+    assert bare.severity is Severity.NOT_APPLICABLE
     both = make_image(env={"CUDA_VERSION": "12", "ROCM_VERSION": "7.0"})
     assert found(vendor, make_launch(image=both)) == []
 

@@ -146,6 +146,22 @@ def test_a_misspelt_architecture_is_told_the_right_one() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("FooForCausalLM", ""),
+        ("Zed", ""),
+        ("", ""),
+        ("LLamaForCausalLM", "LlamaForCausalLM"),
+        ("MistrlForCausalLM", "MistralForCausalLM"),
+        ("DeepseekV5ForCausalLM", "DeepseekV4ForCausalLM"),
+    ],
+)
+def test_an_architecture_is_only_taken_for_one_that_is_close(asked: str, meant: str) -> None:
+    names = look_up_names(read_config({**LLAMA, "architectures": [asked]}))
+    assert names.similar == meant
+
+
 def test_a_base_model_is_noted() -> None:
     base = make_model(LLAMA, chat_template=False)
     finding = only(model.chat_template, make_launch(model=base))
@@ -289,7 +305,8 @@ def test_rocm_takes_fewer_methods() -> None:
         fit.quantization_on_rocm, make_launch(model=quantized("experts_int8"), image_env=rocm)
     )
     assert (finding.severity, finding.ref) == (FATAL, "G22")
-    assert not found(fit.quantization_on_rocm, make_launch(model=quantized("experts_int8")))
+    elsewhere = only(fit.quantization_on_rocm, make_launch(model=quantized("experts_int8")))
+    assert elsewhere.severity is Severity.NOT_APPLICABLE
     assert not found(
         fit.quantization_on_rocm, make_launch(model=quantized("quark"), image_env=rocm)
     )
@@ -307,7 +324,11 @@ def test_fp8_is_refused_on_gpus_without_it() -> None:
     assert no_gpu.severity is Severity.NOT_APPLICABLE
     assert "/dev/kfd" in no_gpu.seen
     online = make_launch("-q", "fp8", model=make_model(LLAMA), host=make_host(1, MI250))
-    assert only(fit.fp8, online).severity is FATAL
+    asked = only(fit.fp8, online)
+    assert (asked.severity, asked.fault) == (FATAL, Fault.USER)
+    assert asked.seen.startswith("--quantization fp8 asks for 8-bit floats")
+    assert asked.cure.startswith("drop --vllm-serve-arg=--quantization=fp8")
+    assert finding.fault is Fault.MODEL
     cache = make_launch("--kv-cache-dtype=fp8", model=make_model(LLAMA), host=make_host(1, MI250))
     assert only(fit.fp8_cache, cache).severity is WARNING
 
@@ -332,4 +353,5 @@ def test_attached_servers_have_no_model_to_look_at() -> None:
     assert facts.model is None
     for module in (model, model_files, fit):
         for rule in module.RULES:
-            assert not found(rule, facts)
+            told = [finding.severity for finding in found(rule, facts)]
+            assert told in ([], [Severity.NOT_APPLICABLE])

@@ -175,8 +175,7 @@ def test_localhost_inside_a_container_is_the_container() -> None:
 @pytest.mark.parametrize(
     ("changes", "container"),
     [
-        ({}, ""),
-        ({"loopback": False, "host": "server"}, "/.dockerenv"),
+        ({"refused": False, "problem": "no route"}, ""),
         ({"refused": False, "problem": "timed out"}, "/.dockerenv"),
         ({"refused": False, "problem": ""}, "/.dockerenv"),
     ],
@@ -186,6 +185,24 @@ def test_any_other_way_to_a_server_is_left_to_the_run(
 ) -> None:
     values = {name: getattr(KNOCK, name) for name in KNOCK.__slots__}
     assert attached(ClientFacts(**{**values, **changes}), container) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "container"),
+    [({}, ""), ({"loopback": False, "host": "server"}, "/.dockerenv")],
+)
+def test_where_nothing_listens_there_is_nothing_to_test(
+    changes: dict[str, Any], container: str
+) -> None:
+    values = {name: getattr(KNOCK, name) for name in KNOCK.__slots__}
+    (finding,) = attached(ClientFacts(**{**values, **changes}), container)
+    assert (finding.id, finding.stops) == ("network.nobody-listens", True)
+    assert not finding.fault.rejects
+    assert "http://localhost:8000 (Connection refused)" in finding.seen
+    loading = ClientFacts(**{**values, **changes, "server_here": True})
+    (warning,) = attached(loading, container)
+    assert warning.severity is Severity.WARNING
+    assert "may still be loading" in warning.seen
 
 
 def test_a_server_that_still_starts_beside_us_is_waited_for() -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.facts.host import Holder
+from pytest_vllm.domain.facts.model import Flaw, FlawedFile, ModelFacts, ModelKind
 from pytest_vllm.domain.finding import Fault, Finding, Severity
+from pytest_vllm.domain.preflight import outcome as outcome_module
+from pytest_vllm.domain.preflight.catalogue import ENTRIES, REFS
 from pytest_vllm.domain.preflight.outcome import (
     Preflight,
     check_ignored,
@@ -23,7 +28,8 @@ from pytest_vllm.plugin.state import failure_text
 from pytest_vllm.reports.markdown import report_md
 from pytest_vllm.reports.preflight import finding_lines, preflight_text, warning_line
 from pytest_vllm.reports.terminal import summary
-from tests.unit.launches import GIB, make_host, make_image, make_launch
+from tests.unit.launch_facts import make_model
+from tests.unit.launches import GIB, make_bare_host, make_host, make_image, make_launch
 from tests.unit.records import make_record
 
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 
     from pytest_vllm.domain.facts import LaunchFacts
 
+RULE_FILES = Path(outcome_module.__file__).parent
 HOST = Finding(id="a.host", severity=Severity.FATAL, fault=Fault.HOST, seen="h", cure="c", ref="D1")
 MODEL = Finding(id="a.model", severity=Severity.FATAL, fault=Fault.MODEL, seen="m", ref="H20")
 NOTE = Finding(id="a.note", severity=Severity.NOTE, fault=Fault.HOST, seen="n")
@@ -86,7 +93,79 @@ def test_only_findings_that_exist_can_be_ignored() -> None:
     check_ignored(["all", "engine.disk"], IDS)
     with pytest.raises(TargetError, match=r"'engine.disc'; did you mean engine.disk\?") as caught:
         check_ignored(["engine.disc"], IDS)
-    assert "image.gfx" in caught.value.advice
+    assert "docs/preflight.md" in caught.value.advice
+    assert "image.gfx" not in str(caught.value)
+
+
+def test_a_ref_names_all_findings_of_its_row() -> None:
+    check_ignored(["D1", "H24", "G6"], REFS)
+    found = judge(make_launch(), [rule], ignore=["D1"])
+    assert [finding.id for finding in found if finding.ignored] == ["a.host"]
+    with pytest.raises(TargetError, match="no finding 'H99'"):
+        check_ignored(["H99"], (*IDS, *REFS))
+
+
+def test_the_catalogue_says_of_every_finding_what_the_rules_say() -> None:
+    assert [entry.id for entry in ENTRIES] == list(dict.fromkeys(entry.id for entry in ENTRIES))
+    entries = {entry.id: entry for entry in ENTRIES}
+    assert set(entries) == set(IDS)
+    checked = 0
+    for file in RULE_FILES.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) != "Finding":
+                continue
+            told = {word.arg: word.value for word in node.keywords}
+            name = told["id"]
+            if not isinstance(name, ast.Constant):
+                continue
+            entry = entries[name.value]
+            faults = {"Fault." + fault.upper() for fault in entry.faults}
+            grave = {"Severity." + severity.upper() for severity in entry.severities}
+            checked += 1
+            for word, known in (("fault", faults), ("severity", grave)):
+                if ast.unparse(told[word]).startswith(word.title() + ".") and (
+                    isinstance(told[word], ast.Attribute)
+                ):
+                    assert ast.unparse(told[word]) in known, name.value
+            if isinstance(told.get("ref"), ast.Constant):
+                assert ast.literal_eval(told["ref"]) in entry.refs, name.value
+    assert checked > 70
+
+
+GPU_RULES = {
+    *("image.gfx", "image.cuda", "model.fp8", "model.fp8-cache", "model.gpus", "model.weights"),
+    *("model.quantization-not-on-rocm", "host.no-device", "host.device-access", "host.groups"),
+    *("host.mixed-gpus", "host.gpu-in-use", "host.numa-balancing", "gpu.free-memory"),
+    *("arguments.hidden-gpus", "arguments.visible-devices"),
+}
+
+
+def test_without_a_gpu_every_question_about_one_is_listed_in_one_line() -> None:
+    image = make_image(env={})
+    findings = judge(make_launch(host=make_bare_host(), image=image), RULES, ignore=[])
+    silent = {f.id for f in findings if f.severity is Severity.NOT_APPLICABLE}
+    assert silent == GPU_RULES
+    (line,) = [line for line in finding_lines(findings) if line.startswith("not applicable")]
+    assert all(name in line for name in GPU_RULES)
+    assert not {f.id for f in judge(make_launch(), RULES, ignore=[])} & GPU_RULES
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (make_model(cached=True), "on this host"),
+        (make_model(cached=False), "on this host, incomplete"),
+        (
+            make_model(flaws=(FlawedFile(name="a", flaw=Flaw.TRUNCATED),)),
+            "on this host, incomplete",
+        ),
+        (make_model(kind=ModelKind.HUB, cached=False), "not on this host"),
+    ],
+)
+def test_a_model_that_is_incomplete_is_still_here(model: ModelFacts, said: str) -> None:
+    facts = make_launch(model=model)
+    text = preflight_text(Preflight(facts=facts, findings=(), took_s=0.1))
+    assert f"model   org/model, {said}" in text.splitlines()
 
 
 def test_every_rule_has_names_of_its_own() -> None:

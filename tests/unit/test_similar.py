@@ -24,6 +24,8 @@ from pytest_vllm.domain.similar import similar_models
         ("meta/Llama-3.3-70B-Instruct", "meta-llama/Llama-3.3-70B-Instruct"),
         ("deepseek/DeepSeek-V3.1", "deepseek-ai/DeepSeek-V3.1"),
         ("HuggingFaceTB/SmolLM2-135M-Chat", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("mistralai/Mistral-7B-Instruct-v0.4", "mistralai/Mistral-7B-Instruct-v0.3"),
+        ("mistralai/Mistral-7B-Instruct-v0.0", "mistralai/Mistral-7B-Instruct-v0.1"),
     ],
 )
 def test_a_slip_finds_the_model_that_was_meant(asked: str, meant: str) -> None:

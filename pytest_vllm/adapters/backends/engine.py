@@ -62,7 +62,12 @@ def find_endpoint(env: Mapping[str, str]) -> Endpoint:
         HostError: The context does not exist, or the engine is reached by ssh or TLS.
     """
     endpoint = _endpoint(env)
-    scheme = endpoint.url.partition("://")[0]
+    scheme, found, _ = endpoint.url.partition("://")
+    if not found:
+        raise HostError(
+            f"{endpoint.source}: {endpoint.url!r} is no address of a Docker engine",
+            advice="write unix:///PATH or tcp://HOST:PORT, or unset DOCKER_HOST DOCKER_CONTEXT",
+        )
     if scheme not in ("unix", "tcp"):
         raise HostError(
             f"the Docker engine is not on this host ({endpoint.source}: {endpoint.url}), so model "

@@ -13,11 +13,13 @@ from pytest_vllm.adapters.facts.host import HERE, Roots
 from pytest_vllm.domain.facts.client import ClientFacts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 KNOCK_S = 1.0
 _PORTS = {"http": 80, "https": 443}
-_SERVER_WORDS = (b"vllm.entrypoints.openai.api_server", b"VLLM::")
+_MODULE = b"vllm.entrypoints.openai.api_server"
+_VLLM_PORT = b"8000"
 
 
 def gather_client(url: str, *, limit_s: float = KNOCK_S, roots: Roots = HERE) -> ClientFacts:
@@ -43,7 +45,7 @@ def gather_client(url: str, *, limit_s: float = KNOCK_S, roots: Roots = HERE) ->
         loopback=_is_loopback(host),
         refused=refused,
         problem=problem,
-        server_here=bool(problem) and _sees_server(roots.proc),
+        server_here=bool(problem) and _sees_server(roots.proc, port),
     )
 
 
@@ -68,8 +70,8 @@ def _is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def _sees_server(proc: Path) -> bool:
-    """Tell whether a vLLM server runs where we can see its processes; it may still be loading."""
+def _sees_server(proc: Path, port: int) -> bool:
+    """Tell whether a vLLM server that will take this port runs here; it may still be loading."""
     for entry in proc.iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -78,8 +80,18 @@ def _sees_server(proc: Path) -> bool:
         except OSError:
             continue
         names = [word.rpartition(b"/")[2] for word in words[:3]]
-        if b"vllm" in names and b"serve" in words:
-            return True
-        if any(word.startswith(_SERVER_WORDS) for word in words):
+        serves = (b"vllm" in names and b"serve" in words) or _MODULE in words
+        if serves and _port_of(words) in ("", str(port)):
             return True
     return False
+
+
+def _port_of(words: Sequence[bytes]) -> str:
+    """Return the port that a server will take, empty when a file says it."""
+    port = b"" if b"--config" in words else _VLLM_PORT
+    for word, following in zip(words, [*words[1:], b""], strict=True):
+        if word == b"--port":
+            port = following
+        elif word.startswith(b"--port="):
+            port = word.partition(b"=")[2]
+    return port.decode("utf-8", "replace")

@@ -16,7 +16,7 @@ class ClientFacts:
         loopback: Whether the host is this machine itself, as this process sees it.
         refused: Whether nobody listens there.
         problem: Why it could not be reached, empty when it was.
-        server_here: Whether a vLLM process is visible to us, which may still be starting.
+        server_here: Whether a vLLM process that we see will listen at that port once it is up.
     """
 
     url: str

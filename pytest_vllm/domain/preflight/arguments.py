@@ -12,7 +12,7 @@ from pytest_vllm.domain.preflight.fit import parallel
 from pytest_vllm.domain.serve_parser import ServeArgumentError, check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from pytest_vllm.domain.facts import LaunchFacts
     from pytest_vllm.domain.facts.arguments import HelpFacts
@@ -32,7 +32,6 @@ _JSON = (
     "--default-chat-template-kwargs",
     "--rope-scaling",
 )
-_VISIBLE = ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - inside the container
 
 
@@ -71,6 +70,8 @@ def flags(facts: LaunchFacts, /) -> Iterator[Finding]:
                 cure=f"drop --vllm-serve-arg={spare}",
             )
     except ServeArgumentError as error:
+        if any(finding.seen.partition(":")[0] in str(error) for finding in values(facts)):
+            return  # told already, by the rule that needs no help
         yield Finding(
             id="arguments.unknown-flag" if error.unknown else "arguments.bad-value",
             severity=Severity.WARNING if args.has("--config") else Severity.FATAL,
@@ -141,55 +142,6 @@ def address(facts: LaunchFacts, /) -> Iterator[Finding]:
         )
 
 
-def visibility(facts: LaunchFacts, /) -> Iterator[Finding]:
-    """Variables that choose GPUs must agree, and leave as many as are needed."""
-    rocm = bool(facts.gpus) or (facts.image is not None and facts.image.rocm)
-    if facts.target.backend == "attach" or not rocm:
-        return
-    seen = _visible(facts)
-    hip, cuda, rocr = (seen.get(name, "") for name in _VISIBLE)
-    if hip and cuda and hip != cuda:
-        yield Finding(
-            id="arguments.visible-devices",
-            severity=Severity.FATAL,
-            fault=Fault.USER,
-            seen=f"HIP_VISIBLE_DEVICES={hip} and CUDA_VISIBLE_DEVICES={cuda} contradict each "
-            "other, and vLLM refuses that on ROCm",
-            cure="set neither, and choose with --vllm-gpus=0,1",
-        )
-        return
-    counts = {
-        name: _count(seen[name])
-        for name in _VISIBLE
-        if seen.get(name) and _count(seen[name]) is not None
-    }
-    wanted = [parallel(facts, flag) for flag in _SIZES[:2]]
-    needed = (wanted[0] or 1) * (wanted[1] or 1)
-    fewest = min(counts, key=lambda name: counts[name] or 0, default=None)
-    if fewest is not None and (counts[fewest] or 0) < needed:
-        yield Finding(
-            id="arguments.hidden-gpus",
-            severity=Severity.FATAL,
-            fault=Fault.USER,
-            seen=f"{fewest}={seen[fewest]} shows the server {counts[fewest]} GPUs, and it needs "
-            f"{needed}",
-            cure=f"drop {fewest}, and choose with --vllm-gpus",
-            ref="G1" if counts[fewest] == 0 else "G6",
-        )
-    elif rocr and (hip or cuda):
-        shown, index = _count(rocr), max(_indexes(hip or cuda), default=-1)
-        if shown is not None and index >= shown:
-            yield Finding(
-                id="arguments.visible-devices",
-                severity=Severity.WARNING,
-                fault=Fault.USER,
-                seen=f"ROCR_VISIBLE_DEVICES={rocr} leaves {shown} GPUs, of which HIP's {index} is "
-                "none: HIP counts those that ROCr left",
-                cure="set one of them, or choose with --vllm-gpus",
-                ref="G6",
-            )
-
-
 def _bad_value(flag: str, value: str | None, wanted: str, example: str) -> Finding:
     said = "has no value" if value is None else f"{value!r} is not {wanted}"
     return Finding(
@@ -215,37 +167,6 @@ def _instead(unknown: tuple[str, ...], known: HelpFacts) -> str:
     return "correct --vllm-serve-arg; --help=all of this server says what each flag takes"
 
 
-def _visible(facts: LaunchFacts) -> Mapping[str, str]:
-    """Return the variables as the server gets them: a container inherits none of ours."""
-    ours = facts.host.variables
-    seen = dict(ours) if facts.target.backend == "process" else {}
-    if facts.image is not None:
-        seen.update({name: facts.image.env[name] for name in _VISIBLE if name in facts.image.env})
-    for variable in facts.target.env:
-        if variable.name in _VISIBLE:
-            seen[variable.name] = (
-                ours.get(variable.name, "") if variable.value is None else (variable.value)
-            )
-    return seen
-
-
-def _count(text: str) -> int | None:
-    """Return how many GPUs a list shows: indexes up to the first -1; `None` for other words."""
-    items = [item.strip() for item in text.split(",")]
-    shown: set[str] = set()
-    for item in items:
-        if item == "-1":
-            break
-        if not (item.isdecimal() or re.fullmatch(r"(?i:GPU)-[0-9a-fA-F]+", item)):
-            return None
-        shown.add(item)
-    return len(shown)
-
-
-def _indexes(text: str) -> list[int]:
-    return [int(item) for item in text.split(",") if item.strip().isdecimal()]
-
-
 def _is_share(text: str | None) -> bool:
     try:
         return 0 < float(text or "") <= 1
@@ -265,7 +186,7 @@ def _is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-RULES = (values, flags, help_read, config_file, address, visibility)
+RULES = (values, flags, help_read, config_file, address)
 IDS = (
     "arguments.bad-value",
     "arguments.unknown-flag",
@@ -275,6 +196,4 @@ IDS = (
     "arguments.host",
     "arguments.uds",
     "arguments.model",
-    "arguments.visible-devices",
-    "arguments.hidden-gpus",
 )

@@ -127,7 +127,11 @@ def quantization_on_rocm(facts: LaunchFacts, /) -> Iterator[Finding]:
     """ROCm takes fewer methods than CUDA."""
     method = _method(facts)
     rocm = facts.image.rocm if facts.image is not None else False
-    if not method or method not in METHODS or method in ON_ROCM or not (rocm or facts.gpus):
+    why = without_gpu(facts)
+    if why and not rocm:
+        yield not_applicable("model.quantization-not-on-rocm", why)
+        return
+    if not method or method not in METHODS or method in ON_ROCM:
         return
     yield Finding(
         id="model.quantization-not-on-rocm",
@@ -142,28 +146,40 @@ def quantization_on_rocm(facts: LaunchFacts, /) -> Iterator[Finding]:
 
 def fp8(facts: LaunchFacts, /) -> Iterator[Finding]:
     """A GPU without 8-bit floats compiles no kernel for them; vLLM finds out late."""
-    if not _is_fp8(facts):
-        return
     why = without_gpu(facts)
     if why:
         yield not_applicable("model.fp8", why)
         return
+    asked = facts.target.serve_args.value("--quantization") or ""
+    stored = _stores_fp8(facts)
+    if not stored and asked not in FP8:
+        return
+    if stored:
+        fault, subject = Fault.MODEL, f"{facts.target.model} is in 8-bit floats (fp8), which"
+        cure = "use the model in bf16 or int8 (--vllm-model=...), or GPUs from gfx942 on"
+    else:
+        fault, subject = Fault.USER, f"--quantization {asked} asks for 8-bit floats (fp8), which"
+        cure = f"drop --vllm-serve-arg=--quantization={asked}, or use GPUs from gfx942 on"
     for gfx in dict.fromkeys(gpu.gfx for gpu in facts.gpus if gpu.gfx):
         name = lacks_fp8(gfx)
         if name or doubtful_fp8(gfx):
             yield Finding(
                 id="model.fp8",
                 severity=Severity.FATAL if name else Severity.WARNING,
-                fault=Fault.MODEL,
-                seen=f"{facts.target.model} is in 8-bit floats (fp8), which {gfx}"
+                fault=fault,
+                seen=f"{subject} {gfx}"
                 + (f" ({name} series) does not have" if name else " at best emulates"),
-                cure="use the model in bf16 or int8 (--vllm-model=...), or GPUs from gfx942 on",
+                cure=cure,
                 ref="G21",
             )
 
 
 def fp8_cache(facts: LaunchFacts, /) -> Iterator[Finding]:
     """An fp8 KV cache needs 8-bit floats, too."""
+    why = without_gpu(facts)
+    if why:
+        yield not_applicable("model.fp8-cache", why)
+        return
     kind = facts.target.serve_args.value("--kv-cache-dtype") or ""
     lacking = next((gpu.gfx for gpu in facts.gpus if lacks_fp8(gpu.gfx)), "")
     if kind.startswith("fp8") and lacking:
@@ -242,9 +258,9 @@ def _method(facts: LaunchFacts) -> str:
     return facts.target.serve_args.value("--quantization") or stored
 
 
-def _is_fp8(facts: LaunchFacts) -> bool:
+def _stores_fp8(facts: LaunchFacts) -> bool:
     config = _config(facts)
-    return _method(facts) in FP8 or (config is not None and config.fp8)
+    return config is not None and (config.fp8 or config.quantization in FP8)
 
 
 def _of_unknown(facts: LaunchFacts, method: str) -> Severity:

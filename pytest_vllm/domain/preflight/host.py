@@ -23,7 +23,10 @@ _LISTED = 3
 def devices(facts: LaunchFacts, /) -> Iterator[Finding]:
     """The compute device and one render node for each GPU must be there."""
     host, target = facts.host, facts.target
-    if target.gpus == "none" or not host.here:
+    why = without_gpu(facts)
+    if target.gpus == "none" or target.backend == "attach" or not host.here:
+        if why:
+            yield not_applicable("host.no-device", why)
         return
     cards = bool(host.gpus or host.render_nodes)
     if host.kfd is None and cards:
@@ -33,6 +36,8 @@ def devices(facts: LaunchFacts, /) -> Iterator[Finding]:
     elif host.kfd is None and _wants_gpu(facts):
         seen = f"{_subject(facts)} is built for ROCm and this host has no /dev/kfd"
     else:
+        if why:
+            yield not_applicable("host.no-device", why)
         return
     yield Finding(
         id="host.no-device",
@@ -72,11 +77,11 @@ def access(facts: LaunchFacts, /) -> Iterator[Finding]:
 def groups(facts: LaunchFacts, /) -> Iterator[Finding]:
     """The documented flags name the group `video`, which need not own the render nodes."""
     host, target = facts.host, facts.target
-    if target.backend != "docker" or target.text("docker-flags") != "documented":
-        return
     why = without_gpu(facts)
     if why:
         yield not_applicable("host.groups", why)
+        return
+    if target.backend != "docker" or target.text("docker-flags") != "documented":
         return
     foreign = sorted({n.gid for n in host.render_nodes if n.group != "video"})
     user = facts.image.user if facts.image is not None else ""
@@ -95,7 +100,9 @@ def groups(facts: LaunchFacts, /) -> Iterator[Finding]:
 
 def topology(facts: LaunchFacts, /) -> Iterator[Finding]:
     """All GPUs must be of one kind: vLLM places equal shares on them."""
-    if without_gpu(facts):
+    why = without_gpu(facts)
+    if why:
+        yield not_applicable("host.mixed-gpus", why)
         return
     kinds = sorted({gpu.gfx for gpu in facts.gpus if gpu.gfx})
     if len(kinds) > 1:

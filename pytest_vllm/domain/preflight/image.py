@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_vllm.domain.facts import LaunchFacts
-    from pytest_vllm.domain.facts.image import AbsentImage
+    from pytest_vllm.domain.facts.image import AbsentImage, ImageFacts
 
-_DIGEST_SHOWN = 19
+_SHORTEST_ID = 4
+"""Docker takes fewer digits of an ID, too; so few are more likely a name."""
 _SHELLS = ("bash", "sh", "zsh", "dash", "ash")
 # docs/signatures.md: what a registry answers -> row, fault.
 _ANSWERS = (
@@ -147,11 +148,14 @@ def _wrong_platform(asked: str, has: str, wanted: str) -> Finding:
 def instruction_sets(facts: LaunchFacts, /) -> Iterator[Finding]:
     """Every GPU that the server gets must be one that the image was compiled for."""
     image = facts.image
-    if image is None or not image.gfx:
-        return
     why = without_gpu(facts)
     if why:
         yield not_applicable("image.gfx", why)
+        return
+    if image is None or image.cuda:
+        return
+    if not image.gfx:
+        yield _unknown_gfx(facts, image)
         return
     compiled = {name.partition(":")[0] for name in image.gfx}
     if any("generic" in name for name in compiled):
@@ -172,10 +176,39 @@ def instruction_sets(facts: LaunchFacts, /) -> Iterator[Finding]:
     )
 
 
+def _unknown_gfx(facts: LaunchFacts, image: ImageFacts) -> Finding:
+    """Say that nothing was compared; a build for the CPU would leave the GPUs unused."""
+    has = ", ".join(sorted({gpu.gfx or "AMD GPUs" for gpu in facts.gpus}))
+    cpu = not image.rocm and _looks_like_cpu(image)
+    looks = "; it looks like a build for the CPU" if cpu else ""
+    return Finding(
+        id="image.gfx-unknown",
+        severity=Severity.WARNING if cpu else Severity.NOTE,
+        fault=Fault.IMAGE,
+        seen=f"{image.asked} does not say what GPUs it is compiled for (no PYTORCH_ROCM_ARCH), so "
+        f"that was not compared with this host's {has}{looks}",
+        cure="--vllm-image=vllm/vllm-openai-rocm:TAG, the build for ROCm" if cpu else "",
+        ref="G3",
+    )
+
+
+def _looks_like_cpu(image: ImageFacts) -> bool:
+    """Tell whether the name or the variables say so; vLLM's own builds do."""
+    named = re.search(r"(?<![a-z])cpu(?![a-z])", image.asked, re.IGNORECASE)
+    target = image.env.get("VLLM_TARGET_DEVICE", "")
+    return target == "cpu" or (
+        not target and bool(named or any(name.startswith("VLLM_CPU_") for name in image.env))
+    )
+
+
 def vendor(facts: LaunchFacts, /) -> Iterator[Finding]:
     """An image for CUDA cannot use an AMD GPU."""
     image = facts.image
-    if image is None or not image.cuda or not facts.host.gpus or facts.target.gpus == "none":
+    why = without_gpu(facts)
+    if why:
+        yield not_applicable("image.cuda", why)
+        return
+    if image is None or not image.cuda:
         return
     version = image.env.get("CUDA_VERSION", "")
     yield Finding(
@@ -192,7 +225,7 @@ def vendor(facts: LaunchFacts, /) -> Iterator[Finding]:
 def tag(facts: LaunchFacts, /) -> Iterator[Finding]:
     """A name without a fixed tag says nothing about what runs."""
     asked = facts.target.image
-    if asked is None or not asked.mutable:
+    if asked is None or not asked.mutable or _is_id(asked.text, facts.image):
         return
     digests = facts.image.repo_digests if facts.image is not None else ()
     pinned = digests[0] if digests else f"{asked.repository}:TAG"
@@ -204,6 +237,12 @@ def tag(facts: LaunchFacts, /) -> Iterator[Finding]:
         "so profile promote refuses it",
         cure=f"--vllm-image={shlex.quote(pinned)}",
     )
+
+
+def _is_id(text: str, image: ImageFacts | None) -> bool:
+    """Tell whether a name is the start of the image's ID, which fixes the content."""
+    digits = image.id.removeprefix("sha256:") if image is not None else ""
+    return len(text) >= _SHORTEST_ID and digits.startswith(text)
 
 
 def entrypoint(facts: LaunchFacts, /) -> Iterator[Finding]:
@@ -235,6 +274,7 @@ IDS = (
     "image.not-pullable",
     "image.architecture",
     "image.gfx",
+    "image.gfx-unknown",
     "image.cuda",
     "image.mutable-tag",
     "image.starts-no-server",

@@ -28,7 +28,7 @@ def gpu_count(facts: LaunchFacts, /) -> Iterator[Finding]:
     sizes = {flag: parallel(facts, flag) for flag in _GROUPS}
     wanted = _product(facts)
     if why or wanted is None:
-        if why and wanted != 1:
+        if why:
             yield not_applicable("model.gpus", why)
         return
     args = facts.target.serve_args
@@ -52,14 +52,13 @@ def gpu_count(facts: LaunchFacts, /) -> Iterator[Finding]:
 def weights(facts: LaunchFacts, /) -> Iterator[Finding]:
     """All weights must fit the memory of the GPUs that share them, all experts included."""
     model, args = facts.model, facts.target.serve_args
-    size = _loaded_bytes(facts)
-    if model is None or size is None or any(word.startswith(_OFFLOADING) for word in args.argv):
-        return
     why = without_gpu(facts)
-    ranks = _ranks(facts)
-    if why or ranks is None:
-        if why:
-            yield not_applicable("model.weights", why)
+    if why:
+        yield not_applicable("model.weights", why)
+        return
+    size, ranks = _loaded_bytes(facts), _ranks(facts)
+    offloads = any(word.startswith(_OFFLOADING) for word in args.argv)
+    if model is None or size is None or ranks is None or offloads:
         return
     used = facts.gpus[:ranks]
     memory = [gpu.vram_total_bytes for gpu in used]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_vllm.domain.facts import LaunchFacts
+    from pytest_vllm.domain.facts.client import ClientFacts
     from pytest_vllm.domain.facts.network import NetworkFacts
 
 _OFFLINE = "download the model on this host first (hf download {model}), then it is served offline"
@@ -174,7 +175,10 @@ def foreign(facts: LaunchFacts, /) -> Iterator[Finding]:
 def client(facts: LaunchFacts, /) -> Iterator[Finding]:
     """`localhost` inside a container is the container."""
     knock = facts.client
-    if knock is None or not (knock.loopback and knock.refused and facts.host.container):
+    if knock is None or not knock.refused:
+        return
+    if not (knock.loopback and facts.host.container):
+        yield _nobody(knock)
         return
     port = f":{knock.port}"
     yield Finding(
@@ -185,6 +189,20 @@ def client(facts: LaunchFacts, /) -> Iterator[Finding]:
         f"({facts.host.container}), where {knock.host} is the container itself",
         cure=f"run pytest on the host with the published port, or --vllm-url=http://SERVICE{port} "
         f"in the server's network, or start this container with --network=container:SERVER",
+        ref="Q6",
+    )
+
+
+def _nobody(knock: ClientFacts) -> Finding:
+    """A server that we see loading opens its port late; without one there is nothing to test."""
+    return Finding(
+        id="network.nobody-listens",
+        severity=Severity.WARNING if knock.server_here else Severity.FATAL,
+        fault=Fault.NETWORK,
+        seen=f"nothing listens at {knock.url} ({knock.problem})"
+        + ("; a vLLM process runs here, which may still be loading" if knock.server_here else ""),
+        cure=f"start the server first, or name its address with --vllm-url=http://HOST:PORT; "
+        f"curl {knock.url}/health answers once it is up",
         ref="Q6",
     )
 
@@ -206,4 +224,5 @@ IDS = (
     "network.no-such-model",
     "network.revision",
     "network.client-in-container",
+    "network.nobody-listens",
 )

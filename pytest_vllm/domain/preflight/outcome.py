@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.decode import decode
@@ -10,7 +11,7 @@ from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.facts.host import DeviceNode, Gpu, Holder, HostFacts
 from pytest_vllm.domain.finding import Diagnosis, Finding, Severity
 from pytest_vllm.domain.record import to_plain
-from pytest_vllm.domain.text import closest, one_line
+from pytest_vllm.domain.text import one_line
 from pytest_vllm.domain.verdict import PREFLIGHT, Decision, StartFailure
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.preflight import Rule
 
 SCHEMA = 1
+_CLOSE, _CLOSE_ENOUGH = 3, 0.8
 ALL = "all"
 """Value of `--vllm-preflight-ignore` that means every finding."""
 _ORDER = tuple(Severity)  # the gravest first
@@ -78,7 +80,7 @@ def judge(facts: LaunchFacts, rules: Iterable[Rule], *, ignore: Sequence[str]) -
     Args:
         facts: What is known.
         rules: The rules.
-        ignore: IDs of findings that do not stop the run, or `all`.
+        ignore: IDs or refs of findings that do not stop the run, or `all`.
 
     Returns:
         The findings, each once, the gravest first, otherwise in the order of the rules.
@@ -90,21 +92,28 @@ def judge(facts: LaunchFacts, rules: Iterable[Rule], *, ignore: Sequence[str]) -
 
 def _is_ignored(finding: Finding, ignore: Sequence[str]) -> bool:
     """Tell whether a finding would stop the run but for the user's word."""
-    named = ALL in ignore or finding.id in ignore
+    named = ALL in ignore or finding.id in ignore or finding.ref in ignore
     return named and finding.severity is Severity.FATAL
 
 
 def check_ignored(ignore: Sequence[str], known: Sequence[str]) -> None:
     """Refuse names of findings that do not exist.
 
+    Args:
+        ignore: What the user named.
+        known: All IDs and refs of findings.
+
     Raises:
         TargetError: One of them is no finding.
     """
     for name in ignore:
         if name != ALL and name not in known:
+            close = get_close_matches(name, known, n=_CLOSE, cutoff=_CLOSE_ENOUGH)
             raise TargetError(
-                f"--vllm-preflight-ignore: there is no finding {name!r}{closest(name, known)}",
-                advice=f"use {ALL} or one of {', '.join(sorted(known))}",
+                f"--vllm-preflight-ignore: there is no finding {name!r}"
+                + (f"; did you mean {' or '.join(close)}?" if close else ""),
+                advice=f"use {ALL}, the ID of a finding such as {known[0]}, or a ref such as H24 "
+                "for all findings of that row; docs/preflight.md lists them",
             )
 
 

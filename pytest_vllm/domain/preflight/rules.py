@@ -15,6 +15,7 @@ from pytest_vllm.domain.preflight import (
     model_files,
     network,
     security,
+    visibility,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _MODULES = (
     fit,
     memory,
     arguments,
+    visibility,
     network,
     security,
 )
