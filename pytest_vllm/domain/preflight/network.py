@@ -201,8 +201,8 @@ def _nobody(knock: ClientFacts) -> Finding:
         fault=Fault.NETWORK,
         seen=f"nothing listens at {knock.url} ({knock.problem})"
         + ("; a vLLM process runs here, which may still be loading" if knock.server_here else ""),
-        cure=f"start the server first, or name its address with --vllm-url=http://HOST:PORT; "
-        f"curl {knock.url}/health answers once it is up",
+        cure="start the server first, or name its address with --vllm-url=http://HOST:PORT; "
+        "--vllm-preflight-ignore=network.nobody-listens waits for one that still starts",
         ref="Q6",
     )
 
