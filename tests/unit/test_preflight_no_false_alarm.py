@@ -10,7 +10,7 @@ import pytest
 from pytest_vllm.adapters.model_facts import look_up_names
 from pytest_vllm.domain.facts.config import read_config
 from pytest_vllm.domain.finding import Severity
-from pytest_vllm.domain.preflight import arguments, fit, memory, model, model_files
+from pytest_vllm.domain.preflight import arguments, fit, memory, model, model_files, visibility
 from tests.unit.launch_facts import (
     make_host,
     make_launch,
@@ -20,7 +20,9 @@ from tests.unit.launch_facts import (
 )
 
 RULES = tuple(
-    rule for module in (model, model_files, fit, memory, arguments) for rule in module.RULES
+    rule
+    for module in (model, model_files, fit, memory, arguments, visibility)
+    for rule in module.RULES
 )
 CONFIGS = public_configs()
 ARGUMENTS = (
