@@ -306,6 +306,10 @@ class ControllerPlugin:
                 reaper=self._reaper,
             )
             self._run.start()
+        except KeyboardInterrupt:
+            # Python 3.11 may interrupt a frame that has no line number, of which pytest's own
+            # report of the interruption would die.
+            raise KeyboardInterrupt from None
         except HostError as error:
             self._state.failure = StartFailure(
                 kind="host", message=error.message, advice=error.advice

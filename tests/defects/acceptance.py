@@ -163,6 +163,7 @@ def accept(
     golden: Path | None = None,
     compiled: Path | None = None,
     request_limit_s: int = 120,
+    words: Sequence[str] = (),
 ) -> Acceptance:
     """Run the suites, or some of their tests, against a server.
 
@@ -173,10 +174,11 @@ def accept(
         golden: What the server is held against.
         compiled: Folder where runs share what they have compiled.
         request_limit_s: Seconds for one request.
+        words: Further options.
     """
     artifacts.mkdir(parents=True, exist_ok=True)
     log = artifacts / "output.txt"
-    words = [*tests, f"--vllm-url={url}", f"--vllm-artifacts={artifacts}"]
+    words = [*tests, *words, f"--vllm-url={url}", f"--vllm-artifacts={artifacts}"]
     words += [f"--vllm-request-timeout={request_limit_s}", "--vllm-monitor=none"]
     # The plugin is imported before pytest could rewrite its asserts.
     words += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--tb=native"]

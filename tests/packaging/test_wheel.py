@@ -95,7 +95,10 @@ def test_the_console_script_prints_a_command(python: Path, tmp_path: Path) -> No
 def test_the_installed_wheel_accepts_a_real_model(
     python: Path, tmp_path: Path, real_vllm_python: str, real_model: str
 ) -> None:
-    """From an empty folder, with nothing but the wheel: bundled suites, real vLLM, PROMOTE."""
+    """From an empty folder, with nothing but the wheel: real vLLM, PROMOTE.
+
+    Three suites that need every kind of shipped data; tests/real has the others.
+    """
     result = _run(
         python,
         tmp_path,
@@ -106,6 +109,7 @@ def test_the_installed_wheel_accepts_a_real_model(
         f"--vllm-model={real_model}",
         "--vllm-serve-arg=--enforce-eager --max-model-len=2048 --max-num-seqs=16",
         "--vllm-env=VLLM_CPU_KVCACHE_SPACE=1",
+        "--vllm-suite=models,chat,content",
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "PROMOTE" in result.stdout
