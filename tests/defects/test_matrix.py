@@ -84,7 +84,9 @@ def test_the_healthy_simulator_is_promoted(tmp_path: Path) -> None:
 def test_healthy_vllm_behind_the_proxy_is_promoted(real_vllm: str, tmp_path: Path) -> None:
     """The proxy by itself changes nothing that any check looks at (CI: those it could change)."""
     with serving(None, real_vllm) as url:
-        run = accept(url, tmp_path, words=() if EVERYTHING else ("--vllm-suite=chat,stream,errors",))
+        run = accept(
+            url, tmp_path, words=() if EVERYTHING else ("--vllm-suite=chat,stream,errors",)
+        )
     assert run.complaints() == []
     assert (run.code, run.record.verdict.decision) == (0, Decision.PROMOTE)
 
