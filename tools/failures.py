@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 ROOT = Path(__file__).parent.parent
+_TEMPORARY = re.compile(r"/\S*/pytest-of-[^/\s]+/pytest-\d+/")
+"""Where pytest keeps a test's files on this machine; the page is for others."""
 TESTS = "tests/real/test_failures.py"
 PAGE = ROOT / "docs" / "failures.md"
 ALL = "PYTEST_VLLM_TEST_ALL"
@@ -104,7 +107,7 @@ def page(rows: Sequence[dict[str, Any]], summary: str) -> str:
         LATE,
         table(late, *common, "phase", "lived_s", "report_s", "took_s", "cure"),
     ]
-    return "".join(parts)
+    return _TEMPORARY.sub("/tmp/", "".join(parts))
 
 
 def facts() -> dict[str, str]:
