@@ -107,7 +107,7 @@ def page(rows: Sequence[dict[str, Any]], summary: str) -> str:
         LATE,
         table(late, *common, "phase", "lived_s", "report_s", "took_s", "cure"),
     ]
-    return _TEMPORARY.sub("/tmp/", "".join(parts))
+    return _TEMPORARY.sub("/folder/", "".join(parts))
 
 
 def facts() -> dict[str, str]:
