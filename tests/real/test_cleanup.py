@@ -42,7 +42,6 @@ REAL_CELLS = [
         ("engine", "running"),
     )
     for backend in ("process", "docker")
-    if ALL
 ]
 
 
@@ -132,15 +131,16 @@ def test_nothing_is_left(
     assert others.harmed() == []
 
 
-@pytest.mark.usefixtures("interruptible")
-@pytest.mark.skipif(not ALL, reason="nightly: real vLLM takes a minute each")
-@pytest.mark.parametrize("cell", REAL_CELLS, ids=str)
-def test_nothing_of_real_vllm_is_left(
-    cell: Cell,
-    real_server: Server,
-    tmp_path_factory: pytest.TempPathFactory,
-    record_property: Callable[[str, object], None],
-) -> None:
-    outcome = run_cell(cell, folder=tmp_path_factory.mktemp("real") / "run", server=real_server)
-    tell(outcome, record_property)
-    judge(cell, outcome)
+if ALL:  # real vLLM takes a minute each
+
+    @pytest.mark.usefixtures("interruptible")
+    @pytest.mark.parametrize("cell", REAL_CELLS, ids=str)
+    def test_nothing_of_real_vllm_is_left(
+        cell: Cell,
+        real_server: Server,
+        tmp_path_factory: pytest.TempPathFactory,
+        record_property: Callable[[str, object], None],
+    ) -> None:
+        outcome = run_cell(cell, folder=tmp_path_factory.mktemp("real") / "run", server=real_server)
+        tell(outcome, record_property)
+        judge(cell, outcome)
