@@ -172,11 +172,6 @@ def describe_holder(port: int) -> str:
     return ""
 
 
-def listening_ports() -> frozenset[int]:
-    """Return the TCP ports on which somebody listens."""
-    return frozenset(port for port, _ in _listeners())
-
-
 def _shared_memory(pids: Collection[int]) -> frozenset[Path]:
     """Return the files of POSIX shared memory that processes have mapped or open (shm_overview(7)).
 
