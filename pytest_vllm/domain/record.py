@@ -102,6 +102,9 @@ class RunRecord:
         findings: What preflight and clean-up found.
         facts: What preflight gathered: `host`, `engine`, `image`, `model`, ... as plain data.
         server_facts: Figures out of the server's log.
+        forecast: What the memory was expected to be, as `pytest-vllm fit --json` prints it.
+        gpu_samples: What the monitor saw while the run went on, as columns: `monitor`, `interval_s`,
+            `time_s`, and for each GPU a list of the same length for every quantity.
         attempts: Starts that failed by a flaky fault and were tried again.
     """
 
@@ -128,6 +131,8 @@ class RunRecord:
     facts: dict[str, Any] = field(default_factory=dict)
     server_facts: ServerFacts | None = None
     attempts: tuple[Attempt, ...] = ()
+    forecast: dict[str, Any] = field(default_factory=dict)
+    gpu_samples: dict[str, Any] = field(default_factory=dict)
 
 
 _NAMES = {

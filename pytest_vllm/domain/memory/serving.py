@@ -1,0 +1,70 @@
+"""What arguments, variables and version of a server mean for its memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Platform(StrEnum):
+    """What vLLM runs on; the formulas differ."""
+
+    ROCM = "rocm"
+    CUDA = "cuda"
+    CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """How a server spreads a model over devices and what it may take of them.
+
+    Attributes:
+        version: Version of vLLM, which decides defaults and definitions.
+        platform: What it runs on.
+        tensor_parallel: Devices over which a layer is split.
+        pipeline_parallel: Groups of layers.
+        data_parallel: Copies of the attention layers.
+        expert_parallel: Whether whole experts, not slices of them, are spread.
+        decode_context_parallel: Devices over which the tokens of the KV cache are split.
+        dtype: `--dtype`: `auto` is that of the config, float32 loaded as 16 bits.
+        quantization: `--quantization`, empty when it was not given.
+        kv_cache_dtype: `--kv-cache-dtype`: `auto` is the type of the model.
+        block_size: Tokens of a block, `None` for the version's and backend's own.
+        max_model_len: Tokens of a request, `None` for the model's own.
+        fits_length: Whether vLLM itself looks for the longest that fits (`auto`, `-1`).
+        max_num_seqs: Requests at a time, `None` for the default of the device.
+        max_num_batched_tokens: Tokens of a step, `None` for the default of the device.
+        utilization: `--gpu-memory-utilization`, `None` for the version's default.
+        eager: Whether graphs are switched off.
+        kv_cache_bytes: `--kv-cache-memory-bytes`; for a CPU the size of its KV space.
+        blocks: `--num-gpu-blocks-override`.
+        variables: Variables of the server that change its memory, such as `VLLM_ROCM_FP8_PADDING`.
+        unmodelled: Arguments that change the memory in ways that no formula here covers.
+    """
+
+    version: tuple[int, ...] = (0, 32, 0)
+    platform: Platform = Platform.ROCM
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+    expert_parallel: bool = False
+    decode_context_parallel: int = 1
+    dtype: str = "auto"
+    quantization: str = ""
+    kv_cache_dtype: str = "auto"
+    block_size: int | None = None
+    max_model_len: int | None = None
+    fits_length: bool = False
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    utilization: float | None = None
+    eager: bool = False
+    kv_cache_bytes: int | None = None
+    blocks: int | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    unmodelled: tuple[str, ...] = ()
+
+    @property
+    def ranks(self) -> int:
+        """Devices of one copy of the model."""
+        return self.tensor_parallel * self.pipeline_parallel

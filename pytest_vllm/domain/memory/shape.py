@@ -1,0 +1,125 @@
+"""The shape of a model: everything about it that decides how much memory it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Attention(StrEnum):
+    """What a layer remembers of the tokens before."""
+
+    FULL = "full"
+    SLIDING = "sliding window"
+    CHUNKED = "chunked"
+    LATENT = "latent (MLA)"
+    STATE = "state"
+    """Mamba and linear attention: as much for every length."""
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer; all counts are those of the whole model, before it is split over devices.
+
+    Attributes:
+        attention: What it remembers.
+        window: Tokens of a sliding window or of a chunk, 0 for neither.
+        heads: Attention heads.
+        kv_heads: Key-value heads.
+        head_dim: Width of a key.
+        v_head_dim: Width of a value; that of a key except for MLA.
+        intermediate: Width of the MLP, 0 when it has none; of one expert when there are experts.
+        experts: Routed experts, 0 for a dense layer. All of them are loaded.
+        shared_intermediate: Width of the experts that every token uses, taken together.
+        state: Sizes of the states of Mamba or linear attention, by name, as (elements, bytes each).
+        gated: Whether the MLP has a gate (three matrices), or is up and down only (two).
+    """
+
+    attention: Attention = Attention.FULL
+    window: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    head_dim: int = 0
+    v_head_dim: int = 0
+    intermediate: int = 0
+    experts: int = 0
+    shared_intermediate: int = 0
+    state: tuple[tuple[str, int, int], ...] = ()
+    gated: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """In what the linear layers are stored.
+
+    Attributes:
+        method: vLLM's name of it (`fp8`, `awq`, `gptq`, `compressed-tensors`, `mxfp4`, ...), empty
+            for none.
+        bits: Bits of a weight.
+        group: Weights that share a scale in a row; 0 for a whole tensor, -1 for a whole channel.
+        block: Rows and columns that share a scale, empty for no blocks.
+        zeros: Whether zero points are stored.
+        order: Whether an order of the groups is stored (`g_idx`).
+        ignored: Names, or patterns `re:...`, of layers that stay as they are.
+    """
+
+    method: str = ""
+    bits: int = 16
+    group: int = 0
+    block: tuple[int, ...] = ()
+    zeros: bool = False
+    order: bool = False
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """A model as its `config.json` describes it.
+
+    Attributes:
+        architecture: Name of the model class.
+        model_type: Name by which transformers knows it.
+        hidden: Width of the residual stream.
+        vocab: Tokens of the vocabulary, without padding.
+        tied: Whether input and output embeddings are one.
+        dtype: Type that the config names (`bfloat16`, `float16`, `float32`), empty for none.
+        layers: The layers in order, without those for multi-token prediction.
+        context: Longest sequence in tokens as vLLM derives it, `None` when the config says nothing.
+        quantization: How the weights are stored.
+        kv_lora_rank: Width of the latent that MLA keeps of a token, 0 without MLA.
+        rope_head_dim: Width of the part of an MLA key that carries the position.
+        nope_head_dim: Width of the part of an MLA key that does not.
+        q_lora_rank: Width of the latent of MLA's queries, 0 for none.
+        kv_cache_dtype: Type of the KV cache that the checkpoint asks for, empty for none.
+        raw: The config itself, for what only one family needs.
+    """
+
+    architecture: str
+    model_type: str = ""
+    hidden: int = 0
+    vocab: int = 0
+    tied: bool = False
+    dtype: str = ""
+    layers: tuple[Layer, ...] = ()
+    context: int | None = None
+    quantization: Quantization = Quantization()
+    kv_lora_rank: int = 0
+    rope_head_dim: int = 0
+    nope_head_dim: int = 0
+    q_lora_rank: int = 0
+    kv_cache_dtype: str = ""
+    raw: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownShape:
+    """A model whose layers no formula here describes.
+
+    Attributes:
+        reason: Why, for a person: the architecture that is not known, or the field that is missing.
+        architecture: Name of the model class, empty when the config has none.
+    """
+
+    reason: str
+    architecture: str = ""
