@@ -103,7 +103,7 @@ class RunRecord:
         facts: What preflight gathered: `host`, `engine`, `image`, `model`, ... as plain data.
         server_facts: Figures out of the server's log.
         forecast: What the memory was expected to be, as `pytest-vllm fit --json` prints it.
-        gpu_samples: What the monitor saw while the run went on, as columns: `monitor`, `interval_s`,
+        gpu_samples: What the monitor saw during the run, as columns: `monitor`, `interval_s`,
             `time_s`, and for each GPU a list of the same length for every quantity.
         attempts: Starts that failed by a flaky fault and were tried again.
     """
