@@ -40,6 +40,8 @@ class RunState:
         findings: What preflight and clean-up found.
         attempts: Starts that failed by a flaky fault and were tried again.
         context: What the look before the launch tells a diagnosis, `None` before it.
+        forecast: What the memory was expected to be before the launch, as `pytest-vllm fit --json`
+            prints it; empty when nothing could be reckoned.
     """
 
     target: Target
@@ -54,6 +56,7 @@ class RunState:
     findings: list[Finding] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     context: Context | None = None
+    forecast: dict[str, Any] = field(default_factory=dict)
 
 
 STATE = pytest.StashKey[RunState]()
@@ -65,6 +68,7 @@ def to_wire(state: RunState, *, reports_failure: bool) -> dict[str, Any]:
         "server": to_plain(state.server) if state.server else None,
         "failure": to_plain(state.failure) if state.failure else None,
         "gpus": state.gpus,
+        "forecast": state.forecast,
         "reports_failure": reports_failure,
     }
 
@@ -76,6 +80,7 @@ def from_wire(state: RunState, wire: dict[str, Any]) -> None:
     if wire["failure"] is not None:
         state.failure = read_failure(wire["failure"])
     state.gpus = wire["gpus"]
+    state.forecast = wire["forecast"]
     state.reports_failure = wire["reports_failure"]
 
 

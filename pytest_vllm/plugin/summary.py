@@ -111,6 +111,7 @@ class Finish:
             attempts=tuple(state.attempts),
             server_facts=run.server_facts if run is not None else None,
             facts=plain_facts(preflight.facts) if preflight is not None else {},
+            forecast=state.forecast,
         )
         files, log = run.evidence() if run is not None else ({}, [])
         reports = {"report.md": report_md, "junit.xml": junit_xml}
