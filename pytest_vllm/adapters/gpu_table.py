@@ -1,4 +1,4 @@
-"""The shipped table of GPUs, `data/gpus/*.toml`. It is read often and alone, so it imports little."""
+"""The shipped table of GPUs, `data/gpus/*.toml`; it imports little, for it is read often."""
 
 from __future__ import annotations
 
@@ -26,5 +26,6 @@ def gpu_models() -> tuple[GpuModel, ...]:
 
 def _read(row: dict[str, Any], platform: Platform) -> GpuModel:
     """Make a row; a key that is not known raises `TypeError`, for the table is ours."""
-    lists = {key: tuple(row[key]) for key in ("aliases", "pci_ids") if key in row}
-    return GpuModel(**{**row, **lists, "basis": Basis(row["basis"]), "platform": platform})
+    values: dict[str, Any] = {**row, "basis": Basis(row["basis"]), "platform": platform}
+    values |= {key: tuple(row[key]) for key in ("aliases", "pci_ids") if key in row}
+    return GpuModel(**values)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.fit import Device
-from pytest_vllm.domain.memory.serving import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from pytest_vllm.domain.memory.serving import Platform
 
 _VENDOR_WORDS = re.compile(r"\b(amd|nvidia|instinct|radeon|geforce)\b")
 _NOISE = re.compile(r"[\s_-]+")
