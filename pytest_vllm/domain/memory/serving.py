@@ -36,6 +36,11 @@ class Serving:
         max_num_batched_tokens: Tokens of a step, `None` for the default of the device.
         utilization: `--gpu-memory-utilization`, `None` for the version's default.
         eager: Whether graphs are switched off.
+        prefix_caching: Whether prefixes are kept, `None` for the default of the model.
+        hybrid_manager: Whether layers with windows keep no more than their window in the cache.
+        overlapped: Whether a step is scheduled while another runs.
+        attention_backend: `--attention-backend`, empty for vLLM's own choice.
+        graphs_estimated: Whether graphs are counted into the share before the cache is sized.
         kv_cache_bytes: `--kv-cache-memory-bytes`; for a CPU the size of its KV space.
         blocks: `--num-gpu-blocks-override`.
         variables: Variables of the server that change its memory, such as `VLLM_ROCM_FP8_PADDING`.
@@ -59,6 +64,11 @@ class Serving:
     max_num_batched_tokens: int | None = None
     utilization: float | None = None
     eager: bool = False
+    prefix_caching: bool | None = None
+    hybrid_manager: bool = True
+    overlapped: bool = True
+    attention_backend: str = ""
+    graphs_estimated: bool = True
     kv_cache_bytes: int | None = None
     blocks: int | None = None
     variables: dict[str, str] = field(default_factory=dict)
