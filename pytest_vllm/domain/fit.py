@@ -65,6 +65,7 @@ class ModelMemory:
         tensors: Tensors of the checkpoint that vLLM loads, empty when no header was read.
         files_bytes: Size of all weight files, or of what the shipped table says; `None` if unknown.
         source: Where it was read: `folder`, `Hub cache`, `config.json`, `shipped table`, `Hub`.
+        notes: What a reader should know of that: files that are missing, what stood in for them.
     """
 
     name: str
@@ -72,6 +73,7 @@ class ModelMemory:
     tensors: tuple[Tensor, ...] = ()
     files_bytes: int | None = None
     source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
