@@ -34,6 +34,7 @@ class Layer:
         shared_intermediate: Width of the experts that every token uses, taken together.
         state: Sizes of the states of Mamba or linear attention, by name, as (elements, bytes each).
         gated: Whether the MLP has a gate (three matrices), or is up and down only (two).
+        rotary: Whether positions are rotated into its keys.
     """
 
     attention: Attention = Attention.FULL
@@ -47,6 +48,7 @@ class Layer:
     shared_intermediate: int = 0
     state: tuple[tuple[str, int, int], ...] = ()
     gated: bool = True
+    rotary: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,12 @@ class Quantization:
         zeros: Whether zero points are stored.
         order: Whether an order of the groups is stored (`g_idx`).
         ignored: Names, or patterns `re:...`, of layers that stay as they are.
+        static: Whether scales of the activations are stored.
+        floats: Whether a weight is a float where the method stores integers, too.
+        activations: Bits of an activation, 16 when they stay as they are.
+        sorted_groups: Whether the order of the groups is that of the activations (`desc_act`).
+        head: Whether the output embedding is quantized, too.
+        online: Whether vLLM quantizes weights that are stored in 16 bits while it loads them.
     """
 
     method: str = ""
@@ -71,6 +79,12 @@ class Quantization:
     zeros: bool = False
     order: bool = False
     ignored: tuple[str, ...] = ()
+    static: bool = False
+    floats: bool = False
+    activations: int = 16
+    sorted_groups: bool = False
+    head: bool = False
+    online: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +107,7 @@ class ModelShape:
         q_lora_rank: Width of the latent of MLA's queries, 0 for none.
         kv_cache_dtype: Type of the KV cache that the checkpoint asks for, empty for none.
         raw: The config itself, for what only one family needs.
+        text: The part of it about the language model, with the values that transformers adds.
     """
 
     architecture: str
@@ -110,6 +125,7 @@ class ModelShape:
     q_lora_rank: int = 0
     kv_cache_dtype: str = ""
     raw: dict[str, object] = field(default_factory=dict)
+    text: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

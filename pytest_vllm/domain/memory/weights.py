@@ -4,6 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.memory import decoder
+from pytest_vllm.domain.memory.family import FAMILIES
+from pytest_vllm.domain.memory.linear import Linear, rank_of
+from pytest_vllm.domain.memory.shape import ModelShape
+from pytest_vllm.domain.memory.storage import linear_bytes, plain_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_vllm.domain.fit import ModelMemory
+    from pytest_vllm.domain.memory.linear import Held
+    from pytest_vllm.domain.memory.serving import Serving
+    from pytest_vllm.domain.memory.shape import Layer, Quantization
+
+_RESERVE = 0.05
+"""What every rank holds, as a share of the whole, when only file sizes are known."""
 
 
 class Basis(StrEnum):
@@ -54,3 +72,55 @@ class RankWeights:
     def total_bytes(self) -> int:
         """All of it."""
         return self.parameters_bytes + self.rope_bytes + self.latent_bytes + self.padding_bytes
+
+
+def weigh(model: ModelMemory, serving: Serving) -> tuple[RankWeights, ...]:
+    """Return what a rank of each pipeline stage loads.
+
+    From the closed form where the architecture is known, else from the files: their size divided
+    by the ranks, and a reserve. Empty when neither is known.
+    """
+    if isinstance(model.shape, ModelShape):
+        return _closed(model.shape, serving)
+    if model.files_bytes is None:
+        return ()
+    share = -(-model.files_bytes // serving.ranks)
+    reserve = int(model.files_bytes * _RESERVE) if serving.ranks > 1 else 0
+    return tuple(
+        RankWeights(stage=stage, parameters_bytes=share + reserve, basis=Basis.FILES)
+        for stage in range(serving.pipeline_parallel)
+    )
+
+
+def _closed(shape: ModelShape, serving: Serving) -> tuple[RankWeights, ...]:
+    rank, family = rank_of(serving, shape.dtype), FAMILIES[shape.architecture]
+    known: dict[Layer, int] = {}
+    for layer in shape.layers:
+        if layer not in known:
+            held = decoder.layer_of(shape, layer, rank)
+            known[layer] = _bytes(held, shape.quantization, rank.element)
+    result = []
+    for stage, layers in enumerate(decoder.stages(len(shape.layers), serving.pipeline_parallel)):
+        last = stage == serving.pipeline_parallel - 1
+        outside: list[Held] = []
+        if stage == 0 or (last and shape.tied):
+            outside += decoder.embedding(shape, rank)
+        if last:
+            outside += [] if shape.tied else decoder.head(shape, rank)
+            outside += decoder.norm("norm", shape.hidden, family)
+        total = _bytes(outside, shape.quantization, rank.element)
+        total += sum(known[shape.layers[index]] for index in layers)
+        result.append(RankWeights(stage=stage, parameters_bytes=total))
+    return tuple(result)
+
+
+def _bytes(held: Iterable[Held], how: Quantization, element: int) -> int:
+    total = 0
+    for one in held:
+        if not isinstance(one, Linear):
+            total += one.elements * (one.bytes_each or element)
+        elif one.plain or not how.method:
+            total += plain_bytes(one, element)
+        else:
+            total += linear_bytes(one, how, element)
+    return total

@@ -1,0 +1,134 @@
+"""The modules of a decoder layer, as much as one rank holds of them.
+
+Each function yields what one class of `vllm/model_executor/models/` allocates.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.memory.family import ALWAYS, QueryNorm
+from pytest_vllm.domain.memory.linear import Linear, Plain, Rank, whole
+from pytest_vllm.domain.memory.values import flag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pytest_vllm.domain.memory.family import Family
+    from pytest_vllm.domain.memory.linear import Held
+    from pytest_vllm.domain.memory.shape import Layer, ModelShape
+
+_FLOAT_BYTES = 4
+
+
+def has(keys: tuple[str, ...], text: Mapping[str, object]) -> bool:
+    """Tell whether one of the keys of the config gives a module a bias."""
+    return keys == ALWAYS or any(flag(text, key) for key in keys)
+
+
+def norm(name: str, width: int, family: Family) -> Iterator[Held]:
+    """Yield a norm, with its bias if the family has one."""
+    if family.norm_weight:
+        yield Plain(name=name, elements=width * (2 if family.norm_bias else 1))
+
+
+def attention(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> Iterator[Held]:
+    """Yield ordinary attention: grouped queries, each rank with at least one key-value head."""
+    text = shape.text
+    queries = layer.heads // rank.tensor * layer.head_dim
+    keys = rank.heads(layer.kv_heads) * layer.head_dim
+    rows = (queries, keys, keys)
+    yield Linear(
+        name="self_attn.qkv_proj",
+        parts=("q_proj", "k_proj", "v_proj"),
+        outputs=rows,
+        inputs=shape.hidden,
+        whole_inputs=shape.hidden,
+        bias=sum(rows) if has(family.qkv_bias, text) else 0,
+        shard=rank.tensor > 1,
+    )
+    width = layer.heads * layer.head_dim
+    bias = has(family.output_bias, text)
+    yield rank.row("self_attn.o_proj", shape.hidden, width, bias=bias)
+    if family.query_norm_key and not flag(text, family.query_norm_key):
+        return
+    if family.query_norm is QueryNorm.HEAD:
+        yield Plain(name="self_attn.q_norm", elements=2 * layer.head_dim)
+    elif family.query_norm is QueryNorm.WIDTH:
+        yield Plain(name="self_attn.q_norm", elements=queries + keys)
+
+
+def latent(shape: ModelShape, layer: Layer, rank: Rank) -> Iterator[Held]:
+    """Yield MLA: the projections into the latent are whole on every rank."""
+    q, kv = shape.q_lora_rank, shape.kv_lora_rank
+    key = shape.nope_head_dim + shape.rope_head_dim
+    down = kv + shape.rope_head_dim
+    if q:
+        parts = ("q_a_proj", "kv_a_proj_with_mqa")
+        yield whole("self_attn.fused_qkv_a_proj", (q, down), shape.hidden, parts=parts)
+        yield Plain(name="self_attn.q_a_layernorm", elements=q)
+        yield rank.column("self_attn.q_b_proj", (layer.heads * key,), q)
+    else:
+        yield whole("self_attn.kv_a_proj_with_mqa", (down,), shape.hidden)
+        yield rank.column("self_attn.q_proj", (layer.heads * key,), shape.hidden)
+    yield Plain(name="self_attn.kv_a_layernorm", elements=kv)
+    up = layer.heads * (shape.nope_head_dim + layer.v_head_dim)
+    yield rank.column("self_attn.kv_b_proj", (up,), kv)
+    yield rank.row("self_attn.o_proj", shape.hidden, layer.heads * layer.v_head_dim)
+
+
+def feed_forward(  # noqa: PLR0913 - what an MLP is made of
+    name: str, hidden: int, width: int, rank: Rank, *, gated: bool = True, bias: bool = False
+) -> Iterator[Held]:
+    """Yield an MLP, its first projections fused when it has a gate."""
+    if gated:
+        parts = ("gate_proj", "up_proj")
+        yield rank.column(f"{name}.gate_up_proj", (width, width), hidden, parts=parts, bias=bias)
+    else:
+        yield rank.column(f"{name}.up_proj", (width,), hidden, bias=bias)
+    yield rank.row(f"{name}.down_proj", hidden, width, bias=bias)
+
+
+def mixture(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> Iterator[Held]:
+    """Yield a router, the routed experts of the rank, and the experts that every token uses."""
+    name, hidden = family.mixture, shape.hidden
+    yield whole(
+        f"{name}.gate",
+        (layer.experts,),
+        hidden,
+        plain=True,
+        bias=family.router_bias,
+        bytes_each=_FLOAT_BYTES if family.router_float else 0,
+    )
+    if family.correction or shape.text.get("topk_method") == "noaux_tc":
+        yield Plain(
+            name=f"{name}.gate.e_score_correction_bias",
+            elements=layer.experts,
+            bytes_each=_FLOAT_BYTES,
+        )
+    yield from experts(f"{name}.experts", hidden, layer, rank)
+    if layer.shared_intermediate:
+        yield from feed_forward(f"{name}.shared_experts", hidden, layer.shared_intermediate, rank)
+
+
+def experts(name: str, hidden: int, layer: Layer, rank: Rank) -> Iterator[Held]:
+    """Yield the routed experts: slices of all of them, or some of them whole."""
+    width, count = layer.intermediate // rank.expert_slices, rank.experts(layer.experts)
+    shard = rank.expert_slices > 1
+    outputs = (width, width) if layer.gated else (width,)
+    yield Linear(
+        name=name,
+        outputs=outputs,
+        inputs=hidden,
+        whole_inputs=hidden,
+        copies=count,
+        shard=shard,
+    )
+    yield Linear(
+        name=name,
+        outputs=(hidden,),
+        inputs=width,
+        whole_inputs=layer.intermediate,
+        copies=count,
+        shard=shard,
+    )

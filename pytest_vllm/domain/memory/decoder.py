@@ -1,0 +1,64 @@
+"""Everything that one rank of a pipeline stage holds of a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.memory.blocks import attention, feed_forward, has, latent, mixture, norm
+from pytest_vllm.domain.memory.family import FAMILIES
+from pytest_vllm.domain.memory.linear import Linear, Rank
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_vllm.domain.memory.linear import Held
+    from pytest_vllm.domain.memory.shape import Layer, ModelShape
+
+
+def stages(layers: int, pipeline: int) -> tuple[range, ...]:
+    """Return the layers of each pipeline stage (`distributed/utils.get_pp_indices`).
+
+    What does not divide goes to the stages before the last, which has the output embedding.
+    """
+    each, rest = divmod(layers, pipeline)
+    sizes = [each] * pipeline
+    for place in range(2, rest + 2):
+        sizes[-place] += 1
+    starts = [sum(sizes[:stage]) for stage in range(pipeline)]
+    return tuple(range(start, start + size) for start, size in zip(starts, sizes, strict=True))
+
+
+def embedding(shape: ModelShape, rank: Rank) -> Iterator[Held]:
+    """Yield the input embedding, on the first stage and, when it is tied, on the last."""
+    rows = rank.vocabulary(shape.vocab)
+    yield Linear(name="embed_tokens", outputs=(rows,), inputs=shape.hidden, plain=True)
+
+
+def head(shape: ModelShape, rank: Rank) -> Iterator[Held]:
+    """Yield the output embedding, unless it is the input's."""
+    rows = rank.vocabulary(shape.vocab)
+    yield Linear(
+        name="lm_head", outputs=(rows,), inputs=shape.hidden, whole_inputs=shape.hidden, plain=True
+    )
+
+
+def layer_of(shape: ModelShape, layer: Layer, rank: Rank) -> Iterator[Held]:
+    """Yield a layer of the common kind."""
+    family = FAMILIES[shape.architecture]
+    if family.latent:
+        yield from latent(shape, layer, rank)
+    else:
+        yield from attention(shape, layer, family, rank)
+    if layer.experts:
+        yield from mixture(shape, layer, family, rank)
+    elif layer.intermediate:
+        yield from feed_forward(
+            "mlp",
+            shape.hidden,
+            layer.intermediate,
+            rank,
+            gated=layer.gated,
+            bias=has(family.mlp_bias, shape.text),
+        )
+    for number in range(family.norms):
+        yield from norm(f"norm{number}", shape.hidden, family)
