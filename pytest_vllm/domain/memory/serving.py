@@ -34,6 +34,8 @@ class Serving:
         fits_length: Whether vLLM itself looks for the longest that fits (`auto`, `-1`).
         max_num_seqs: Requests at a time, `None` for the default of the device.
         max_num_batched_tokens: Tokens of a step, `None` for the default of the device.
+        doubled_batch: Whether both defaults are doubled (`--performance-mode throughput`).
+        hosts: Hosts over which the ranks are spread, 0 when that is not known.
         utilization: `--gpu-memory-utilization`, `None` for the version's default.
         eager: Whether graphs are switched off.
         prefix_caching: Whether prefixes are kept, `None` for the default of the model.
@@ -62,6 +64,8 @@ class Serving:
     fits_length: bool = False
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
+    doubled_batch: bool = False
+    hosts: int = 1
     utilization: float | None = None
     eager: bool = False
     prefix_caching: bool | None = None
