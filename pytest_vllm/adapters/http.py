@@ -66,7 +66,7 @@ class Transport:
         self._secret_headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         self._client = httpx.Client(
             timeout=timeout_s,
-            trust_env=not _is_loopback(base_url),
+            trust_env=not is_loopback(base_url),
             follow_redirects=False,
             limits=httpx.Limits(max_keepalive_connections=0),
             headers={
@@ -273,7 +273,8 @@ def _kind(error: httpx.HTTPError) -> tuple[str, str]:
             return "protocol", detail
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL leads to this machine, to which no proxy leads."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
