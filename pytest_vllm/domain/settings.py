@@ -20,7 +20,8 @@ class Option:
         name: Name without prefix, words joined by `-`.
         help: One line for `--help`.
         kind: `text`, `list` (may be given many times), `words` (a list of command-line words),
-            `flag`, `seconds` or `number` (a whole one from 0 up).
+            `flag`, `seconds` (above 0), `interval` (seconds, or 0 for never) or `number` (a
+            whole one from 0 up).
         metavar: Placeholder for the value.
         choices: The only values allowed, empty for any.
         default: Value when nobody sets it, as text.
@@ -154,9 +155,16 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="monitor",
         metavar="NAME",
-        choices=("auto", "amd", "sysfs", "none"),
+        choices=("auto", "amd", "sysfs", "nvidia", "none"),
         default="auto",
-        help="Where GPU facts come from.",
+        help="Who tells about the GPUs: AMD SMI, the amdgpu driver's files, NVML, or nobody.",
+    ),
+    Option(
+        name="sample-interval",
+        kind="interval",
+        metavar="SECONDS",
+        default="1",
+        help="Time between two samples of the GPUs (0: take none).",
     ),
     Option(
         name="python",
@@ -219,6 +227,27 @@ OPTIONS: tuple[Option, ...] = (
         name="accuracy-task",
         metavar="NAME",
         help="Task of lm-evaluation-harness for the suite `accuracy`, such as gsm8k.",
+    ),
+    Option(
+        name="soak-requests",
+        kind="number",
+        metavar="N",
+        default="2000",
+        help="Requests of the soak in the suite `memory` (0: no soak).",
+    ),
+    Option(
+        name="soak-limit",
+        kind="seconds",
+        metavar="SECONDS",
+        default="600",
+        help="Limit for the soak, and for each other load of the suite `memory`.",
+    ),
+    Option(
+        name="soak-growth",
+        kind="number",
+        metavar="MIB",
+        default="64",
+        help="MiB by which memory may grow per 1,000 requests of the soak.",
     ),
 )
 
@@ -367,6 +396,10 @@ def _to_seconds(raw: object, named: str) -> Value:
     return seconds
 
 
+def _to_interval(raw: object, named: str) -> Value:
+    return 0.0 if str(raw).strip() in ("0", "0.0") else _to_seconds(raw, named)
+
+
 def _to_number(raw: object, named: str) -> Value:
     text = str(raw) if isinstance(raw, str | int) and not isinstance(raw, bool) else ""
     if not (text.isascii() and text.isdigit()):
@@ -380,5 +413,6 @@ _CONVERTERS: dict[str, Callable[[object, str], Value]] = {
     "words": _to_words,
     "flag": _to_flag,
     "seconds": _to_seconds,
+    "interval": _to_interval,
     "number": _to_number,
 }

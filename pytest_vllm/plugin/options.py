@@ -32,6 +32,7 @@ _ACTIVATING = ("model", "image", "url", "backend", "profile", "suite")
 _INI_TYPES = {
     "text": "string",
     "seconds": "string",
+    "interval": "string",
     "number": "string",
     "flag": "bool",
     "list": "linelist",

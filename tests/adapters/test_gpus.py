@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vllm.adapters.gpus import probe
+from pytest_vllm.adapters.gpus import UNKNOWN_GPU, probe
 from pytest_vllm.adapters.gpus.amd import AmdMonitor
-from pytest_vllm.adapters.gpus.sysfs import SysfsMonitor, gfx_name
+from pytest_vllm.adapters.gpus.kfd import gfx_name
+from pytest_vllm.adapters.gpus.sysfs import SysfsMonitor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,30 +71,26 @@ def test_cards_are_read_by_address(tmp_path: Path) -> None:
     add_node(tmp_path, 0, gfx=0, minor=0)
     add_node(tmp_path, 1, gfx=90402, minor=129)
     add_node(tmp_path, 2, gfx=90010, minor=130)
-    assert SysfsMonitor(tmp_path).facts() == {
-        "monitor": "sysfs",
-        "reason": "",
-        "gpus": [
-            {
-                "index": 0,
-                "name": "AMD Instinct MI300X OAM",
-                "gfx": "gfx90a",
-                "bdf": "0000:05:00.0",
-                "vram_total_bytes": MI300X_BYTES,
-                "vram_used_bytes": 1,
-                "render_node": "/dev/dri/renderD130",
-            },
-            {
-                "index": 1,
-                "name": "AMD Instinct MI300X OAM",
-                "gfx": "gfx942",
-                "bdf": "0000:26:00.0",
-                "vram_total_bytes": MI300X_BYTES,
-                "vram_used_bytes": 297771008,
-                "render_node": "/dev/dri/renderD129",
-            },
-        ],
+    facts = SysfsMonitor(tmp_path).facts()
+    assert (facts["monitor"], facts["reason"]) == ("sysfs", "")
+    first, second = facts["gpus"]
+    assert first | {"driver": ""} == UNKNOWN_GPU | {
+        "index": 0,
+        "name": "AMD Instinct MI300X OAM",
+        "vendor": "amd",
+        "gfx": "gfx90a",
+        "bdf": "0000:05:00.0",
+        "vram_total_bytes": MI300X_BYTES,
+        "vram_used_bytes": 1,
+        "render_node": "/dev/dri/renderD130",
+        "hip_index": None,
+        "socket": "0000:05:00",
+        "shared_with": [],
     }
+    assert first["driver"].startswith("of kernel ")
+    assert (second["index"], second["bdf"], second["gfx"]) == (1, "0000:26:00.0", "gfx942")
+    assert second["vram_used_bytes"] == 297771008
+    assert second["render_node"] == "/dev/dri/renderD129"
 
 
 def test_what_a_driver_does_not_tell_is_not_known(tmp_path: Path) -> None:
@@ -188,26 +185,15 @@ def test_gpus_of_amd_smi_get_their_names_from_sysfs(
     add_node(tmp_path, 1, gfx=90402, minor=128)
     facts = AmdMonitor(SysfsMonitor(tmp_path)).facts()
     assert facts["reason"] == ""
-    assert facts["gpus"] == [
-        {
-            "index": 0,
-            "name": "AMD Instinct MI300X OAM",
-            "gfx": "gfx942",
-            "bdf": "0000:05:00.0",
-            "vram_total_bytes": MI300X_BYTES,
-            "vram_used_bytes": 297771008,
-            "render_node": "/dev/dri/renderD128",
-        },
-        {
-            "index": 1,
-            "name": "",
-            "gfx": "",
-            "bdf": "0000:26:00.0",
-            "vram_total_bytes": MI300X_BYTES,
-            "vram_used_bytes": 297771008,
-            "render_node": "",
-        },
-    ]
+    first, second = facts["gpus"]
+    assert first["name"] == "AMD Instinct MI300X OAM"
+    assert first["gfx"] == "gfx942"
+    assert first["bdf"] == "0000:05:00.0"
+    assert first["vram_used_bytes"] == 297771008, "AMD SMI is asked, not sysfs"
+    assert first["render_node"] == "/dev/dri/renderD128"
+    assert (second["index"], second["bdf"]) == (1, "0000:26:00.0")
+    assert (second["name"], second["gfx"], second["render_node"]) == ("", "", "")
+    assert second["vram_total_bytes"] == MI300X_BYTES
     assert tuple(capfd.readouterr()) == ("", "")
 
 
@@ -277,5 +263,6 @@ def test_none_looks_at_nothing() -> None:
     assert probe("none").facts() == {
         "monitor": "none",
         "reason": "--vllm-monitor=none",
+        "source": "",
         "gpus": [],
     }

@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from pytest_vllm.adapters.gpus.answering import NAME as COMPANION
 from pytest_vllm.domain.facts.host import Holder
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ def find_holders(roots: Roots) -> tuple[Holder, ...]:
     holders = []
     for pid in sorted(pids):
         devices, memory = _open_nodes(roots.proc / str(pid))
-        if (devices or pid in by_driver) and pid != os.getpid():
+        name = _name(roots.proc / str(pid))
+        ours = pid == os.getpid() or name == COMPANION  # a monitor looks, and uses no memory
+        if (devices or pid in by_driver) and not ours:
             known = [size for size in (memory, by_driver.get(pid)) if size is not None]
             holders.append(
                 Holder(
                     pid=pid,
-                    name=_name(roots.proc / str(pid)),
+                    name=name,
                     devices=devices,
                     vram_bytes=max(known) if known else None,
                 )

@@ -7,14 +7,16 @@ import os
 import platform
 import re
 import socket
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.backends.device import render_nodes
 from pytest_vllm.adapters.facts.holders import find_holders
-from pytest_vllm.adapters.gpus import probe
-from pytest_vllm.adapters.gpus.sysfs import SysfsMonitor, gfx_name
+from pytest_vllm.adapters.gpus import no_gpus, probe
+from pytest_vllm.adapters.gpus.kfd import gfx_name
+from pytest_vllm.adapters.gpus.sysfs import SysfsMonitor
 from pytest_vllm.adapters.hub_cache import hub_cache
 from pytest_vllm.domain.facts.host import DeviceNode, Gpu, HostFacts
 
@@ -69,16 +71,7 @@ def gather_host(env: Mapping[str, str], *, monitor: str = "auto", roots: Roots =
     memory = _memory(roots.proc)
     cache = hub_cache(env)
     gpus = tuple(
-        Gpu(
-            index=gpu["index"],
-            name=gpu["name"],
-            gfx=gpu["gfx"],
-            bdf=gpu["bdf"],
-            render_node=gpu["render_node"],
-            gid=gids.get(str(roots.dev / gpu["render_node"].removeprefix("/dev/"))),
-            vram_total_bytes=gpu["vram_total_bytes"],
-            vram_used_bytes=gpu["vram_used_bytes"],
-        )
+        _gpu(gpu, gid=gids.get(str(roots.dev / gpu["render_node"].removeprefix("/dev/"))))
         for gpu in seen["gpus"]
     )
     kfd = roots.dev / "kfd"
@@ -91,6 +84,7 @@ def gather_host(env: Mapping[str, str], *, monitor: str = "auto", roots: Roots =
         gpus=gpus,
         gpus_reason=seen["reason"],
         gpus_by=seen["monitor"] if gpus else "",
+        other_gpus=_other_gpus(monitor, roots),
         kfd=describe_node(kfd) if kfd.exists() else None,
         render_nodes=nodes,
         topology=_topology(roots.sysfs),
@@ -143,21 +137,42 @@ def free_bytes(folder: Path) -> int | None:
     return None
 
 
+def _gpu(facts: Mapping[str, Any], *, gid: int | None) -> Gpu:
+    """Take over what a monitor tells, as far as the rules of the preflight use it."""
+    names = {item.name for item in fields(Gpu)} - {"gid", "shared_with"}
+    told = {name: facts[name] for name in names if name in facts}
+    return Gpu(**told, gid=gid, shared_with=tuple(facts.get("shared_with", ())))
+
+
 def _gpus(monitor: str, roots: Roots) -> GpuFacts:
     """Ask sysfs, and AMD SMI for what sysfs does not tell.
 
     Without a card of the amdgpu driver there is nothing to ask AMD SMI about, which takes a second.
     """
+    if monitor == "nvidia":
+        return no_gpus("none", "--vllm-monitor=nvidia")
     if monitor in ("none", "amd"):
-        return dict(probe(monitor).facts())
-    facts = SysfsMonitor(roots.sysfs).facts()
+        return _ask(monitor)
+    facts = SysfsMonitor(roots.sysfs, proc=roots.proc).facts()
     told = all(
         gpu["vram_total_bytes"] and gpu["vram_used_bytes"] is not None for gpu in facts["gpus"]
     )
     if monitor == "sysfs" or told:
         return dict(facts)
-    better = probe("amd").facts()
-    return dict(better if better["gpus"] else facts)
+    better = _ask("amd")
+    return better if better["gpus"] else dict(facts)
+
+
+def _other_gpus(monitor: str, roots: Roots) -> tuple[Gpu, ...]:
+    """Ask NVML where a driver of NVIDIA has made devices, or where it is asked for by name."""
+    if monitor != "nvidia" and not (monitor == "auto" and (roots.dev / "nvidiactl").exists()):
+        return ()
+    return tuple(_gpu(gpu, gid=None) for gpu in _ask("nvidia")["gpus"])
+
+
+def _ask(monitor: str) -> GpuFacts:
+    with closing(probe(monitor)) as asked:
+        return dict(asked.facts())
 
 
 def _topology(sysfs: Path) -> tuple[str, ...]:
@@ -203,15 +218,6 @@ def _read(file: Path) -> str:
 def plain_gpus(facts: HostFacts) -> dict[str, Any]:
     """Return the GPUs in the form that the record keeps them in."""
     gpus = [
-        {
-            "index": gpu.index,
-            "name": gpu.name,
-            "gfx": gpu.gfx,
-            "bdf": gpu.bdf,
-            "vram_total_bytes": gpu.vram_total_bytes,
-            "vram_used_bytes": gpu.vram_used_bytes,
-            "render_node": gpu.render_node,
-        }
-        for gpu in facts.gpus
+        {name: value for name, value in asdict(gpu).items() if name != "gid"} for gpu in facts.gpus
     ]
     return {"monitor": facts.gpus_by or "none", "reason": facts.gpus_reason, "gpus": gpus}

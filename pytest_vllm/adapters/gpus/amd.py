@@ -1,42 +1,35 @@
-"""Asks AMD SMI, in a process of its own: the one home of `amdsmi`.
-
-Without a ROCm library the import of the wheel prints to standard output and raises `KeyError`; with
-one of another version it may raise anything, crash or hang. A child process keeps all that away
-from the run. Only calls whose data have the same size in AMD SMI 6 and 7 are made (addresses and
-64-bit counters); names come from sysfs.
-"""
+"""Asks AMD SMI, in a process of its own (`amd_child`), and sysfs for what AMD SMI does not tell."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pytest_vllm.adapters.gpus import GpuFacts, no_gpus
+from pytest_vllm.adapters.gpus import UNKNOWN_GPU, GpuFacts, no_gpus
+from pytest_vllm.adapters.gpus.companion import Companion, Reply
 from pytest_vllm.adapters.gpus.sysfs import SysfsMonitor
+from pytest_vllm.domain.devices import mark_shared
+from pytest_vllm.domain.gpu_samples import QUANTITIES, RARE, Look
 from pytest_vllm.domain.text import one_line
 
-_MARK = "pytest-vllm gpus: "
 _TIMEOUT_S = 20.0
-_KILLED_S = 2.0
+_SAMPLE_TIMEOUT_S = 5.0
 _CODES = {
-    10: "no permission",
+    2: "not supported: may this user open /dev/dri/renderD*? (group render)",
+    10: "no permission: this user may not use the GPUs (add it to the groups render and video)",
     31: "no GPU found",
-    34: "driver amdgpu is not loaded",
+    32: "the library was not initialised",
+    34: "driver amdgpu is not loaded (modprobe amdgpu; dmesg tells why it is not)",
 }
 _ABSENT = "cannot open shared object file: No such file"
-_COUNTERS = ("vram_total_bytes", "vram_used_bytes")
 
 
 class AmdMonitor:
     """Asks AMD SMI.
 
     Args:
-        names: Where names, instruction sets and render nodes come from.
+        names: Where names, instruction sets, render nodes, power and processes come from.
         timeout_s: Seconds after which AMD SMI counts as hung.
     """
 
@@ -45,133 +38,92 @@ class AmdMonitor:
     def __init__(self, names: SysfsMonitor | None = None, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._names = names or SysfsMonitor()
         self._timeout_s = timeout_s
+        self._companion = Companion("pytest_vllm.adapters.gpus.amd_child", what="AMD SMI")
 
     def facts(self) -> GpuFacts:
         """Ask now."""
-        try:
-            version("amdsmi")
-        except PackageNotFoundError:
-            return no_gpus(self.name, "Python package amdsmi is not installed")
-        answer = _ask(self._timeout_s)
-        if isinstance(answer, str):
-            return no_gpus(self.name, answer)
-        if not answer:
+        reply = self._companion.ask("facts", timeout_s=self._timeout_s)
+        if reply.down or reply.error is not None:
+            return no_gpus(self.name, _explain(reply))
+        if not reply.answer["gpus"]:
             return no_gpus(self.name, "AMD SMI sees no GPU")
         known = {gpu["bdf"]: gpu for gpu in self._names.facts()["gpus"]}
-        empty = {"name": "", "gfx": "", "render_node": "", **dict.fromkeys(_COUNTERS)}
         gpus: list[dict[str, Any]] = []
-        for gpu in sorted(answer, key=lambda gpu: str(gpu["bdf"])):
-            counted = {key: value for key, value in gpu.items() if value is not None}
-            index = {"index": len(gpus)}
-            gpus.append(index | empty | known.get(gpu["bdf"], {}) | counted | index)
-        return {"monitor": self.name, "reason": "", "gpus": gpus}
+        for gpu in sorted(reply.answer["gpus"], key=lambda gpu: str(gpu["bdf"])):
+            told = {key: value for key, value in gpu.items() if value not in (None, "")}
+            by_sysfs = known.get(gpu["bdf"], {})
+            gpus.append(UNKNOWN_GPU | by_sysfs | told | {"index": len(gpus)})
+        return {
+            "monitor": self.name,
+            "reason": "",
+            "source": reply.answer["source"],
+            "gpus": mark_shared(gpus),
+        }
 
-
-def _ask(timeout_s: float) -> list[dict[str, Any]] | str:
-    """Return the GPUs that a child process saw, or why it saw none."""
-    command = [sys.executable, "-P", "-m", __name__]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    try:
-        child = subprocess.Popen(  # noqa: S603 - our own module
-            command,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+    def sample(self, *, rare: bool) -> Look:
+        """Ask for what changes; what AMD SMI does not tell is read from sysfs."""
+        timeout_s = min(self._timeout_s, _SAMPLE_TIMEOUT_S)
+        reply = self._companion.ask("sample rare" if rare else "sample", timeout_s=timeout_s)
+        problem = _explain(reply) if reply.down or reply.error is not None else ""
+        told: dict[str, dict[str, Any]] = {} if problem else reply.answer
+        wanted = frozenset(QUANTITIES) - (frozenset() if rare else frozenset(RARE))
+        missing = frozenset(
+            name
+            for name in wanted
+            if problem or any(gpu.get(name) is None for gpu in told.values())
         )
-    except OSError as error:
-        return f"cannot start a process to ask AMD SMI: {error.strerror}"
-    with child:
-        try:
-            output, _ = child.communicate(timeout=timeout_s)
-        except BaseException as error:
-            child.kill()
-            if isinstance(error, subprocess.TimeoutExpired):
-                return _hung(child, timeout_s)
-            raise
-    return _understand(output.decode("utf-8", "replace"), child.returncode)
+        by_sysfs = self._names.read(missing)
+        readings = {
+            bdf: by_sysfs.get(bdf, {})
+            | {name: value for name, value in told.get(bdf, {}).items() if value is not None}
+            for bdf in {**by_sysfs, **told}
+        }
+        return Look(readings=readings, problem=problem)
+
+    def close(self) -> None:
+        """End the process that asks."""
+        self._companion.close()
 
 
-def _hung(child: subprocess.Popen[bytes], timeout_s: float) -> str:
-    """Say that AMD SMI hangs; a process inside the driver may not even die."""
-    try:
-        child.wait(_KILLED_S)
-    except subprocess.TimeoutExpired:
-        child.returncode = -9  # given up: nobody waits for it any more
-    return f"AMD SMI did not answer within {timeout_s:g} s; see dmesg for a GPU that hangs"
-
-
-def _understand(output: str, returncode: int) -> list[dict[str, Any]] | str:
-    noise = [line for line in output.splitlines() if not line.startswith(_MARK) and line.strip()]
-    answers = [line for line in output.splitlines() if line.startswith(_MARK)]
-    if not answers:
-        end = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
-        said = f": {one_line(noise[-1], 200)}" if noise else ""
-        return f"AMD SMI ended with {end} (do wheel {version('amdsmi')} and ROCm fit?){said}"
-    answer = json.loads(answers[-1].removeprefix(_MARK))
-    if isinstance(answer, list):
-        return answer
-    return _explain(answer["error"], answer["text"], answer["code"], noise)
-
-
-def _explain(error: str, text: str, code: int | None, noise: list[str]) -> str:
-    """Put an error of the wheel into words."""
+def _explain(reply: Reply) -> str:
+    """Put into words why AMD SMI told nothing."""
+    noise = [one_line(line, 200) for line in reply.noise]
+    if reply.down:
+        return _explain_end(reply.down, noise)
+    error = reply.error or {}
+    kind, text, code = str(error.get("kind")), str(error.get("text")), error.get("code")
+    if kind == "ModuleNotFoundError" and "amdsmi" in text:
+        return "Python package amdsmi is not installed, and ROCm's own is not there"
     if code is not None:
         return f"AMD SMI: {_CODES.get(code, one_line(text, 200))} (error {code})"
-    if error == "KeyError" and "libamd_smi" in text:
-        detail = noise[0].strip() if noise else text
-        if _ABSENT in detail:
-            return "ROCm's library libamd_smi.so is not installed"
-        return f"ROCm's library libamd_smi.so cannot be loaded ({one_line(detail, 200)})"
+    if kind == "KeyError" and "libamd_smi" in text:
+        return _explain_absence(noise)
     symbol = re.search(r"undefined symbol: \w+", text)
     if symbol is not None:
-        return f"amdsmi {version('amdsmi')} does not fit ROCm's libamd_smi.so ({symbol[0]})"
-    return f"amdsmi {version('amdsmi')} cannot be used ({error}: {one_line(text, 200)})"
+        return f"{_wheel()} does not fit ROCm's libamd_smi.so ({symbol[0]})"
+    return f"{_wheel()} cannot be used ({kind}: {one_line(text, 200)})"
 
 
-def _look() -> list[dict[str, Any]]:
-    """Ask the library, inside the child process."""
-    import amdsmi  # noqa: PLC0415 - it fails in many ways, and only here
+def _explain_end(down: str, noise: list[str]) -> str:
+    """Say what to look at when the process that asks hangs or has ended, with its last words."""
+    if "did not answer" in down:
+        return f"{down}; see dmesg for a GPU that hangs"
+    if "ended with" not in down:
+        return down
+    said = f": {noise[-1]}" if noise else ""
+    return f"{down} (do {_wheel()} and ROCm fit?){said}"
 
-    amdsmi.amdsmi_init()
+
+def _explain_absence(noise: list[str]) -> str:
+    """Tell a library that is not there from one that cannot be loaded; the wheel prints which."""
+    detail = next((line for line in noise if "libamd_smi" in line), "")
+    if not detail or _ABSENT in detail:
+        return "ROCm's library libamd_smi.so is not installed"
+    return f"ROCm's library libamd_smi.so cannot be loaded ({detail})"
+
+
+def _wheel() -> str:
     try:
-        vram = amdsmi.AmdSmiMemoryType.VRAM
-        return [
-            {
-                "bdf": str(amdsmi.amdsmi_get_gpu_device_bdf(handle)).lower(),
-                "vram_total_bytes": _count(amdsmi.amdsmi_get_gpu_memory_total, handle, vram),
-                "vram_used_bytes": _count(amdsmi.amdsmi_get_gpu_memory_usage, handle, vram),
-            }
-            for handle in amdsmi.amdsmi_get_processor_handles()
-        ]
-    finally:
-        amdsmi.amdsmi_shut_down()
-
-
-def _count(read: Any, handle: object, kind: object) -> int | None:
-    """Read one counter; a GPU that does not tell it is still a GPU."""
-    try:
-        return int(read(handle, kind))
-    except Exception:  # noqa: BLE001 - the wheel has no common error across its versions
-        return None
-
-
-def main() -> None:
-    """Look and print the answer on a line of its own."""
-    try:
-        answer: Any = _look()
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent words it
-        code = getattr(error, "err_code", None)
-        text = str(error) or repr(error)
-        answer = {
-            "error": type(error).__name__,
-            "text": text,
-            "code": code if isinstance(code, int) else None,
-        }
-    sys.stdout.write(f"\n{_MARK}{json.dumps(answer)}\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+        return f"amdsmi {version('amdsmi')}"
+    except PackageNotFoundError:
+        return "amdsmi"

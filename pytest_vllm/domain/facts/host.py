@@ -18,6 +18,16 @@ class Gpu:
         gid: Numeric group of the render node, `None` when unknown.
         vram_total_bytes: Memory, `None` when unknown.
         vram_used_bytes: Memory in use, `None` when unknown.
+        vendor: `amd` or `nvidia`, empty when unknown.
+        device_id: PCI device, such as `0x74a1`.
+        uuid: As `ROCR_VISIBLE_DEVICES` takes it, empty when unknown.
+        driver: Version of its driver, empty when unknown.
+        compute_capability: Of NVIDIA's, such as `9.0`.
+        hip_index: How HIP counts it when nothing is hidden, `None` when unknown.
+        hip_total_bytes: Memory that the compute driver grants, `None` when unknown.
+        partition: Modes of compute and memory, such as `SPX/NPS1`.
+        socket: PCI address of its package.
+        shared_with: Indexes of the partitions that draw on the same memory.
     """
 
     index: int
@@ -28,6 +38,16 @@ class Gpu:
     gid: int | None = None
     vram_total_bytes: int | None = None
     vram_used_bytes: int | None = None
+    vendor: str = ""
+    device_id: str = ""
+    uuid: str = ""
+    driver: str = ""
+    compute_capability: str = ""
+    hip_index: int | None = None
+    hip_total_bytes: int | None = None
+    partition: str = ""
+    socket: str = ""
+    shared_with: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +100,7 @@ class HostFacts:
         gpus: AMD GPUs, by PCI address.
         gpus_reason: Why there are none, empty when there are.
         gpus_by: Who told about them: `sysfs` or `amd` (AMD SMI).
+        other_gpus: GPUs of NVIDIA, as NVML tells them.
         kfd: The compute device of the amdgpu driver, `None` when it is not there.
         render_nodes: AMD's render nodes, by number.
         topology: Instruction sets of the compute nodes, as the driver's topology lists them.
@@ -105,6 +126,7 @@ class HostFacts:
     gpus: tuple[Gpu, ...] = ()
     gpus_reason: str = ""
     gpus_by: str = ""
+    other_gpus: tuple[Gpu, ...] = ()
     kfd: DeviceNode | None = None
     render_nodes: tuple[DeviceNode, ...] = ()
     topology: tuple[str, ...] = ()
