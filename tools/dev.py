@@ -14,8 +14,8 @@ from tools.provision.package import uv_environment, uv_program
 from tools.provision.place import say
 
 ROOT = Path(__file__).resolve().parent.parent
-TOX_VERBS = ("lint", "types", "docs", "packaging", "nightly")
-NEED_PARTS = ("packaging", "nightly")
+TOX_VERBS = ("lint", "types", "docs", "packaging", "peers", "nightly")
+NEED_PARTS = ("packaging", "peers", "nightly")
 USAGE = f"usage: ./dev demo|test|{'|'.join(TOX_VERBS)}|provision ... (./dev --help)"
 
 
@@ -31,7 +31,9 @@ def main(arguments: list[str]) -> int:
         return guarded(lambda: test(rest))
     if verb in TOX_VERBS:
         needs_parts = verb in NEED_PARTS
-        return guarded(lambda: tox(verb, rest, parts=_parts() if needs_parts else {}))
+        # what follows is for pytest, so the other estimators run only without it
+        environments = "nightly,peers" if verb == "nightly" and not rest else verb
+        return guarded(lambda: tox(environments, rest, parts=_parts() if needs_parts else {}))
     print(f"error: unknown verb {verb!r}. {USAGE}", file=sys.stderr)
     return 4
 

@@ -32,6 +32,8 @@ STRANGER = "hf_stand_in_stranger"
 """Token of somebody who has not accepted any licence."""
 GATED, LIMITED, DOWN = "org/gated", "org/limited", "org/down"
 _PIECE = 65_536
+_HUGE = 2**30
+"""Files above it are sparse: a header, and a hole for weights that nobody reads."""
 _API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/(?P<what>revision|tree)/(?P<rev>[^/]+))?")
 _FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<file>.+)")
 
@@ -180,7 +182,11 @@ def _locked(name: str, *, known: bool) -> Refusal:
 
 @cache
 def _digest(file: Path) -> str:
+    """Return a name of the content; that of a huge file is made from its head and its size."""
+    size = file.stat().st_size
     with file.open("rb") as stream:
+        if size > _HUGE:
+            return hashlib.sha256(stream.read(_PIECE) + str(size).encode()).hexdigest()
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -288,6 +294,7 @@ def _describe(asked: re.Match[str], repository: Repository) -> Any:
     return {
         "id": asked["repo"],
         "modelId": asked["repo"],
+        "config": _told(names.get("config.json")),
         "sha": COMMIT,
         "private": False,
         "gated": "manual" if repository.gated else False,
@@ -295,6 +302,15 @@ def _describe(asked: re.Match[str], repository: Repository) -> Any:
         "pipeline_tag": "text-generation",
         "siblings": [{"rfilename": name} for name in names],
     }
+
+
+def _told(file: Path | None) -> Any:
+    """Return what a model's page tells of its config; nothing of one that cannot be read."""
+    try:
+        config = json.loads(file.read_bytes()) if file is not None else {}
+        return {key: config[key] for key in ("architectures", "model_type") if key in config}
+    except (ValueError, TypeError):
+        return {}
 
 
 def main(words: list[str]) -> int:
