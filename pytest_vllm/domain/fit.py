@@ -81,8 +81,8 @@ class Part:
     """One step of the waterfall of a rank.
 
     Attributes:
-        name: `weights`, `rope`, `MLA copies`, `padding`, `context`, `activation`, `graphs`,
-            `KV cache`, `margin`.
+        name: `in use` (by others), `weights`, `rope`, `MLA copies`, `padding`, `context`,
+            `activation`, `graphs`, `KV cache`, `margin`.
         bytes: Its size.
         estimated: Whether it is an estimate; else it follows from the model.
     """
@@ -121,9 +121,11 @@ class Forecast:
         weights: What each pipeline stage loads.
         utilization: Share that vLLM would take.
         requested_bytes: What that is of the device.
-        parts: The waterfall of the tightest rank; adds up to its device.
+        parts: The waterfall of the tightest rank; adds up to its device and what is missing.
+        missing_bytes: By how much the parts exceed the device, 0 when they do not.
         layout: How the KV cache is laid out, `None` for a model that no formula describes.
         kv_bytes: Room for the KV cache of a rank; 0 when nothing is left.
+        need_bytes: What one request of full length needs of it.
         blocks: Its blocks.
         kv_tokens: Its tokens, as this version of vLLM counts them.
         max_concurrency: Requests of full length that it holds.
@@ -143,8 +145,10 @@ class Forecast:
     utilization: float = 0.0
     requested_bytes: int = 0
     parts: tuple[Part, ...] = ()
+    missing_bytes: int = 0
     layout: KvLayout | None = None
     kv_bytes: int = 0
+    need_bytes: int = 0
     blocks: int = 0
     kv_tokens: int = 0
     max_concurrency: float = 0.0
@@ -158,3 +162,20 @@ class Forecast:
         """What the weights rest on."""
         order = list(Basis)
         return max((rank.basis for rank in self.weights), key=order.index, default=Basis.FILES)
+
+
+def forecast(model: ModelMemory, devices: tuple[Device, ...], serving: Serving) -> Forecast:
+    """Foresee what a launch makes of the memory.
+
+    Args:
+        model: What is known of the model.
+        devices: Devices in the order of the ranks; more than are needed are left alone.
+        serving: How the server is started.
+
+    Returns:
+        The forecast. It never raises: what cannot be started is one with gate `INVALID`.
+    """
+    # The parts of the forecast are defined here and the reckoning uses them.
+    from pytest_vllm.domain.memory.suggestions import foresee  # noqa: PLC0415
+
+    return foresee(model, devices, serving)

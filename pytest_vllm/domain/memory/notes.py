@@ -1,0 +1,65 @@
+"""What a reader of a forecast should know: assumptions, and what is not covered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.memory import GIB
+from pytest_vllm.domain.memory.overhead import graphs_counted
+from pytest_vllm.domain.memory.serving import Platform
+from pytest_vllm.domain.memory.shape import UnknownShape
+from pytest_vllm.domain.memory.weights import Basis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_vllm.domain.fit import Forecast
+    from pytest_vllm.domain.memory.outlook import Case
+
+_NO_FP8 = ("gfx906", "gfx908", "gfx90a", "gfx10", "gfx11")
+_HELD = GIB
+
+
+def notes(case: Case, forecast: Forecast) -> tuple[str, ...]:
+    """Return one sentence for each."""
+    return tuple(_notes(case, forecast))
+
+
+def _notes(case: Case, forecast: Forecast) -> Iterator[str]:
+    shape, serving = case.model.shape, case.serving
+    if isinstance(shape, UnknownShape):
+        yield f"{shape.reason}: weights are taken from the size of the files, the cache is unknown"
+    elif forecast.weights and forecast.basis is Basis.FILES:
+        yield "weights are estimated from the size of the files"
+    if serving.platform is Platform.ROCM:
+        yield (
+            "context, activation and graphs are not measured on AMD: "
+            "2 GiB are kept for the context of one rank, 4 GiB for each of several"
+        )
+    yield from _about_devices(case)
+    if forecast.layout is not None and not forecast.layout.bytes_per_block:
+        yield "this model keeps no cache of tokens"
+    if not serving.eager and serving.platform is not Platform.CPU and not graphs_counted(serving):
+        yield "this version does not take graphs off before it sizes the cache: they come on top"
+    if serving.data_parallel > 1:
+        needed = serving.ranks * serving.data_parallel
+        yield f"--data-parallel-size {serving.data_parallel}: {needed} devices in all"
+    if serving.hosts != 1:
+        yield "ranks on other hosts are taken to have devices like those here"
+    yield from serving.unmodelled
+
+
+def _about_devices(case: Case) -> Iterator[str]:
+    used = case.devices[: case.serving.ranks]
+    for name in sorted({device.gfx for device in used if device.gfx.startswith(_NO_FP8)}):
+        if _wants_fp8(case):
+            yield f"{name} has no units for fp8, although vLLM takes it: it is slow or fails there"
+    held = [device.total_bytes - device.free_bytes for device in used]
+    if held and max(held) > _HELD:
+        yield f"others hold up to {max(held) / GIB:.2f} GiB of a device"
+
+
+def _wants_fp8(case: Case) -> bool:
+    shape, serving = case.model.shape, case.serving
+    stored = "" if isinstance(shape, UnknownShape) else shape.quantization.method
+    return "fp8" in (stored, serving.quantization) or serving.kv_cache_dtype.startswith("fp8")

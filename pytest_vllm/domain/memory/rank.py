@@ -1,0 +1,259 @@
+"""One rank against the gates of vLLM, in the order in which it meets them.
+
+Sources: `request_memory` (`v1/worker/utils.py`), `determine_available_memory`
+(`v1/worker/gpu_worker.py`) and `get_kv_cache_configs` (`v1/core/kv_cache_utils.py`) of vLLM 0.32.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.fit import Fit, Gate
+from pytest_vllm.domain.memory import GIB
+from pytest_vllm.domain.memory.kv import need_blocks
+from pytest_vllm.domain.memory.serving import Platform
+from pytest_vllm.domain.memory.weights import Basis
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.fit import Device
+    from pytest_vllm.domain.memory.kv import KvLayout
+    from pytest_vllm.domain.memory.overhead import Overhead
+    from pytest_vllm.domain.memory.serving import Serving
+    from pytest_vllm.domain.memory.weights import RankWeights
+
+_CHECKED_FROM = (0, 9, 1)
+"""The start-up check came with commit 2d8476e46 (#18974) in 0.9.1."""
+_UNSURE_SHARE = 0.02
+_FORMULA_ERROR = 100
+_FORMULA_FLOOR = GIB // 10
+_FILES_ERROR = 10
+SEVERITY = (Fit.FITS, Fit.MARGINAL, Fit.DOES_NOT_FIT)
+_ORDER = tuple(Gate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a gate says.
+
+    Attributes:
+        verdict: Its answer.
+        gate: The gate; `None` when there is nothing to say.
+        margin: Bytes to spare, negative when they are missing.
+        reason: Why, with the numbers.
+    """
+
+    verdict: Fit = Fit.FITS
+    gate: Gate | None = None
+    margin: int = 0
+    reason: str = ""
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Sort the worst first: by verdict, by the order of the gates, by what is missing."""
+        gate = _ORDER.index(self.gate) if self.gate else len(_ORDER)
+        return -SEVERITY.index(self.verdict), gate, self.margin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """One rank and what it has to hold.
+
+    Attributes:
+        device: Its device.
+        weights: What it loads.
+        layout: Its cache, `None` for a model that no formula describes.
+        overhead: Estimates of the rest.
+        serving: How the server is started.
+        utilization: Share of the device that is asked for.
+        length: Longest request in tokens, 0 when nothing says how long.
+        in_flight: Tokens that are scheduled but not settled.
+    """
+
+    device: Device
+    weights: RankWeights
+    layout: KvLayout | None
+    overhead: Overhead
+    serving: Serving
+    utilization: float
+    length: int
+    in_flight: int
+
+    @property
+    def requested(self) -> int:
+        """What is asked of the device. Before 0.10 it was not rounded up, which is one byte."""
+        return math.ceil(self.device.total_bytes * self.utilization)
+
+    @property
+    def kv_bytes(self) -> int:
+        """Room for the cache, negative when the rest takes more than was asked for."""
+        if self.serving.blocks is not None and self.layout is not None:
+            return self.serving.blocks * self.layout.bytes_per_block
+        if self.serving.kv_cache_bytes is not None:
+            return self.serving.kv_cache_bytes
+        return self.requested - self.weights.total_bytes - self._taken
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the cache."""
+        if self.layout is None or not self.layout.bytes_per_block:
+            return 0
+        return max(self.kv_bytes, 0) // self.layout.bytes_per_block
+
+    @property
+    def need_bytes(self) -> int:
+        """What one request of the longest length needs of the cache."""
+        return self.need(self.length)
+
+    @property
+    def unsure(self) -> int:
+        """By how many bytes the estimates may be off."""
+        return int(_UNSURE_SHARE * self.device.total_bytes) + self.overhead.activation
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the size of the cache was named, so that no estimate decides it."""
+        return self.serving.kv_cache_bytes is not None or self.serving.blocks is not None
+
+    def need(self, length: int) -> int:
+        """Return what one request of a length needs of the cache."""
+        if self.layout is None or not length:
+            return 0
+        return need_blocks(self.layout, length, self.in_flight) * self.layout.bytes_per_block
+
+    def judge(self) -> Finding:
+        """Return what the first gate that objects says, else the narrowest one."""
+        findings = [self._startup(), self._weights(), self._room(), self._blocks(), self._length()]
+        return min(findings, key=lambda finding: finding.rank)
+
+    @property
+    def _taken(self) -> int:
+        counted = self.overhead.graphs if self.overhead.graphs_counted else 0
+        return self.overhead.context + self.overhead.activation + counted
+
+    def _startup(self) -> Finding:
+        free, total = self.device.free_bytes, self.device.total_bytes
+        on_cpu = self.serving.platform is Platform.CPU
+        if self.serving.version[:3] < _CHECKED_FROM or (on_cpu and self.fixed):
+            return Finding()
+        margin = free - self.requested
+        sure = margin < 0
+        if not sure and margin >= self.overhead.before:
+            return Finding()
+        reason = (
+            f"the server asks for {_gib(self.requested)} ({self.utilization:g} of {_gib(total)}), "
+            f"and {_gib(free)} are free on {self.device.name or 'the device'}"
+        )
+        if not sure:
+            reason += f", of which its own context takes about {_gib(self.overhead.before)}"
+        return Finding(
+            verdict=Fit.DOES_NOT_FIT if sure else Fit.MARGINAL,
+            gate=Gate.STARTUP,
+            margin=margin,
+            reason=reason,
+        )
+
+    def _weights(self) -> Finding:
+        size, free = self.weights.total_bytes, self.device.free_bytes
+        error = self._error
+        with_context = size + error + self.overhead.before + self.overhead.context
+        if with_context <= free:
+            return Finding()
+        sure = size - error > free
+        return Finding(
+            verdict=Fit.DOES_NOT_FIT if sure else Fit.MARGINAL,
+            gate=Gate.WEIGHTS,
+            margin=free - size,
+            reason=f"a rank loads {_gib(size)} of weights, and {_gib(free)} are free on "
+            f"{self.device.name or 'the device'}",
+        )
+
+    @property
+    def _error(self) -> int:
+        """By how many bytes the weights may be off."""
+        size = self.weights.total_bytes
+        if self.weights.basis is Basis.FILES:
+            return size // _FILES_ERROR
+        return min(max(size // _FORMULA_ERROR, _FORMULA_FLOOR), size)
+
+    def _room(self) -> Finding:
+        """Whether what was asked for is there in fact: a named cache, or graphs on top of it."""
+        over = self.overhead
+        used = over.before + over.context + over.activation + over.graphs
+        if self.fixed:
+            margin = self.device.free_bytes - used - self.weights.total_bytes - self.kv_bytes
+            reason = f"the cache was set to {_gib(self.kv_bytes)}, which leaves {_gib(margin)}"
+        elif over.graphs_counted:
+            return Finding()
+        else:
+            margin = self.device.free_bytes - over.before - self.requested - over.graphs
+            reason = f"graphs of about {_gib(over.graphs)} come on top of what was asked for"
+        if margin >= 0:
+            return Finding()
+        sure = self.fixed and margin < -self.unsure
+        verdict = Fit.DOES_NOT_FIT if sure else Fit.MARGINAL
+        return Finding(verdict=verdict, gate=Gate.BLOCKS, margin=margin, reason=reason)
+
+    def _blocks(self) -> Finding:
+        block = self.layout.bytes_per_block if self.layout is not None else 0
+        if self.layout is not None and not block:
+            return Finding()
+        margin = self.kv_bytes - block
+        if margin > 0:
+            return Finding()
+        sure = self.fixed or margin < -self.unsure
+        return Finding(
+            verdict=Fit.DOES_NOT_FIT if sure else Fit.MARGINAL,
+            gate=Gate.BLOCKS,
+            margin=margin,
+            reason=self._shortage(),
+        )
+
+    def _shortage(self) -> str:
+        if self.fixed:
+            return f"a cache of {_gib(self.kv_bytes)} holds no block"
+        return (
+            f"of {_gib(self.requested)} asked for, {_gib(self.weights.total_bytes)} go to weights "
+            f"and about {_gib(self._taken)} to activation, context and graphs: "
+            f"{_gib(self.kv_bytes)} are left for the cache"
+        )
+
+    def _length(self) -> Finding:
+        if self.layout is None:
+            return self._unknown()
+        block = self.layout.bytes_per_block
+        if not block:
+            return Finding()
+        length = 1 if self.serving.fits_length else self.length
+        need = self.need(length)
+        margin = self.kv_bytes - block - need
+        reason = (
+            f"a request of {length:,} tokens needs {_gib(need)} of cache, and "
+            f"{_gib(max(self.kv_bytes - block, 0))} are left"
+        )
+        unsure = 0 if self.fixed else self.unsure
+        if margin >= unsure:
+            return Finding(margin=margin)
+        sure = margin < -unsure
+        return Finding(
+            verdict=Fit.DOES_NOT_FIT if sure else Fit.MARGINAL,
+            gate=Gate.LENGTH,
+            margin=margin,
+            reason=reason,
+        )
+
+    def _unknown(self) -> Finding:
+        if self.serving.fits_length:
+            return Finding(margin=self.kv_bytes)
+        return Finding(
+            verdict=Fit.MARGINAL,
+            gate=Gate.LENGTH,
+            margin=self.kv_bytes,
+            reason=f"{_gib(self.kv_bytes)} are left for the cache; what a request needs of it is "
+            "not known for this architecture",
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB"
