@@ -23,6 +23,8 @@ verbs:
             (see pytest-vllm diagnose --help)
   command   print the command that starts the same server by hand
             (takes the --vllm-* options of pytest, see pytest --help)
+  fit       say whether a model fits on GPUs, and what would, before anything is started
+            (see pytest-vllm fit --help)
   preflight look at engine, image, host, model and arguments, and start no server
             (takes the --vllm-* options of pytest; see pytest-vllm preflight --help)
   simulate  serve a simulated server, or stand in front of a real one, with defects
@@ -85,6 +87,7 @@ def _drop_output() -> None:
 _VERBS: Mapping[str, tuple[str, str]] = {
     "command": ("pytest_vllm.plugin.commanding", "main"),
     "diagnose": ("pytest_vllm.plugin.diagnosing", "main"),
+    "fit": ("pytest_vllm.fitting", "main"),
     "golden": ("pytest_vllm.plugin.recording", "main"),
     "preflight": ("pytest_vllm.plugin.preflighting", "main"),
     "simulate": ("pytest_vllm.simulator.command", "main"),
