@@ -1,0 +1,267 @@
+"""`pytest-vllm fit`: says before a launch whether the model fits, and what would.
+
+It imports neither pytest nor any other package, so that the answer is there at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NoReturn
+
+from pytest_vllm.adapters.model_memory import Network, gather
+from pytest_vllm.domain.errors import TargetError, VllmError
+from pytest_vllm.domain.fit import Device, Fit, forecast
+from pytest_vllm.domain.memory.free import with_free
+from pytest_vllm.domain.memory.plain import to_json
+from pytest_vllm.domain.memory.reading import read_serving
+from pytest_vllm.domain.memory.serving import Platform
+from pytest_vllm.domain.target import ServeArgs
+from pytest_vllm.reports.fit import render
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_vllm.domain.fit import Forecast
+    from pytest_vllm.domain.memory.serving import Serving
+
+_BAD_ARGUMENT = 4
+_NEWEST = "0.32.0"
+"""Version of vLLM that the formulas were read from; newer ones are taken to be the same."""
+_VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-+.\w]*)")
+_MONITORS = ("auto", "amd", "sysfs", "nvidia")
+_WIDTH, _WIDEST = 80, 120
+_DESCRIPTION = """\
+Says whether vLLM can serve a model on these GPUs, before anything is started: FITS, MARGINAL (what
+is only estimated decides) or DOES_NOT_FIT with the step that fails, what each part takes of a
+device, and what would fit.
+"""
+_EPILOG = """\
+vLLM's own arguments follow a --, its variables (VLLM_...) are those of this shell:
+
+  pytest-vllm fit deepseek-ai/DeepSeek-V3.1 --gpus MI300X:8 -- --tensor-parallel-size 8
+  pytest-vllm fit ./my-model --gpus MI250:4 --free 60GiB -- -tp 8 --max-model-len 8192
+  pytest-vllm fit Qwen/Qwen3-8B --gpus H200:2 --json -- -tp 2
+
+An MI250 is two devices: MI250:4 is four cards, eight devices. GiB are 2^30 bytes, GB are 10^9.
+exit code: 0 FITS, 0 MARGINAL with a warning, 1 DOES_NOT_FIT, 4 the command is wrong, 75 the Hub
+cannot be reached.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argparse whose complaints look like all others of this program."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what would be printed."""
+        words = message.removeprefix("unrecognized arguments: ")
+        if words != message:
+            raise TargetError(
+                f"fit has no option {words}",
+                advice=f"vLLM's own arguments follow a --: pytest-vllm fit MODEL -- {words}",
+            )
+        raise TargetError(message, advice="see pytest-vllm fit --help")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hardware:
+    """What to reckon with.
+
+    Attributes:
+        devices: All devices.
+        platform: What vLLM runs on there.
+        notes: What is not sure about them.
+    """
+
+    devices: tuple[Device, ...]
+    platform: Platform
+    notes: tuple[str, ...] = ()
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the verb.
+
+    Args:
+        words: What follows it on the command line.
+
+    Returns:
+        The exit code.
+    """
+    words = list(words)
+    cut = words.index("--") if "--" in words else len(words)
+    try:
+        asked = _parser().parse_args(words[:cut])
+        found = _forecast(asked, ServeArgs(tuple(words[cut + 1 :])))
+    except SystemExit:  # --help
+        return 0
+    except VllmError as error:
+        print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
+        return error.exit_code
+    print(_shown(found, as_json=asked.json))  # noqa: T201 - the output
+    if found.verdict is Fit.MARGINAL:
+        print(f"warning: MARGINAL: {found.reason}", file=sys.stderr)  # noqa: T201
+    return int(found.verdict is Fit.DOES_NOT_FIT)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="pytest-vllm fit",
+        usage="pytest-vllm fit MODEL [options] [-- vLLM's own arguments]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="a folder, a config.json, or an ID on the Hub"
+    )
+    parser.add_argument(
+        "--gpus",
+        default="auto",
+        metavar="GPUS",
+        help="NAME:CARDS such as MI300X:8 or MI250:4, auto for those of this host (default), or "
+        "cpu for vLLM's CPU backend",
+    )
+    parser.add_argument(
+        "--free",
+        metavar="AMOUNT",
+        help="what is free of each device: 164.76GiB, 170GB, 85%%, bytes; with commas one for "
+        "each; default: all of an idle one, with auto what the monitor sees",
+    )
+    parser.add_argument(
+        "--vllm-version",
+        default=_NEWEST,
+        metavar="VERSION",
+        help=f"version of vLLM whose defaults and definitions count (default {_NEWEST})",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
+    network = parser.add_mutually_exclusive_group()
+    network.add_argument(
+        "--online",
+        action="store_true",
+        help="ask the Hub (HF_ENDPOINT) even when the cache or the shipped table knows the model",
+    )
+    network.add_argument(
+        "--offline", action="store_true", help="never ask the Hub, as HF_HUB_OFFLINE=1 does"
+    )
+    parser.add_argument(
+        "--monitor",
+        choices=_MONITORS,
+        default="auto",
+        help="who is asked by --gpus auto (default: the first that sees a GPU)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _forecast(asked: argparse.Namespace, args: ServeArgs) -> Forecast:
+    """Gather and reckon.
+
+    Raises:
+        VllmError: Something that was named is not there or cannot be read.
+    """
+    version = _version(asked.vllm_version)
+    hardware = _hardware(asked)
+    serving = read_serving(args, os.environ, version=version, platform=hardware.platform)
+    devices = _shared(hardware, serving)
+    if asked.free is not None:
+        devices = with_free(devices, asked.free)
+    network = Network.ALWAYS if asked.online else Network.NEEDED
+    model = gather(
+        asked.model,
+        env=os.environ,
+        revision=asked.revision,
+        network=Network.NEVER if asked.offline else network,
+    )
+    found = forecast(model, devices, serving)
+    return replace(found, notes=tuple(dict.fromkeys((*found.notes, *hardware.notes))))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    match = _VERSION.fullmatch(text.strip())
+    if match is None:
+        raise TargetError(
+            f"--vllm-version: {text!r} is no version", advice="write it as --vllm-version 0.32"
+        )
+    return tuple(int(number or 0) for number in match.groups())
+
+
+def _hardware(asked: argparse.Namespace) -> _Hardware:
+    text = str(asked.gpus).strip()
+    if text.lower() == "cpu":
+        return _host()
+    if text.lower() == "auto":
+        return _seen(asked.monitor)
+    from pytest_vllm.adapters.gpu_table import gpu_models  # noqa: PLC0415 - only for a name
+    from pytest_vllm.domain.memory.gpus import Basis, read_cards  # noqa: PLC0415
+
+    cards = read_cards(text, gpu_models())
+    gpu, notes = cards.gpu, []
+    if gpu.devices > 1:
+        notes.append(
+            f"{cards.count} {gpu.name} are {len(cards.devices)} devices of "
+            f"{gpu.reported_bytes / 2**30:.2f} GiB"
+        )
+    if gpu.basis is Basis.GUESS:
+        shared = "is shared with the CPU and depends on the host" if gpu.shared else "is not sure"
+        notes.append(f"the memory of a {gpu.name} {shared}: {gpu.source}; use --gpus auto there")
+    elif asked.free is None:
+        notes.append("idle GPUs are assumed; --free says what others leave")
+    return _Hardware(devices=cards.devices, platform=gpu.platform, notes=tuple(notes))
+
+
+def _seen(monitor: str) -> _Hardware:
+    """Ask a monitor for the GPUs of this host."""
+    from pytest_vllm.adapters.gpus import probe  # noqa: PLC0415 - a monitor takes its time
+    from pytest_vllm.domain.devices import usable_devices  # noqa: PLC0415
+
+    looking = probe(monitor)
+    try:
+        facts = looking.facts()
+    finally:
+        looking.close()
+    devices = usable_devices(facts)
+    if not devices:
+        raise TargetError(
+            f"--gpus auto: no GPU is seen on this host ({facts['reason'] or 'without memory'})",
+            advice="name the GPUs to reckon with, such as --gpus MI300X:8, or use --gpus cpu",
+        )
+    nvidia = facts["monitor"] == "nvidia"
+    return _Hardware(
+        devices=devices,
+        platform=Platform.CUDA if nvidia else Platform.ROCM,
+        notes=(f"{len(devices)} devices as {facts['monitor']} sees them now",),
+    )
+
+
+def _host() -> _Hardware:
+    """Return the memory of this host as one device."""
+    from pytest_vllm.adapters.facts.memory import host_memory  # noqa: PLC0415
+
+    total, free = host_memory()
+    device = Device(name="CPU", total_bytes=total, free_bytes=free)
+    return _Hardware(devices=(device,), platform=Platform.CPU)
+
+
+def _shared(hardware: _Hardware, serving: Serving) -> tuple[Device, ...]:
+    """Split the memory of a host between the ranks of the CPU backend."""
+    if hardware.platform is not Platform.CPU:
+        return hardware.devices
+    (host,) = hardware.devices
+    ranks = serving.ranks
+    total, free = host.total_bytes // ranks, host.free_bytes // ranks
+    return (replace(host, total_bytes=total, free_bytes=free),) * ranks
+
+
+def _shown(found: Forecast, *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps(to_json(found), indent=1, ensure_ascii=False)
+    terminal = sys.stdout.isatty()
+    columns = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _WIDTH
+    colour = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return render(found, width=min(columns, _WIDEST), colour=colour)
