@@ -79,25 +79,25 @@ class Case:
         return next(iter(objections(self.model.shape, self.serving)), "")
 
     def ranks(self) -> tuple[Rank, ...]:
-        """Return every rank: tensor-parallel ranks of a stage hold the same."""
-        weights = self._weights()
-        load, serving = self.load, self.serving
-        found = []
+        """Return every rank, but those only once that hold the same on the same kind of device."""
+        weights, serving, load = self._weights(), self.serving, self.load
+        found: dict[tuple[Device, int], Rank] = {}
         for number in range(serving.ranks):
+            device = self.devices[number % len(self.devices)]
             stage = number // serving.tensor_parallel
-            found.append(
-                Rank(
-                    device=self.devices[number % len(self.devices)],
-                    weights=weights[stage] if weights else replace(_UNWEIGHED, stage=stage),
-                    layout=self._layout(stage),
-                    overhead=estimate(self.model.shape, serving, load, stage=stage),
-                    serving=serving,
-                    utilization=self.utilization,
-                    length=self.length,
-                    in_flight=in_flight(serving, load.tokens),
-                )
+            if (device, stage) in found:
+                continue
+            found[device, stage] = Rank(
+                device=device,
+                weights=weights[stage] if weights else replace(_UNWEIGHED, stage=stage),
+                layout=self._layout(stage),
+                overhead=estimate(self.model.shape, serving, load, stage=stage),
+                serving=serving,
+                utilization=self.utilization,
+                length=self.length,
+                in_flight=in_flight(serving, load.tokens),
             )
-        return tuple(dict.fromkeys(found))
+        return tuple(found.values())
 
     def weighs_nothing(self) -> bool:
         """Tell whether nothing says how large the weights are."""
