@@ -26,8 +26,12 @@ RARE = ("ecc_errors",)
 
 Value = int | float | None
 
+SHARE = 0.01
+"""Of a core, what looking may take."""
+
 _MOST_NOTES = 20
 _FEWEST = 2
+_CHARGED = 20  # samples over which their cost is averaged, the first of which costs more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +41,12 @@ class Look:
     Attributes:
         readings: Quantities of each GPU by PCI address; what a GPU does not tell is `None`.
         problem: Why nothing was seen, or what was wrong besides; empty for nothing.
+        cpu_s: Seconds of a core that the look took in other processes.
     """
 
     readings: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     problem: str = ""
+    cpu_s: float = 0.0
 
 
 class SampleColumns:
@@ -80,6 +86,8 @@ class SampleColumns:
         self._problem = ""
         self._notes: list[str] = []
         self._thinned = 1
+        self._cpu_s = 0.0
+        self._charges: list[float] = []
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -111,6 +119,27 @@ class SampleColumns:
             if isinstance(used, int) and used > self._peaks.get(bdf, (-1, 0.0))[0]:
                 self._peaks[bdf] = used, at_s
 
+    def charge(self, at_s: float, cpu_s: float) -> None:
+        """Take in what a look has cost; looks become rarer when they cost more than 1 % of a core.
+
+        Args:
+            at_s: Seconds since the start of the sampling.
+            cpu_s: Seconds of a core, of all processes together.
+        """
+        self._cpu_s += cpu_s
+        self._charges.append(cpu_s)
+        if len(self._charges) < _CHARGED:
+            return
+        mean_s = sum(self._charges) / len(self._charges)
+        self._charges.clear()
+        if mean_s > SHARE * self.interval_s:
+            while mean_s > SHARE * self.interval_s:
+                self.interval_s *= 2
+            self._note(
+                f"at {at_s:.0f} s: a look takes {mean_s * 1000:.1f} ms of a core, so there is one "
+                f"every {self.interval_s:g} s from here on"
+            )
+
     def plain(self) -> dict[str, Any]:
         """Return the columns as plain data for the record."""
         thinned = (
@@ -122,6 +151,7 @@ class SampleColumns:
             "monitor": self._monitor,
             "started": round(self._started, 3),
             "interval_s": self.interval_s,
+            "cpu_s": round(self._cpu_s, 3),
             "time_s": list(self._times),
             "gpus": [self._plain_gpu(index, bdf) for index, bdf in self._gpus],
             "notes": [*self._notes, *thinned],

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.backends import Backend, make_backend
 from pytest_vllm.adapters.backends.reaper import Reaper
-from pytest_vllm.adapters.gpus import probe
 from pytest_vllm.adapters.ready import wait_until_ready
 from pytest_vllm.adapters.startup import Startup
 from pytest_vllm.domain.errors import HostError, LaunchFailed
@@ -17,6 +16,7 @@ from pytest_vllm.domain.record import Attempt
 from pytest_vllm.domain.verdict import StartFailure
 from pytest_vllm.plugin.death import look_for_death
 from pytest_vllm.plugin.holding import Holding
+from pytest_vllm.plugin.sampling import Sampling
 from pytest_vllm.plugin.signals import Signals
 from pytest_vllm.reports.startup import StartupView
 
@@ -58,6 +58,7 @@ class ServerRun:
         self._reaper = reaper
         self._backend = self._make_backend()
         self._holding: Holding | None = None
+        self._sampling: Sampling | None = None
         self._stopped = False
         self._ready_at = float("inf")
         self._startup: Startup | None = None
@@ -77,13 +78,16 @@ class ServerRun:
         """
         self._signals.take()
         state = self._state
-        monitor = probe(state.target.text("monitor"))
-        state.gpus = dict(monitor.facts())
+        self._sampling = sampling = Sampling(state)
+        sampling.start()
         try:
             with self._view() as on_phase:
                 if self._backend.owned:
                     self._holding = Holding(
-                        state.target, run_id=self._run_id, monitor=monitor, reaper=self._reaper
+                        state.target,
+                        run_id=self._run_id,
+                        monitor=sampling.monitor,
+                        reaper=self._reaper,
                     )
                     state.findings += self._holding.take(Startup(on_phase).say)
                 self._launch_twice(on_phase)
@@ -190,6 +194,8 @@ class ServerRun:
                 self._holding.give_back()
             # What could not be removed now, the reaper tries again when we are gone.
             self._tell_reaper(Reaper.abandon if left else Reaper.keep if keeps else Reaper.done)
+            if self._sampling is not None:
+                self._sampling.stop()  # so the samples show how the memory comes back
         self._signals.give_back()
         return self._backend.stop_hint() if keeps and self._backend.owned else ""
 

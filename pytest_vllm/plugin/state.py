@@ -43,6 +43,10 @@ class RunState:
         forecast: What the memory was expected to be before the launch, as `pytest-vllm fit --json`
             prints it; empty when nothing could be reckoned.
     """
+        gpu_samples: What the monitor saw from before the launch to after the stop, as columns.
+        server_facts: What the log of the ready server tells, `None` when it is only attached to.
+        server_pid: First process of the launched server, as this host counts processes.
+        container: ID of its container, empty for none.
 
     target: Target
     profile: Profile
@@ -58,6 +62,10 @@ class RunState:
     context: Context | None = None
     forecast: dict[str, Any] = field(default_factory=dict)
 
+    gpu_samples: dict[str, Any] = field(default_factory=dict)
+    server_facts: ServerFacts | None = None
+    server_pid: int | None = None
+    container: str = ""
 
 STATE = pytest.StashKey[RunState]()
 

@@ -113,6 +113,7 @@ class Finish:
             facts=plain_facts(preflight.facts) if preflight is not None else {},
             forecast=state.forecast,
         )
+            gpu_samples=state.gpu_samples,
         files, log = run.evidence() if run is not None else ({}, [])
         reports = {"report.md": report_md, "junit.xml": junit_xml}
         folder.write(record, files={**files, **reports}, log_lines=log)

@@ -78,7 +78,7 @@ class AmdMonitor:
             | {name: value for name, value in told.get(bdf, {}).items() if value is not None}
             for bdf in {**by_sysfs, **told}
         }
-        return Look(readings=readings, problem=problem)
+        return Look(readings=readings, problem=problem, cpu_s=reply.cpu_s)
 
     def close(self) -> None:
         """End the process that asks."""

@@ -36,8 +36,6 @@ class AmdSmi:
 
     def answer(self, word: str) -> Any:
         """Answer `facts`, `sample` or `sample rare`."""
-        if word == "facts":
-            self._forget()  # a GPU may have come or gone
         handles = self._find()
         if word == "facts":
             return {
@@ -48,7 +46,7 @@ class AmdSmi:
         return {bdf: self._sample(bdf, handle, rare=rare) for bdf, handle in handles}
 
     def _find(self) -> list[tuple[str, Any]]:
-        """Return address and handle of each GPU."""
+        """Return address and handle of each GPU; the library itself looks for them only once."""
         if self._handles is None:
             smi = self._load()
             smi.amdsmi_init()
@@ -57,12 +55,6 @@ class AmdSmi:
                 for handle in smi.amdsmi_get_processor_handles()
             ]
         return self._handles
-
-    def _forget(self) -> None:
-        if self._handles is not None:
-            self._handles = None
-            self._dumb.clear()
-            self._smi.amdsmi_shut_down()
 
     def _load(self) -> Any:
         """Import the package, once: after a failure it is half there and would fail otherwise."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +34,14 @@ def answer_all(answer: Callable[[str], Any]) -> None:
     with suppress(OSError):
         Path("/proc/self/comm").write_text(NAME, encoding="ascii")
     for line in sys.stdin:
+        before = time.process_time()
         try:
-            reply = {"answer": answer(line.strip())}
+            reply: dict[str, Any] = {"answer": answer(line.strip())}
         except BaseException as error:  # noqa: BLE001 - whatever it is, the other side words it
             reply = {"error": describe(error)}
         sys.stdout.flush()
         sys.stderr.flush()
+        reply["cpu_s"] = time.process_time() - before
         channel.write(f"{json.dumps(reply)}\n")
         channel.flush()
 

@@ -34,12 +34,14 @@ class Reply:
         error: `kind`, `text` and `code` of what the library raised, empty for nothing.
         down: Why there was no reply at all, empty when there was one.
         noise: The last lines that the library printed.
+        cpu_s: Seconds of a core that the answer took there.
     """
 
     answer: Any = None
     error: dict[str, Any] | None = None
     down: str = ""
     noise: tuple[str, ...] = ()
+    cpu_s: float = 0.0
 
 
 class Companion:
@@ -133,7 +135,12 @@ class Companion:
         if not line.endswith(b"\n"):
             return Reply(down=self._name_the_end(child), noise=self._lines())
         reply = json.loads(line)
-        return Reply(answer=reply.get("answer"), error=reply.get("error"), noise=self._lines())
+        return Reply(
+            answer=reply.get("answer"),
+            error=reply.get("error"),
+            noise=self._lines(),
+            cpu_s=float(reply["cpu_s"]),
+        )
 
     def _read_line(self, child: subprocess.Popen[bytes], timeout_s: float) -> bytes | None:
         """Return the answer, what came before the end of the process, or `None` for a hang."""

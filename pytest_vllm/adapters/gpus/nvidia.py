@@ -60,7 +60,7 @@ class NvidiaMonitor:
         reply = self._companion.ask("sample rare" if rare else "sample", timeout_s=timeout_s)
         if reply.down or reply.error is not None:
             return Look(problem=_explain(reply))
-        return Look(readings=reply.answer)
+        return Look(readings=reply.answer, cpu_s=reply.cpu_s)
 
     def close(self) -> None:
         """End the process that asks."""

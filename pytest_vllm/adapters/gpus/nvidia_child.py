@@ -24,9 +24,6 @@ class Nvml:
 
     def answer(self, word: str) -> Any:
         """Answer `facts`, `sample` or `sample rare`."""
-        if word == "facts" and self._handles is not None:
-            self._handles = None  # a GPU may have come or gone
-            self._nvml.nvmlShutdown()
         handles = self._find()
         if word == "facts":
             return {
