@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 _GIB = 2**30
 _COLOURS = {Fit.FITS: "1;32", Fit.MARGINAL: "1;33", Fit.DOES_NOT_FIT: "1;31"}
-_DIM, _BOLD = "2", "1"
+_DIM, _BOLD, _GREEN, _CYAN = "2", "1", "32", "36"
 _NARROWEST = 40
 _NAME, _NUMBER = 14, 10
+_LABEL = 16
 _MARGIN, _CACHE = "margin", "KV cache"
+_ALWAYS = ("weights", _CACHE, _MARGIN)
+"""Parts that are shown even when they are nothing."""
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _WORDS = {
     "utilization": "utilization",
@@ -51,7 +54,8 @@ def render(
     if forecast.layout is not None and forecast.blocks:
         lines += ["", *_cache(forecast, page)]
     if forecast.suggestions:
-        lines += ["", page.paint("what would fit", _BOLD), *_suggestions(forecast, page)]
+        head = "what would fit" if forecast.verdict is Fit.DOES_NOT_FIT else "what fits at most"
+        lines += ["", page.paint(head, _BOLD), *_suggestions(forecast, page)]
     if forecast.notes:
         lines += ["", page.paint("notes", _BOLD)]
         for note in forecast.notes:
@@ -126,7 +130,7 @@ def _started(forecast: Forecast) -> str:
         "PP": serving.pipeline_parallel,
         "DP": serving.data_parallel,
     }
-    spread = " ".join(f"{name} {count}" for name, count in ways.items() if count > 1)
+    spread = " ".join(f"{name}={count}" for name, count in ways.items() if count > 1)
     experts = " with expert parallelism" if serving.expert_parallel else ""
     version = ".".join(str(number) for number in serving.version[:2])
     return f"vLLM {version}{', ' if spread else ''}{spread}{experts}"
@@ -134,20 +138,26 @@ def _started(forecast: Forecast) -> str:
 
 def _waterfall(forecast: Forecast, page: _Page) -> Iterator[str]:
     total = sum(part.bytes for part in forecast.parts)
-    columns = page.width - 2 - _NAME - _NUMBER - 2
+    shown = [part for part in forecast.parts if part.bytes or part.name in _ALWAYS]
     yield page.paint("memory of the tightest rank, GiB", _BOLD) + (
-        page.paint("   ~ estimated", _DIM) if any(part.estimated for part in forecast.parts) else ""
+        page.paint("   ~ estimated", _DIM) if any(part.estimated for part in shown) else ""
     )
-    for part in forecast.parts:
-        yield _row(part, page, total=total, columns=columns)
-    yield f"  {'device':<{_NAME}}{_gib(total):>{_NUMBER}}"
+    for part in shown:
+        yield _row(part, page, total=total)
+    if not forecast.missing_bytes:
+        yield f"  {'device':<{_NAME}}{_gib(total):>{_NUMBER}}"
+        return
+    yield f"  {'together':<{_NAME}}{_gib(total):>{_NUMBER}}"
+    yield f"  {'device':<{_NAME}}{_gib(total - forecast.missing_bytes):>{_NUMBER}}"
+    missing = f"  {'missing':<{_NAME}}{_gib(forecast.missing_bytes):>{_NUMBER}}"
+    yield page.paint(missing, _COLOURS[forecast.verdict])
 
 
-def _row(part: Part, page: _Page, *, total: int, columns: int) -> str:
+def _row(part: Part, page: _Page, *, total: int) -> str:
+    columns = page.width - 2 - _NAME - _NUMBER - 2
     number = f"{'~' if part.estimated else ''}{_gib(part.bytes)}"
     bar = page.bar(part.bytes / total if total else 0.0, columns)
-    dim = part.name == _MARGIN
-    code = _DIM if dim else "32" if part.name == _CACHE else "36"
+    code = _DIM if part.name == _MARGIN else _GREEN if part.name == _CACHE else _CYAN
     return f"  {part.name:<{_NAME}}{number:>{_NUMBER}}  {page.paint(bar, code)}".rstrip()
 
 
@@ -172,10 +182,10 @@ def _suggestions(forecast: Forecast, page: _Page) -> Iterator[str]:
 
 
 def _suggestion(suggestion: Suggestion, page: _Page) -> Iterator[str]:
-    text = f"{_WORDS.get(suggestion.kind, suggestion.kind):<{_NAME}} {suggestion.text}"
-    yield from page.wrap(text, first="  ", rest=" " * (_NAME + 3))
+    text = f"{_WORDS.get(suggestion.kind, suggestion.kind):<{_LABEL}} {suggestion.text}"
+    yield from page.wrap(text, first="  ", rest=" " * (_LABEL + 3))
     if suggestion.argument:
-        yield " " * (_NAME + 3) + page.paint(printable(suggestion.argument), _BOLD)
+        yield " " * (_LABEL + 3) + page.paint(printable(suggestion.argument), _BOLD)
 
 
 def _gib(size: int) -> str:

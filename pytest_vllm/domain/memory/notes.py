@@ -27,6 +27,9 @@ def notes(case: Case, forecast: Forecast) -> tuple[str, ...]:
 
 def _notes(case: Case, forecast: Forecast) -> Iterator[str]:
     shape, serving = case.model.shape, case.serving
+    if case.model.source and forecast.weights:
+        yield f"read from: {case.model.source}; weights by: {forecast.basis}"
+    yield from case.model.notes
     if isinstance(shape, UnknownShape):
         yield f"{shape.reason}: weights are taken from the size of the files, the cache is unknown"
     elif forecast.weights and forecast.basis is Basis.FILES:
@@ -51,6 +54,12 @@ def _notes(case: Case, forecast: Forecast) -> Iterator[str]:
 
 def _about_devices(case: Case) -> Iterator[str]:
     used = case.devices[: case.serving.ranks]
+    spare = len(case.devices) - case.serving.ranks * case.serving.data_parallel
+    if spare > 0:
+        yield (
+            f"{spare} of {len(case.devices)} devices stay unused: the arguments ask for "
+            f"{len(used)} (--tensor-parallel-size)"
+        )
     for name in sorted({device.gfx for device in used if device.gfx.startswith(_NO_FP8)}):
         if _wants_fp8(case):
             yield f"{name} has no units for fp8, although vLLM takes it: it is slow or fails there"
