@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.checks import INFO, MUST, SHOULD, Layer, Level
     from pytest_vllm.plugin.client import Client
     from pytest_vllm.plugin.marks import ENDPOINTS, check, needs, suite
-    from pytest_vllm.plugin.skips import not_applicable
+    from pytest_vllm.plugin.memory import ServerMemory
+    from pytest_vllm.plugin.skips import not_applicable, not_run
 
 __all__ = [
     "ENDPOINTS",
@@ -19,9 +20,11 @@ __all__ = [
     "Client",
     "Layer",
     "Level",
+    "ServerMemory",
     "check",
     "needs",
     "not_applicable",
+    "not_run",
     "suite",
 ]
 
@@ -33,9 +36,11 @@ _HOME = {
     "Level": "pytest_vllm.domain.checks",
     "MUST": "pytest_vllm.domain.checks",
     "SHOULD": "pytest_vllm.domain.checks",
+    "ServerMemory": "pytest_vllm.plugin.memory",
     "check": "pytest_vllm.plugin.marks",
     "needs": "pytest_vllm.plugin.marks",
     "not_applicable": "pytest_vllm.plugin.skips",
+    "not_run": "pytest_vllm.plugin.skips",
     "suite": "pytest_vllm.plugin.marks",
 }
 

@@ -71,6 +71,10 @@ class Check:
         catches: Names of defects (`pytest-vllm simulate --list-defects`) that it must notice.
         alone: Whether it needs a server that is idle but for its own requests.
         optional: Whether it runs only when its suite is named.
+        long: Whether it may take minutes; it then runs after all that do not.
+        launched: Whether it looks behind the API, at the log, the GPUs or the processes. A server
+            that is merely attached to may show none of them: NOT_RUN then leaves the verdict open
+            only where every MUST check has to have a result.
     """
 
     id: str
@@ -83,6 +87,8 @@ class Check:
     catches: tuple[str, ...] = ()
     alone: bool = False
     optional: bool = False
+    long: bool = False
+    launched: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

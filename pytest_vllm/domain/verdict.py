@@ -79,6 +79,7 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
     died: str = "",
     interrupted: str = "",
     other_failures: int = 0,
+    only_attached: bool = False,
 ) -> Verdict:
     """Judge a run.
 
@@ -93,11 +94,14 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
         died: How the server ended in the middle of the run, empty while it lived.
         interrupted: What ended the run early, empty if nothing did.
         other_failures: How many tests that are no checks failed; who adds them means them.
+        only_attached: Whether the server is somebody else's and not every MUST check has to have a
+            result: checks that look behind its API may then be not run.
 
     Returns:
         The verdict; its reasons are never empty.
     """
-    must = [result for result in results if result.check.level is Level.MUST]
+    unseen = [result for result in results if only_attached and _is_unseen(result)]
+    must = [r for r in results if r.check.level is Level.MUST and r not in unseen]
     failed = [result for result in must if result.outcome is Outcome.FAIL]
     if failure is not None and failure.kind == "launch":
         return _verdict(Decision.REJECT, [f"the server did not start: {failure.message}"])
@@ -106,6 +110,8 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
         if other_failures:
             reasons.append(f"failed tests that are no checks: {other_failures}")
         return _verdict(Decision.REJECT, [*reasons, *(_reason(result) for result in failed)])
+    excused = {result.check.id for result in unseen}
+    required = [check for check in required if check.id not in excused]
     open_points = _open_points(must, required=required, failure=failure, interrupted=interrupted)
     if open_points:
         return _verdict(Decision.INCONCLUSIVE, open_points)
@@ -114,6 +120,11 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
     reasons = [f"{passed} {noun} passed, no MUST check failed"]
     warned = [r for r in results if r.check.level is Level.SHOULD and r.outcome is Outcome.FAIL]
     reasons += [f"SHOULD {_reason(result)}" for result in warned]
+    if unseen:
+        reasons.append(
+            f"{len(unseen)} checks look behind the API and were not run, since the server is only "
+            f"attached to: {', '.join(result.name for result in unseen)}"
+        )
     return _verdict(Decision.PROMOTE, reasons)
 
 
@@ -138,6 +149,10 @@ def _open_points(
     if not points and not any(result.outcome is Outcome.PASS for result in must):
         points.append("no MUST check passed, so nothing was shown")
     return points
+
+
+def _is_unseen(result: CheckResult) -> bool:
+    return result.check.launched and result.outcome is Outcome.NOT_RUN
 
 
 def _reason(result: CheckResult) -> str:

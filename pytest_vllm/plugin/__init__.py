@@ -8,14 +8,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_vllm.plugin.fixtures import vllm, vllm_gpus, vllm_server, vllm_target, vllm_transport
+from pytest_vllm.plugin.fixtures import (
+    vllm,
+    vllm_gpus,
+    vllm_memory,
+    vllm_server,
+    vllm_target,
+    vllm_transport,
+)
 from pytest_vllm.plugin.marks import MARKERS
 from pytest_vllm.plugin.options import add_options, is_active
 
 if TYPE_CHECKING:
     import pytest
 
-__all__ = ["vllm", "vllm_gpus", "vllm_server", "vllm_target", "vllm_transport"]
+__all__ = [
+    "vllm",
+    "vllm_gpus",
+    "vllm_memory",
+    "vllm_server",
+    "vllm_target",
+    "vllm_transport",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -23,6 +23,7 @@ from pytest_vllm.plugin.ahead import AheadPlugin, runs_ahead
 from pytest_vllm.plugin.options import SUITES, read_target, suite_names
 from pytest_vllm.plugin.outcomes import CHECK, LIVENESS, OutcomePlugin, uses_server
 from pytest_vllm.plugin.recorder import Recorder
+from pytest_vllm.plugin.release import Release
 from pytest_vllm.plugin.state import STATE, RunState, from_wire, to_wire
 from pytest_vllm.plugin.summary import Finish, show_summary
 from pytest_vllm.plugin.turns import TurnsPlugin, turns_path
@@ -244,9 +245,11 @@ class ControllerPlugin:
         """Stop the server, judge and write the evidence, once."""
         if self._run is not None:
             self._run.look()
+        release = Release(self._state, self._recorder)
         self._stop()
         if self._folder is None or self._finish is not None:
             return
+        release.judge(left="; ".join(self._run.problems) if self._run is not None else "")
         self._finish = Finish.build(
             self._state,
             self._recorder,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.target import Target
     from pytest_vllm.plugin.ahead import Attempt
     from pytest_vllm.plugin.client import Client
+    from pytest_vllm.plugin.memory import ServerMemory
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +43,14 @@ def vllm_server(pytestconfig: pytest.Config) -> ServerInfo:
 def vllm_gpus(pytestconfig: pytest.Config) -> dict[str, Any]:
     """Facts of the GPUs before the launch: `monitor`, `gpus`, and `reason` when none is known."""
     return _state(pytestconfig).gpus
+
+
+@pytest.fixture(scope="session")
+def vllm_memory(pytestconfig: pytest.Config, vllm_server: ServerInfo) -> ServerMemory:
+    """Return what can be seen of the server's memory: forecast, log, GPUs, processes."""
+    from pytest_vllm.plugin.memory import ServerMemory  # noqa: PLC0415 - loads on first use
+
+    return ServerMemory(_state(pytestconfig), vllm_server)
 
 
 @pytest.fixture(scope="session")

@@ -135,6 +135,10 @@ class ServerRun:
             self._backend, state.target, startup=startup, context=state.context
         )
         self._state.server, self._ready_at = ready.info, time.time()
+        if self._backend.owned:
+            launched = self._backend.facts()
+            state.server_facts, state.server_pid = startup.facts, launched.get("pid")
+            state.container = launched.get("container", "")
 
     def _make_backend(self) -> Backend:
         return make_backend(
@@ -190,12 +194,12 @@ class ServerRun:
         if not left and not keeps:
             self._await_memory()
         with self._signals.held():
+            if self._sampling is not None:
+                self._sampling.stop()  # so the samples show how the memory comes back
             if self._holding is not None:
                 self._holding.give_back()
             # What could not be removed now, the reaper tries again when we are gone.
             self._tell_reaper(Reaper.abandon if left else Reaper.keep if keeps else Reaper.done)
-            if self._sampling is not None:
-                self._sampling.stop()  # so the samples show how the memory comes back
         self._signals.give_back()
         return self._backend.stop_hint() if keeps and self._backend.owned else ""
 

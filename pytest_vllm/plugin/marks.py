@@ -42,6 +42,8 @@ def check(  # noqa: PLR0913 - what there is to say about a check
     ref: str = "",
     catches: Iterable[str] = (),
     alone: bool = False,
+    long: bool = False,
+    launched: bool = False,
 ) -> Callable[[F], F]:
     """Make a test function a check; the first sentence of its docstring is the requirement.
 
@@ -53,6 +55,8 @@ def check(  # noqa: PLR0913 - what there is to say about a check
         ref: Rows of the acceptance catalogue, such as `C08`.
         catches: Defects of the simulator that it must notice.
         alone: It needs a server that does nothing else: it runs last, and no other check meanwhile.
+        long: It may take minutes: it runs after all that do not.
+        launched: It looks behind the API; see `Check.launched`.
     """
     mark = getattr(pytest.mark, CHECK)(
         id=id,
@@ -62,6 +66,8 @@ def check(  # noqa: PLR0913 - what there is to say about a check
         ref=ref,
         catches=tuple(catches),
         alone=alone,
+        long=long,
+        launched=launched,
     )
 
     def decorate(function: F) -> F:
@@ -200,6 +206,8 @@ def _build_check(
         ref=mark.kwargs["ref"],
         catches=mark.kwargs["catches"],
         alone=mark.kwargs["alone"],
+        long=mark.kwargs["long"],
+        launched=mark.kwargs["launched"],
         optional=bool(module_mark.kwargs.get("optional", False)),
     )
 

@@ -13,7 +13,7 @@ from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.text import one_line
 from pytest_vllm.plugin.marks import read_check, read_needs
 from pytest_vllm.plugin.options import SUITES
-from pytest_vllm.plugin.skips import CapabilityMissing, NotApplicable, NotRun
+from pytest_vllm.plugin.skips import AfterStop, CapabilityMissing, NotApplicable, NotRun
 from pytest_vllm.plugin.state import NOT_RUN_REASON, STATE, failure_text
 
 if TYPE_CHECKING:
@@ -110,13 +110,18 @@ def _in_order(items: list[pytest.Item]) -> list[pytest.Item]:
         if (check := item.stash[CHECK]) is not None and check.suite == LIVENESS
     }
     rest = [item for item in items if item not in probes.values()]
-    rest.sort(key=lambda item: (check := item.stash[CHECK]) is not None and check.alone)
+    rest.sort(key=_turn)
     ordered: list[pytest.Item] = []
     for item in reversed(rest):
         check = item.stash[CHECK]
         probe = probes.pop(check.suite, None) if check is not None else None
         ordered += [item] if probe is None else [probe, item]
     return ordered[::-1]
+
+
+def _turn(item: pytest.Item) -> int:
+    check = item.stash[CHECK]
+    return 0 if check is None else check.alone + check.long
 
 
 def _refuse_shared_ids(items: list[pytest.Item]) -> None:
@@ -178,6 +183,7 @@ def _describe(
         "check": to_plain(check),
         "case": callspec.id if callspec is not None else "",
         "outcome": outcome.value,
+        "deferred": call.excinfo is not None and isinstance(call.excinfo.value, AfterStop),
         "message": message[:_MESSAGE_LIMIT],
         "duration_s": report.duration if attempt is None else attempt.duration_s,
         "began": report.start if attempt is None else attempt.began,

@@ -38,6 +38,7 @@ class Recorder:
         uncollected: Files that could not be collected.
         checks_s: How long the checks took all together.
         stopped_by_pytest: Whether pytest itself ended the run, by `--maxfail` or collection errors.
+        deferred: Results by check that stay NOT_RUN unless they are judged after the stop.
     """
 
     results: dict[tuple[str, str], CheckResult] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Recorder:
     uncollected: list[str] = field(default_factory=list)
     checks_s: float = 0.0
     stopped_by_pytest: bool = False
+    deferred: dict[str, CheckResult] = field(default_factory=dict)
     _began: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def collect(
@@ -69,9 +71,12 @@ class Recorder:
         """
         result = dict(wire)
         began = result.pop("began")
+        waits = result.pop("deferred", False)
         self.observations |= {Observation(**seen): None for seen in result.pop("observations")}
         self.samples += [Sample(**sample) for sample in result.pop("samples")]
         new = read_result(result)
+        if waits:
+            self.deferred[new.check.id] = new
         key = (new.check.id, new.case)
         old = self.results.get(key)
         if old is None:
@@ -82,6 +87,19 @@ class Recorder:
         self.results[key] = replace(
             old if keeps else new, duration_s=old.duration_s + new.duration_s
         )
+
+    def settle(self, check_id: str, outcome: Outcome, message: str) -> None:
+        """Give a check that waited for the stop its outcome; one that did not wait keeps its own.
+
+        Args:
+            check_id: ID of the check.
+            outcome: What it came to.
+            message: Why, for anything but PASS.
+        """
+        waited = self.deferred.pop(check_id, None)
+        if waited is not None:
+            key = (waited.check.id, waited.case)
+            self.results[key] = replace(self.results[key], outcome=outcome, message=message)
 
     def bury(self, gone: str, *, at: float, death: Death | None) -> None:
         """Tell apart what failed by the end of the server and what only came after it.
@@ -123,7 +141,7 @@ class Recorder:
             for result in self.results.values()
         )
 
-    def judge(
+    def judge(  # noqa: PLR0913 - all that a verdict hangs on
         self,
         results: Sequence[CheckResult],
         *,
@@ -131,6 +149,7 @@ class Recorder:
         failure: StartFailure | None,
         gone: str = "",
         death: Death | None = None,
+        attached: bool = False,
     ) -> Verdict:
         """Decide over what ran, what was collected and what the profile requires."""
         by_host = death is not None and death.by_host
@@ -145,4 +164,5 @@ class Recorder:
             died="" if by_host else gone,
             other_failures=self.other_failures,
             interrupted=interrupted,
+            only_attached=attached and not catalogue,
         )

@@ -15,6 +15,10 @@ class NotRun(Skipped):
     """Nothing was learnt about the server."""
 
 
+class AfterStop(NotRun):
+    """What is required shows only when the server has been stopped; the run judges it then."""
+
+
 class CapabilityMissing(Failed):
     """The profile declares a capability that the server lacks: the server's fault."""
 
@@ -26,3 +30,17 @@ def not_applicable(reason: str) -> NoReturn:
         reason: What about this server makes the requirement moot, for the report.
     """
     raise NotApplicable(reason)
+
+
+def not_run(reason: str) -> NoReturn:
+    """End a check as NOT_RUN: nothing was learnt about the server.
+
+    Args:
+        reason: What stood in the way and what would help, for the report.
+    """
+    raise NotRun(f"not run: {reason}")
+
+
+def after_stop() -> NoReturn:
+    """Leave a check to the end of the run, which judges it once the server has been stopped."""
+    raise AfterStop("judged when the server has been stopped")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vllm.domain.record import read_failure, read_server, to_plain
+from pytest_vllm.domain.server_facts import ServerFacts
 from pytest_vllm.domain.verdict import PREFLIGHT
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ class RunState:
         context: What the look before the launch tells a diagnosis, `None` before it.
         forecast: What the memory was expected to be before the launch, as `pytest-vllm fit --json`
             prints it; empty when nothing could be reckoned.
-    """
         gpu_samples: What the monitor saw from before the launch to after the stop, as columns.
         server_facts: What the log of the ready server tells, `None` when it is only attached to.
         server_pid: First process of the launched server, as this host counts processes.
         container: ID of its container, empty for none.
+    """
 
     target: Target
     profile: Profile
@@ -61,11 +62,11 @@ class RunState:
     attempts: list[Attempt] = field(default_factory=list)
     context: Context | None = None
     forecast: dict[str, Any] = field(default_factory=dict)
-
     gpu_samples: dict[str, Any] = field(default_factory=dict)
     server_facts: ServerFacts | None = None
     server_pid: int | None = None
     container: str = ""
+
 
 STATE = pytest.StashKey[RunState]()
 
@@ -77,6 +78,9 @@ def to_wire(state: RunState, *, reports_failure: bool) -> dict[str, Any]:
         "failure": to_plain(state.failure) if state.failure else None,
         "gpus": state.gpus,
         "forecast": state.forecast,
+        "server_facts": to_plain(state.server_facts) if state.server_facts else None,
+        "server_pid": state.server_pid,
+        "container": state.container,
         "reports_failure": reports_failure,
     }
 
@@ -89,6 +93,9 @@ def from_wire(state: RunState, wire: dict[str, Any]) -> None:
         state.failure = read_failure(wire["failure"])
     state.gpus = wire["gpus"]
     state.forecast = wire["forecast"]
+    if wire["server_facts"] is not None:
+        state.server_facts = ServerFacts(**wire["server_facts"])
+    state.server_pid, state.container = wire["server_pid"], wire["container"]
     state.reports_failure = wire["reports_failure"]
 
 

@@ -91,6 +91,7 @@ class Finish:
                 failure=state.failure,
                 gone=state.gone,
                 death=state.death,
+                attached=state.target.backend == "attach",
             ),
             settings=tuple(state.target.settings.values()),
             backend=state.target.backend,
@@ -112,8 +113,8 @@ class Finish:
             server_facts=run.server_facts if run is not None else None,
             facts=plain_facts(preflight.facts) if preflight is not None else {},
             forecast=state.forecast,
-        )
             gpu_samples=state.gpu_samples,
+        )
         files, log = run.evidence() if run is not None else ({}, [])
         reports = {"report.md": report_md, "junit.xml": junit_xml}
         folder.write(record, files={**files, **reports}, log_lines=log)

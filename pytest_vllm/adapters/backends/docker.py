@@ -277,6 +277,7 @@ class DockerBackend:
             facts |= record_plan(self._plan, self._target.text("docker-flags"))
         if self._container is not None:
             facts["container"] = self._container.id
+            facts["pid"] = self._container.attrs["State"]["Pid"] or None
             facts["port"] = self._port
         return facts
 

@@ -159,17 +159,28 @@ def _command_line(pid: int) -> bytes:
         return b""
 
 
+def holder_of(port: int) -> int | None:
+    """Return the process that listens on a port, the first of several; `None` if none is seen."""
+    sockets = _listening_inodes(port)
+    pids = sorted(all_pids()) if sockets else ()
+    return next((pid for pid in pids if sockets & _socket_inodes(pid)), None)
+
+
+def parents() -> dict[int, int]:
+    """Return the parent of every process that has not ended."""
+    return {pid: stat.parent for pid in all_pids() if (stat := _read_stat(pid)) is not None}
+
+
 def describe_holder(port: int) -> str:
     """Name the process that listens on a port: `PID 42 (python3)`; empty if it cannot be seen."""
-    sockets = _listening_inodes(port)
-    for pid in all_pids() if sockets else ():
-        if sockets & _socket_inodes(pid):
-            try:
-                name = (_PROC / str(pid) / "comm").read_text("utf-8", "replace").strip()
-            except OSError:
-                continue
-            return f"PID {pid} ({name})"
-    return ""
+    pid = holder_of(port)
+    if pid is None:
+        return ""
+    try:
+        name = (_PROC / str(pid) / "comm").read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
+    return f"PID {pid} ({name})"
 
 
 def _shared_memory(pids: Collection[int]) -> frozenset[Path]:

@@ -1,0 +1,338 @@
+"""The loads of the suite `memory`: as many requests as run at a time, a full cache, a long soak."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.adapters.bounds import bound
+from pytest_vllm.adapters.content import words
+from pytest_vllm.domain.soak import Growth, growth, mixed_lengths, settled
+from pytest_vllm.plugin.skips import not_applicable, not_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_vllm.domain.soak import Piece
+    from pytest_vllm.domain.target import Target
+    from pytest_vllm.plugin.client import Client
+    from pytest_vllm.plugin.memory import ServerMemory
+
+COMPLETIONS = "/v1/completions"
+CACHE = "vllm:cache_config_info"
+PREEMPTIONS = ("vllm:num_preemptions_total", "vllm:num_preemptions")
+USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+
+_MOST_AT_ONCE = 256
+_MOST_HELD = 1024
+_UNTOLD_AT_ONCE = 16
+_PEAK_PROMPT, _PEAK_ANSWER = 64, 24
+_MARGIN_TOKENS = 8
+_TOKENS_PER_STEP = 1500
+"""Prompt tokens of a step, at least: vLLM takes 2,048 (CPU, small GPUs) to 16,384."""
+_LEAST_ANSWER = 24
+_EXCHANGES = 8
+
+
+def most_at_once(target: Target) -> int:
+    """Return how many requests the server runs at a time, up to what one client can send."""
+    given = target.serve_args.value("--max-num-seqs") or ""
+    told = int(given) if given.isdigit() and int(given) else _UNTOLD_AT_ONCE
+    return min(told, _MOST_AT_ONCE)
+
+
+def peak_load(vllm: Client, *, count: int, share: float) -> None:
+    """Send as many short requests as run at a time; together they need a share of the cache.
+
+    Args:
+        vllm: The client of the check.
+        count: Requests at a time.
+        share: Largest share of the KV cache that they may need.
+    """
+    tokens = _stated_tokens(vllm)
+    each = _PEAK_PROMPT + _PEAK_ANSWER
+    block = _block_size(vllm)
+    room = int(share * tokens) // (math.ceil(each / block) * block) if tokens else count
+    count = max(1, min(count, room))
+    rng = random.Random(f"{vllm.seed}:peak")  # noqa: S311 - a load, no secret
+    prompts = [_text(rng, _PEAK_PROMPT // 2) for _ in range(count)]
+    ask = partial(_answered, vllm, max_tokens=_PEAK_ANSWER)
+    vllm.together([partial(ask, prompt) for prompt in prompts])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a full cache came to.
+
+    Attributes:
+        tokens: Tokens that the server says its KV cache holds.
+        load: Tokens of all requests, prompts and answers.
+        wanted: The same as a share of the cache.
+        complete: Whether that is what was asked for; else no more can run at a time.
+        peak: Largest share of the cache in use that was seen.
+        preemptions: How often a request lost its place.
+        seconds: How long it took.
+    """
+
+    tokens: int
+    load: int
+    wanted: float
+    complete: bool
+    peak: float
+    preemptions: float
+    seconds: float
+
+    def __str__(self) -> str:
+        """Describe it on one line."""
+        return (
+            f"a load of {self.load:,} tokens ({self.wanted:.0%} of the stated {self.tokens:,}) "
+            f"filled {self.peak:.0%} of the cache at most, in {self.seconds:.0f} s"
+        )
+
+
+def capacity_load(vllm: Client, target: Target) -> Held:
+    """Fill the KV cache with requests that run at the same time.
+
+    Each prompt is another one, so that no two share a block, and each answer is long enough for the
+    first request to be still there when the last prompt has been read.
+    """
+    tokens = _stated_tokens(vllm)
+    length = vllm.max_model_len or 0
+    if not tokens or not length:
+        not_applicable("this server tells neither the tokens of its KV cache nor its context")
+    engines = vllm.metrics().engines
+    if engines > 1:
+        not_applicable(f"{engines} engines have a cache each; requests cannot be aimed at one")
+    block = _block_size(vllm)
+    each = (length - _MARGIN_TOKENS) // block * block - 1
+    goal = int(bound("capacity") * tokens)
+    if each < 2 * _LEAST_ANSWER:
+        not_applicable(f"a context of {length} tokens has no room for prompt and answer")
+    given = target.serve_args.value("--max-num-seqs") or ""
+    at_once = min(_MOST_HELD, int(given)) if given.isdigit() and int(given) else _MOST_HELD
+    count = max(1, min(at_once, math.ceil(goal / each)))
+    rest = min(each, goal // count) // block * block - 1
+    each = max(rest, 2 * _LEAST_ANSWER)
+    load = count * each
+    answer = min(each // 2, max(_LEAST_ANSWER, math.ceil(load / _TOKENS_PER_STEP) + _LEAST_ANSWER))
+    prompts = _distinct_prompts(vllm, count, each - answer)
+    _refuse_what_takes_too_long(vllm, target, prompts[0], load=load, answer=answer)
+    before = vllm.metrics_at_rest().total(*PREEMPTIONS)
+    began, peak = time.monotonic(), _Peak(vllm)
+    with peak:
+        send = partial(_answered, vllm, max_tokens=answer)
+        vllm.together([partial(send, prompt) for prompt in prompts])
+    seconds = time.monotonic() - began
+    return Held(
+        tokens=tokens,
+        load=load,
+        wanted=load / tokens,
+        complete=load + count * block >= goal,
+        peak=peak.seen,
+        preemptions=vllm.metrics_at_rest().total(*PREEMPTIONS) - before,
+        seconds=seconds,
+    )
+
+
+def _refuse_what_takes_too_long(
+    vllm: Client, target: Target, prompt: list[int], *, load: int, answer: int
+) -> None:
+    """End the check as NOT_RUN when one prompt shows that the load cannot be held in time."""
+    shown = prompt[::-1]  # another prompt, so that the load finds nothing of it in the cache
+    began = time.monotonic()
+    _answered(vllm, shown, max_tokens=1)
+    reading = (time.monotonic() - began) * load / len(shown)
+    began = time.monotonic()
+    _answered(vllm, shown[:32], max_tokens=_LEAST_ANSWER)
+    writing = (time.monotonic() - began) / _LEAST_ANSWER * answer
+    limit = target.seconds("soak-limit")
+    if reading + writing > limit:
+        not_run(
+            f"{load:,} tokens would take about {reading + writing:.0f} s, allowed are {limit:.0f}; "
+            "raise --vllm-soak-limit, or shrink the cache with --kv-cache-memory-bytes"
+        )
+
+
+class _Peak:
+    """Looks at the use of the KV cache while requests run.
+
+    Attributes:
+        seen: Largest share in use.
+    """
+
+    _EVERY_S = 0.1
+
+    def __init__(self, vllm: Client) -> None:
+        self.seen = 0.0
+        self._vllm = vllm
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="vllm-kv-cache", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._end.wait(self._EVERY_S):
+            self.seen = max(self.seen, self._vllm.metrics().total(*USAGE))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Soaked:
+    """What a soak came to.
+
+    Attributes:
+        requests: Requests that ended.
+        seconds: How long they took.
+        growths: Growth by what was looked at, of those with enough looks.
+        first: Bytes in use at its begin, by what was looked at.
+        last: Bytes in use at its end.
+    """
+
+    requests: int
+    seconds: float
+    growths: dict[str, Growth] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Describe it on one line."""
+        parts = [f"{self.requests} requests in {self.seconds:.0f} s"]
+        for name, begin in self.first.items():
+            text = f"{name} {begin / 2**20:.0f} to {self.last[name] / 2**20:.0f} MiB"
+            found = self.growths.get(name)
+            if found is not None:
+                text += f", {found.slope / 2**20:+.1f} MiB per 1,000 requests after warm-up"
+            parts.append(text)
+        return "; ".join(parts)
+
+
+def soak(
+    vllm: Client, memory: ServerMemory, *, count: int, limit_s: float, concurrency: int
+) -> Soaked:
+    """Send many requests of mixed lengths, and look at the server's memory meanwhile.
+
+    Args:
+        vllm: The client of the check.
+        memory: What is looked at.
+        count: Requests to send.
+        limit_s: Seconds after which no more are begun.
+        concurrency: Requests at a time.
+
+    Raises:
+        AssertionError: One of them was not answered.
+    """
+    pieces = mixed_lengths(count, seed=vllm.seed, context=vllm.max_model_len)
+    rng = random.Random(f"{vllm.seed}:words")  # noqa: S311 - a load, no secret
+    prompts = [_text(rng, piece.words) for piece in pieces]
+    began, answered = time.monotonic(), _Count()
+
+    def send(number: int) -> None:
+        if time.monotonic() - began < limit_s:
+            _send_piece(vllm, pieces[number], prompts[number])
+            answered.add()
+            del vllm.exchanges[:-_EXCHANGES]  # thousands of replies are nobody's evidence
+
+    with memory.watched(lambda: answered.value, every_s=_look_every_s(count)) as watch:
+        _each(send, range(count), concurrency)
+    looks = watch.looks
+    growths = {
+        name: found
+        for name, seen in looks.items()
+        if (found := growth(settled(seen, warm_up=bound("warm-up")))) is not None
+    }
+    return Soaked(
+        requests=answered.value,
+        seconds=time.monotonic() - began,
+        growths=growths,
+        first={name: seen[0][1] for name, seen in looks.items()},
+        last={name: seen[-1][1] for name, seen in looks.items()},
+    )
+
+
+class _Count:
+    """Counts from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.value = 0
+
+    def add(self) -> None:
+        with self._lock:
+            self.value += 1
+
+
+def _each(act: Callable[[int], None], numbers: Sequence[int], concurrency: int) -> None:
+    """Do something for each number on a few threads; the first failure ends it all."""
+    with ThreadPoolExecutor(concurrency) as pool:
+        futures = [pool.submit(act, number) for number in numbers]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _look_every_s(count: int) -> float:
+    """Look often enough at a short soak, too."""
+    return 1.0 if count > 500 else 0.2  # noqa: PLR2004 - a soak of a minute or more
+
+
+def _send_piece(vllm: Client, piece: Piece, prompt: str) -> None:
+    body = _body(vllm, prompt, piece.max_tokens)
+    if piece.given_up:
+        vllm.abandon(COMPLETIONS, {**body, "stream": True}, after_lines=1)
+    elif piece.streamed:
+        reply = vllm.send("POST", COMPLETIONS, body={**body, "stream": True})
+        assert reply.status == 200, f"a stream of the soak: {reply.status} {reply.text[:300]}"  # noqa: S101, PLR2004
+    else:
+        _answered(vllm, prompt, max_tokens=piece.max_tokens)
+
+
+def _answered(vllm: Client, prompt: str | list[int], *, max_tokens: int) -> None:
+    """Send a request and see that it was answered in full; its text is for other suites."""
+    reply = vllm.send("POST", COMPLETIONS, body=_body(vllm, prompt, max_tokens))
+    assert reply.status == 200, f"a request of the load: {reply.status} {reply.text[:300]}"  # noqa: S101, PLR2004
+    written = reply.json["usage"]["completion_tokens"]
+    assert written == max_tokens, f"required {max_tokens} tokens, saw {written}"  # noqa: S101
+
+
+def _body(vllm: Client, prompt: str | list[int], max_tokens: int) -> dict[str, Any]:
+    return {
+        "model": vllm.model,
+        "prompt": prompt,
+        "max_tokens": max_tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+    }
+
+
+def _text(rng: random.Random, length: int) -> str:
+    return " ".join(rng.choices(words(), k=max(1, length)))
+
+
+def _distinct_prompts(vllm: Client, count: int, length: int) -> list[list[int]]:
+    """Make prompts of so many tokens, none like another, out of tokens that the model has."""
+    known = sorted(set(vllm.tokenize(" ".join(words()))))
+    rng = random.Random(f"{vllm.seed}:capacity")  # noqa: S311 - a load, no secret
+    return [rng.choices(known, k=length) for _ in range(count)]
+
+
+def _stated_tokens(vllm: Client) -> int:
+    told = vllm.metrics().info(CACHE).get("kv_cache_size_tokens", "")
+    return int(told) if told.isdigit() else 0
+
+
+def _block_size(vllm: Client) -> int:
+    told = vllm.metrics().info(CACHE).get("block_size", "")
+    return int(told) if told.isdigit() and int(told) else 16

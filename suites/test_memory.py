@@ -1,0 +1,331 @@
+"""Memory: what a launch made of it against the forecast, and what load makes of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_vllm import SHOULD, Client, ServerMemory, check, not_applicable, not_run, suite
+from pytest_vllm.adapters.bounds import GIB, bound
+from pytest_vllm.plugin.loads import capacity_load, most_at_once, peak_load, soak
+from pytest_vllm.plugin.memory import HOST, gib
+from pytest_vllm.plugin.skips import after_stop
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_vllm.domain.server_facts import ServerFacts
+    from pytest_vllm.domain.target import Target
+
+pytestmark = suite("memory")
+
+METRICS = ("metrics",)
+CACHE = "vllm:cache_config_info"
+PREEMPTIONS = ("vllm:num_preemptions_total", "vllm:num_preemptions")
+ATTACHED = "the server is only attached to; launch it (--vllm-image, --vllm-backend=process)"
+FILES = "file sizes"
+
+
+@check("memory.weights.as-forecast", launched=True)
+def test_weights(vllm: Client, vllm_memory: ServerMemory) -> None:
+    """The weights that the log tells MUST be those of the forecast."""
+    said, expected = _said(vllm_memory), _expected(vllm_memory)
+    if vllm_memory.device == "cpu":
+        not_applicable("on the CPU vLLM does not log the size of its weights; a GPU is needed")
+    loaded = vllm_memory.loaded_bytes
+    if said.weights_gib is None:
+        not_run("the log does not tell the size of the weights; is its level above INFO?")
+    if loaded is None:
+        not_run("the forecast has no size of the weights")
+    share = bound("weights-files-share" if expected.get("basis") == FILES else "weights-share")
+    room = max(share * loaded, bound("weights-floor"))
+    vllm.observe("memory.weights", f"log {said.weights_gib} GiB, forecast {gib(loaded)}")
+    assert abs(said.weights_gib * GIB - loaded) <= room, (
+        f"the log says {said.weights_gib} GiB, the forecast {gib(loaded)} +- {gib(room)}"
+    )
+
+
+@check("memory.kv-cache.as-forecast", needs=METRICS, launched=True)
+def test_kv_cache(vllm: Client, vllm_memory: ServerMemory) -> None:
+    """The KV cache MUST have the blocks of the forecast, as far as that can be exact."""
+    said, expected = _said(vllm_memory), _expected(vllm_memory)
+    if not vllm_memory.device:
+        not_run("the log does not tell whether the server runs on a GPU")
+    blocks, wanted = _blocks(vllm, said), _number(expected, "blocks")
+    vllm.observe("memory.kv-cache", f"{blocks} blocks, forecast {wanted:g}")
+    if vllm_memory.device == "cpu":
+        room = max(1.0, bound("kv-cpu") * wanted)
+        assert abs(blocks - wanted) <= room, f"{blocks} blocks, the forecast {wanted:g} +- {room:g}"
+        return
+    each = _number(expected, "bytes_per_block")
+    least = wanted - bound("kv-below") * _number(expected, "requested_bytes") / each
+    assert blocks >= least, (
+        f"{blocks} blocks of {each / 2**20:.2f} MiB, the forecast {wanted:g}, at least {least:.0f}"
+    )
+
+
+@check("memory.kv-cache.fills-its-pool", level=SHOULD, needs=METRICS, launched=True)
+def test_pool(vllm: Client, vllm_memory: ServerMemory) -> None:
+    """The blocks SHOULD take the room that the log gives the KV cache, by the model's layout."""
+    said, expected = _said(vllm_memory), _expected(vllm_memory)
+    if said.kv_cache_gib is None:
+        not_applicable("the log does not tell the size of the KV cache")
+    each = _number(expected, "bytes_per_block")
+    pool, taken = said.kv_cache_gib * GIB, _blocks(vllm, said) * each
+    room = bound("pool-share") * pool + each
+    assert abs(pool - taken) <= room, f"{gib(taken)} of blocks in a pool of {gib(pool)}"
+
+
+@check(
+    "memory.kv-cache.log-and-metrics-agree",
+    needs=METRICS,
+    catches=("kv-tokens-other-than-log",),
+    launched=True,
+)
+def test_log_and_metrics(vllm: Client, vllm_memory: ServerMemory) -> None:
+    """`/metrics` MUST tell the KV cache that the log tells, in tokens and in blocks."""
+    said, config = _said(vllm_memory), vllm.metrics().info(CACHE)
+    told = {"num_gpu_blocks": said.kv_blocks, "kv_cache_size_tokens": said.kv_tokens}
+    known = {
+        name: value for name, value in told.items() if value and config.get(name, "").isdigit()
+    }
+    if not known:
+        not_applicable("log and /metrics have no figure of the KV cache in common")
+    for name, value in known.items():
+        assert int(config[name]) == value, f"{name}: {config[name]} in /metrics, {value} in the log"
+
+
+@check(
+    "memory.kv-cache.figures-fit",
+    needs=METRICS,
+    catches=("cache-blocks-wrong", "kv-tokens-wrong"),
+)
+def test_figures(vllm: Client) -> None:
+    """Tokens, blocks and concurrency of `vllm:cache_config_info` MUST fit each other."""
+    config = vllm.metrics().info(CACHE)
+    tokens, blocks = config.get("kv_cache_size_tokens", ""), config.get("num_gpu_blocks", "")
+    requests, length = config.get("kv_cache_max_concurrency", ""), vllm.max_model_len
+    if not (tokens.isdigit() and blocks.isdigit() and config.get("block_size", "").isdigit()):
+        not_applicable("this version tells no tokens of its KV cache in /metrics")
+    if length and requests.replace(".", "", 1).isdigit():
+        # The concurrency is rounded to two digits.
+        assert abs(int(tokens) - float(requests) * length) <= 0.01 * length + 1, (
+            f"{tokens} tokens are not {requests} requests of {length} tokens"
+        )
+    windowed = config.get("sliding_window", "None") not in ("None", "")
+    if windowed or config.get("mamba_block_size", "None") not in ("None", ""):
+        return  # a token does not take a place in every block
+    room = int(blocks) * int(config["block_size"])
+    assert int(tokens) <= 1.01 * room, f"{tokens} tokens in {blocks} blocks, which hold {room}"
+    groups = room / max(1, int(tokens))
+    assert groups < 64, f"{tokens} tokens in {blocks} blocks, which hold {room}"
+
+
+@check("memory.free.as-seen-before", level=SHOULD, launched=True)
+def test_free(vllm_memory: ServerMemory) -> None:
+    """What vLLM found free at its start-up check SHOULD be what was free before the launch."""
+    said = _said(vllm_memory)
+    _on_gpu(vllm_memory)
+    if said.gpu_free_gib is None:
+        not_applicable("the log does not tell what was free at the start")
+    gpus = _watched_gpus(vllm_memory)
+    least = min(_total(vllm_memory, bdf) - vllm_memory.before(bdf) for bdf in gpus)
+    found = said.gpu_free_gib * GIB
+    assert abs(least - found) <= bound("free"), (
+        f"{gib(least)} were free before the launch, vLLM found {gib(found)}"
+    )
+    asked = _number(vllm_memory.forecast, "requested_bytes")
+    assert least + bound("use-below") >= asked, f"{gib(least)} were free, {gib(asked)} asked for"
+
+
+@check("memory.use.as-forecast", launched=True)
+def test_use(vllm: Client, vllm_memory: ServerMemory) -> None:
+    """A server that is ready MUST hold its weights and cache, and no more than it was given."""
+    _assert_within(vllm, vllm_memory, vllm_memory.use(), lower=True)
+
+
+@check("memory.use.of-other-gpus", level=SHOULD, launched=True)
+def test_other_gpus(vllm_memory: ServerMemory) -> None:
+    """GPUs that were not handed over SHOULD be used as before: others may have begun there."""
+    _said(vllm_memory)
+    _on_gpu(vllm_memory)
+    others = set(vllm_memory.gpus) - set(vllm_memory.handed_over)
+    if not others:
+        not_applicable("all GPUs of this host were handed over")
+    seen = vllm_memory.use()
+    for bdf in sorted(others & set(seen)):
+        more = seen[bdf] - vllm_memory.before(bdf)
+        assert more <= bound("others"), f"GPU {bdf}, not handed over: {gib(more)} more in use"
+
+
+@check(
+    "memory.peak.no-preemptions",
+    needs=METRICS,
+    catches=("preempts-under-light-load",),
+    alone=True,
+    long=True,
+)
+def test_preemptions(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> None:
+    """The most requests at a time MUST NOT lose their places while half of the cache is free."""
+    before = vllm.metrics_at_rest().total(*PREEMPTIONS)
+    with vllm_memory.watched(every_s=0.2) as watch:
+        peak_load(vllm, count=most_at_once(vllm_target), share=bound("light-load"))
+    lost = vllm.metrics_at_rest().total(*PREEMPTIONS) - before
+    most = {name: gib(use) for name, use in watch.most().items()}
+    vllm.observe("memory.peak", f"{most_at_once(vllm_target)} requests at a time: {most}")
+    assert lost == 0, f"{lost:g} preemptions although at most half of the KV cache was needed"
+
+
+@check("memory.peak.within-the-budget", launched=True, alone=True, long=True)
+def test_peak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> None:
+    """While the most requests run at a time, no GPU MUST be used above what it was given."""
+    with vllm_memory.watched(every_s=0.2) as watch:
+        peak_load(vllm, count=most_at_once(vllm_target), share=bound("light-load"))
+    _assert_within(vllm, vllm_memory, watch.most(), lower=False)
+
+
+@check(
+    "memory.kv-cache.is-real",
+    needs=("metrics", "tokenize"),
+    catches=("kv-cache-smaller-than-told",),
+    alone=True,
+    long=True,
+)
+def test_capacity(vllm: Client, vllm_target: Target) -> None:
+    """Requests that need 90 % of the stated tokens MUST all finish without a preemption."""
+    held = capacity_load(vllm, vllm_target)
+    vllm.observe("memory.kv-cache.is-real", held)
+    assert held.preemptions == 0, f"{held.preemptions:g} preemptions: {held}"
+    assert held.peak <= bound("capacity-over") * held.wanted, f"fuller than it can be: {held}"
+    if held.peak < bound("capacity-held") * held.wanted:
+        not_run(f"{held}; the requests did not run at the same time")
+    if not held.complete:
+        not_applicable(f"{held}; more never runs at a time (--max-num-seqs, --max-model-len)")
+
+
+@check("memory.soak.no-growth", catches=("memory-leak",), launched=True, alone=True, long=True)
+def test_soak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> None:
+    """Memory MUST NOT grow by more than the profile allows per 1,000 requests of a long load."""
+    count = vllm_target.number("soak-requests")
+    if count == 0:
+        not_run("--vllm-soak-requests=0")
+    if not vllm_memory.use():
+        not_run(f"nothing shows the server's memory: {_unseen(vllm_memory)}")
+    found = soak(
+        vllm,
+        vllm_memory,
+        count=count,
+        limit_s=vllm_target.seconds("soak-limit"),
+        concurrency=most_at_once(vllm_target),
+    )
+    vllm.observe("memory.soak", found)
+    if not found.growths:
+        not_run(f"{found}: too few looks; raise --vllm-soak-requests or --vllm-soak-limit")
+    allowed = vllm_target.number("soak-growth") * 2**20
+    for name, growth in found.growths.items():
+        grows = growth.low > allowed and growth.rise > bound("growth-floor")
+        assert not grows, (
+            f"{name} grows by {growth.slope / 2**20:.0f} MiB per 1,000 requests (99 %: "
+            f"{growth.low / 2**20:.0f} to {growth.high / 2**20:.0f}), allowed "
+            f"{allowed / 2**20:.0f}: {found}"
+        )
+
+
+@check("memory.release.after-stop", level=SHOULD, launched=True)
+def test_release(vllm_memory: ServerMemory, vllm_target: Target) -> None:
+    """Memory SHOULD be given back within 120 s after the stop: else the next server fails."""
+    if not vllm_memory.owned:
+        not_run(ATTACHED)
+    if vllm_target.settings["keep"].value:
+        not_run("the server is kept (--vllm-keep)")
+    after_stop()
+
+
+def _said(memory: ServerMemory) -> ServerFacts:
+    """Return what the log says, which only a launch shows."""
+    if memory.said is None:
+        not_run(ATTACHED)
+    return memory.said
+
+
+def _expected(memory: ServerMemory) -> Mapping[str, object]:
+    """Return the forecast; without one nothing can be compared."""
+    if not memory.forecast or not memory.forecast.get("kv_bytes_per_token"):
+        notes = "; ".join(map(str, memory.forecast.get("notes") or ()))
+        not_run(f"there is no forecast for this model: {notes or 'its shape is not known'}")
+    return memory.forecast
+
+
+def _number(expected: Mapping[str, object], name: str) -> float:
+    value = expected.get(name)
+    if not isinstance(value, int | float) or value <= 0:
+        not_run(f"the forecast has no {name}")
+    return float(value)
+
+
+def _blocks(vllm: Client, said: ServerFacts) -> int:
+    told = vllm.metrics().info(CACHE).get("num_gpu_blocks", "")
+    if not told.isdigit() and said.kv_blocks is None:
+        not_run("neither /metrics nor the log tells the blocks of the KV cache")
+    return int(told) if told.isdigit() else int(said.kv_blocks or 0)
+
+
+def _on_gpu(memory: ServerMemory) -> None:
+    if memory.device == "cpu":
+        not_applicable("the server runs on the CPU; a GPU is needed")
+
+
+def _watched_gpus(memory: ServerMemory) -> tuple[str, ...]:
+    """Return the GPUs of the ranks, or those handed over."""
+    gpus = memory.rank_gpus or memory.handed_over
+    if not gpus:
+        not_run(f"no monitor sees a GPU: {memory.monitor_says or 'none is known'}")
+    return gpus
+
+
+def _total(memory: ServerMemory, bdf: str) -> int:
+    return int(memory.gpus[bdf].get("vram_total_bytes") or 0)
+
+
+def _unseen(memory: ServerMemory) -> str:
+    return "; ".join(filter(None, (memory.unseen, memory.monitor_says))) or ATTACHED
+
+
+def _assert_within(
+    vllm: Client, memory: ServerMemory, seen: Mapping[str, int], *, lower: bool
+) -> None:
+    """Hold what is in use against the forecast: on the GPUs of the ranks, or in host memory."""
+    said = _said(memory)
+    loaded = memory.loaded_bytes
+    _expected(memory)
+    if not memory.device or loaded is None:
+        not_run("the log does not tell where the server runs, or the forecast no weights")
+    pool = _pool(memory, said)
+    vllm.observe("memory.use", {name: gib(use) for name, use in seen.items()})
+    if memory.device == "cpu":
+        if HOST not in seen:
+            not_run(f"the server's processes cannot be seen: {memory.unseen}")
+        ranks = max(1, said.tensor_parallel or 1) * max(1, said.pipeline_parallel or 1)
+        most = ranks * (loaded + pool) + bound("resident-above") * ranks
+        assert seen[HOST] <= most, (
+            f"processes hold {gib(seen[HOST])}, at most {gib(most)} for weights and KV cache"
+        )
+        assert not lower or seen[HOST] >= loaded, f"{gib(seen[HOST])} hold no {gib(loaded)}"
+        return
+    graphs = bound("use-graphs") if said.graph_gib is None else said.graph_gib * GIB
+    asked = max(_number(memory.forecast, "requested_bytes"), loaded + pool)
+    for bdf in _watched_gpus(memory):
+        if bdf not in seen:
+            not_run(f"the monitor does not tell what is in use on GPU {bdf}")
+        most = asked + memory.before(bdf) + graphs + bound("use-above")
+        assert seen[bdf] <= most, f"GPU {bdf}: {gib(seen[bdf])} in use, at most {gib(most)} given"
+        least = loaded + pool - bound("use-below")
+        assert not lower or seen[bdf] >= least, (
+            f"GPU {bdf}: {gib(seen[bdf])} in use, which cannot hold weights and cache of "
+            f"{gib(least)}"
+        )
+
+
+def _pool(memory: ServerMemory, said: ServerFacts) -> float:
+    if said.kv_cache_gib is not None:
+        return said.kv_cache_gib * GIB
+    return _number(memory.forecast, "kv_bytes_per_rank")
