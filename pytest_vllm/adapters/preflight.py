@@ -21,12 +21,14 @@ from pytest_vllm.adapters.backends.port import claim_port
 from pytest_vllm.adapters.facts.client import gather_client
 from pytest_vllm.adapters.facts.container import gather_container
 from pytest_vllm.adapters.facts.engine import gather_compose, gather_engine
+from pytest_vllm.adapters.facts.expectation import gather_cuda, gather_memory, server_variables
 from pytest_vllm.adapters.facts.host import gather_host
 from pytest_vllm.adapters.facts.hub import try_hub
 from pytest_vllm.adapters.facts.image import REGISTRY_S, gather_image
 from pytest_vllm.adapters.model_facts import gather_model
 from pytest_vllm.adapters.serve_help import cached_help, read_help
 from pytest_vllm.domain.errors import HostError, TargetError
+from pytest_vllm.domain.expectation import with_forecast
 from pytest_vllm.domain.facts import LaunchFacts
 from pytest_vllm.domain.facts.image import ImageFacts
 from pytest_vllm.domain.facts.model import ModelKind
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.facts.engine import EngineFacts
     from pytest_vllm.domain.facts.host import HostFacts
     from pytest_vllm.domain.facts.image import AbsentImage
+    from pytest_vllm.domain.fit import ModelMemory
     from pytest_vllm.domain.target import Target
 
 
@@ -147,6 +150,7 @@ class _Look:
         self._env = env
         self._host = host
         self._client: DockerClient | None = None
+        self._memory: ModelMemory | None = None
 
     def close(self) -> None:
         """Hang up."""
@@ -157,29 +161,34 @@ class _Look:
         """Gather what takes no time, all at once."""
         target, env = self._target, self._env
         docker, attach = target.backend == "docker", target.backend == "attach"
-        with ThreadPoolExecutor(max_workers=6, thread_name_prefix="preflight") as pool:
+        with ThreadPoolExecutor(max_workers=7, thread_name_prefix="preflight") as pool:
             asked = pool.submit(self._ask_engine) if docker else None
             compose = pool.submit(gather_compose, env) if docker else None
             host = pool.submit(self._look_at_host)
             model = pool.submit(gather_model, target, env) if not attach else None
             client = pool.submit(gather_client, str(target.url)) if attach else None
+            memory = pool.submit(gather_memory, target, env)
             python = pool.submit(self._check_python)
         python.result()
         found = asked.result() if asked else None
         image = found.image if found else None
+        image_facts = image if isinstance(image, ImageFacts) else None
         facts = LaunchFacts(
             target=target,
             host=host.result(),
+            cuda_gpus=gather_cuda(host.result(), monitor=target.text("monitor")),
+            variables=server_variables(target, image_facts, env),
             engine=_with_compose(found.engine, *compose.result()) if found and compose else None,
-            image=image if isinstance(image, ImageFacts) else None,
+            image=image_facts,
             absent=None if image is None or isinstance(image, ImageFacts) else image,
             client=client.result() if client else None,
             model=model.result() if model else None,
         )
         self._check_gpus(facts)
+        self._memory = memory.result()
         if target.serve_args.argv and (facts.image is not None or target.backend == "process"):
             facts = replace(facts, arguments=cached_help(target, facts.image, env))
-        return self._with_override(facts)
+        return self._with_override(self._with_forecast(facts))
 
     def _ask_engine(self) -> _Found:
         engine, self._client = gather_engine(self._env)
@@ -260,7 +269,17 @@ class _Look:
             return None
         on_step("read the server's help, once for this image or interpreter")
         help_facts = read_help(self._target, facts.image, self._client, self._env)
-        return replace(facts, arguments=help_facts)
+        return self._with_forecast(replace(facts, arguments=help_facts))
+
+    def _with_forecast(self, facts: LaunchFacts) -> LaunchFacts:
+        """Reckon again: the help may tell the version, which decides defaults."""
+        if self._memory is None:
+            return replace(facts, no_forecast="no model is named (--vllm-model)")
+        known = facts.model.weights_bytes if facts.model is not None else None
+        memory = self._memory
+        if memory.files_bytes is None and not memory.tensors:
+            memory = replace(memory, files_bytes=known)
+        return with_forecast(facts, memory)
 
 
 def _with_compose(engine: EngineFacts, version: str, problem: str) -> EngineFacts:

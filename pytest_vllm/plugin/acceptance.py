@@ -15,6 +15,7 @@ from pytest_vllm.adapters.facts.host import plain_gpus
 from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.errors import HostError, TargetError
+from pytest_vllm.domain.expectation import plain_forecast
 from pytest_vllm.domain.figures import context_of
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.verdict import StartFailure
@@ -297,6 +298,7 @@ class ControllerPlugin:
             self._preflight = self._look.run()
             self._state.findings += self._preflight.findings
             self._state.context = context_of(self._preflight.facts)
+            self._state.forecast = plain_forecast(self._preflight.facts)
             if self._preflight.failure is not None:
                 self._state.failure = self._preflight.failure
                 self._state.gpus = plain_gpus(self._preflight.facts.host)

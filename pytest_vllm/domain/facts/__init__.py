@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.facts.image import AbsentImage, ImageFacts
     from pytest_vllm.domain.facts.model import ModelFacts
     from pytest_vllm.domain.facts.network import NetworkFacts
+    from pytest_vllm.domain.fit import Forecast
     from pytest_vllm.domain.target import Target
 
 
@@ -32,6 +33,11 @@ class LaunchFacts:
         model: The model, `None` when attached.
         arguments: What the server's own help says, `None` when it was not read.
         network: What the network looks like from inside, `None` when it was not tried.
+        cuda_gpus: NVIDIA GPUs of the host, which only the forecast looks at.
+        variables: Variables of the server that may change its memory.
+        forecast: What the launch will make of the memory, `None` when it cannot be reckoned.
+        idle: The same if nothing else were on the GPUs.
+        no_forecast: Why there is none, empty when there is one.
     """
 
     target: Target
@@ -44,6 +50,11 @@ class LaunchFacts:
     model: ModelFacts | None = None
     arguments: HelpFacts | None = None
     network: NetworkFacts | None = None
+    cuda_gpus: tuple[Gpu, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+    forecast: Forecast | None = None
+    idle: Forecast | None = None
+    no_forecast: str = ""
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:

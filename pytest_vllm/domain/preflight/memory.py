@@ -1,15 +1,26 @@
-"""Rules about GPUs that need no forecast: their number, their memory, what is free of it."""
+"""Rules about GPUs: their number, and what the forecast says of their memory.
+
+What an idle GPU would not hold either is the user's to change; what only the use of others forbids
+is the host's. What follows from model and arguments alone ends a run; where an estimate decides
+(activation, graphs, context), it is a warning.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.finding import Fault, Finding, Severity
+from pytest_vllm.domain.fit import Fit, Gate
+from pytest_vllm.domain.memory.kv import need_blocks
+from pytest_vllm.domain.memory.serving import Platform
+from pytest_vllm.domain.memory.weights import Basis
 from pytest_vllm.domain.preflight import GIB, not_applicable, without_gpu
+from pytest_vllm.domain.preflight.fit import RULES as ABOUT_ARGUMENTS
 from pytest_vllm.domain.preflight.fit import parallel, valid_sizes
 from pytest_vllm.domain.preflight.version import server_version
-from pytest_vllm.domain.utilization import NEWER, OLDER, default_utilization, safe_utilization
+from pytest_vllm.domain.utilization import OLDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,9 +28,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.facts import LaunchFacts
     from pytest_vllm.domain.facts.host import Gpu
     from pytest_vllm.domain.facts.model import ModelFacts
-
-_SHARED_MEMORY = ("gfx115", "gfx1103")  # APUs: what the driver calls VRAM is not what HIP gives
-_HALVED = ("fp8", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8")
+    from pytest_vllm.domain.fit import Device, Forecast
 
 
 def gpu_count(facts: LaunchFacts, /) -> Iterator[Finding]:
@@ -49,97 +58,100 @@ def gpu_count(facts: LaunchFacts, /) -> Iterator[Finding]:
     )
 
 
-def weights(facts: LaunchFacts, /) -> Iterator[Finding]:
-    """All weights must fit the memory of the GPUs that share them, all experts included."""
-    model, args = facts.model, facts.target.serve_args
-    why = without_gpu(facts)
+def fits(facts: LaunchFacts, /) -> Iterator[Finding]:
+    """The model, as the arguments ask for it, fits these GPUs when nobody else uses them."""
+    why = _without_devices(facts)
     if why:
-        yield not_applicable("model.weights", why)
+        yield from (not_applicable(rule.id, why) for rule in _BY_GATE.values())
         return
-    size, ranks = _loaded_bytes(facts), _ranks(facts)
-    offloads = any(word.startswith(_OFFLOADING) for word in args.argv)
-    if model is None or size is None or ranks is None or offloads:
+    forecast = facts.idle
+    if forecast is None or forecast.verdict is Fit.FITS or forecast.gate is None:
         return
-    used = facts.gpus[:ranks]
-    memory = [gpu.vram_total_bytes for gpu in used]
-    if any(total is None for total in memory) or any(_is_shared(gpu) for gpu in used):
+    if forecast.gate is Gate.INVALID:
+        yield from _invalid(facts, forecast)
         return
-    per_gpu = min(total for total in memory if total is not None)
-    share = utilization(facts)[0]
-    if size <= share * per_gpu * len(used):
+    rule = _BY_GATE.get(forecast.gate)
+    offloads = any(word.startswith(_OFFLOADING) for word in facts.target.serve_args.argv)
+    if rule is None or offloads:
         return
-    least = _least_gpus(facts, size, per_gpu)
-    enough = least <= len(facts.gpus)
-    fatal = size > per_gpu * len(used)
-    left = "nothing is left for the KV cache" if not fatal else "they do not fit"
+    fatal = forecast.verdict is Fit.DOES_NOT_FIT and _is_proven(forecast)
     yield Finding(
-        id="model.weights",
+        id=rule.id,
         severity=Severity.FATAL if fatal else Severity.WARNING,
         fault=Fault.USER,
-        seen=f"{model.asked} has {size / GIB:.1f} GiB of weights{_experts(model)}; "
-        f"the {_gpus(used)} used {'has' if len(used) == 1 else 'have'} "
-        f"{per_gpu * len(used) / GIB:.1f} GiB: {left}; it takes at least {least} of these GPUs",
-        cure=f"--vllm-serve-arg=--tensor-parallel-size={least}"
-        if enough
-        else f"a host with at least {least} of these GPUs, or a smaller or quantized model",
-        ref="G8" if fatal else "G9",
+        seen=_seen(facts, forecast),
+        cure=_cure(forecast, rule.kinds),
+        ref=rule.ref,
     )
 
 
 def free_memory(facts: LaunchFacts, /) -> Iterator[Finding]:
-    """VLLM starts only when the share that it is told to use is free (`requested_memory`)."""
-    why = without_gpu(facts)
-    ranks = _ranks(facts)
-    if why or ranks is None:
-        if why:
-            yield not_applicable("gpu.free-memory", why)
+    """VLLM starts only when the share that it is told to use is free (`request_memory`)."""
+    why = _without_devices(facts)
+    if why:
+        yield not_applicable(_FREE, why)
         return
-    share, sure = utilization(facts)
-    for gpu in facts.gpus[:ranks]:
-        total, taken = gpu.vram_total_bytes, gpu.vram_used_bytes
-        if total is None or taken is None or not total or _is_shared(gpu):
-            continue
-        free, wanted = max(total - taken, 0), math.ceil(total * share)
-        if free >= wanted:
-            continue
-        safe = safe_utilization(free, total)
-        yield Finding(
-            id="gpu.free-memory",
-            severity=Severity.FATAL if free < math.ceil(total * sure) else Severity.WARNING,
-            fault=Fault.HOST,
-            seen=f"GPU {gpu.index}: {free / GIB:.2f} of {total / GIB:.2f} GiB are free, vLLM wants "
-            f"{wanted / GIB:.2f} (--gpu-memory-utilization {share:g}); {_holders(facts, gpu)}",
-            cure=f"--vllm-serve-arg=--gpu-memory-utilization={safe:.2f}, or end what holds it"
-            if safe > 0
-            else "end what holds it, or other GPUs with --vllm-gpus=INDEX",
-            ref="G7",
+    now, idle = facts.forecast, facts.idle
+    if now is None or idle is None or now.verdict is Fit.FITS or facts.target.backend == "attach":
+        return
+    theirs = now.gate in (Gate.STARTUP, Gate.WEIGHTS) and now.gate is not idle.gate
+    if not theirs and now.gate is not Gate.STARTUP:
+        return
+    number, device = _tightest(now)
+    gpu = _gpu_of(facts, device)
+    index = number if gpu is None else gpu.index
+    free = (
+        f"GPU {index}: {device.free_bytes / GIB:.2f} of {device.total_bytes / GIB:.2f} GiB are free"
+    )
+    if now.gate is Gate.WEIGHTS:
+        wanted = f"the weights of a rank take {_rank_bytes(now) / GIB:.2f}"
+        fatal = now.verdict is Fit.DOES_NOT_FIT and _rank_bytes(now) > device.free_bytes
+    else:
+        wanted = (
+            f"vLLM wants {_requested(now, device) / GIB:.2f} "
+            f"(--gpu-memory-utilization {now.utilization:g})"
         )
-        return
+        fatal = device.free_bytes < math.ceil(device.total_bytes * _surely(facts, now))
+    holders = f"; {_holders(facts, gpu)}" if theirs else ""
+    cure = _cure(now, ("utilization",))
+    others = "end what holds it, or other GPUs with --vllm-gpus=INDEX"
+    yield Finding(
+        id=_FREE,
+        severity=Severity.FATAL if fatal else Severity.WARNING,
+        fault=Fault.HOST if theirs else Fault.USER,
+        seen=f"{free}, {wanted}{holders}",
+        cure=", or ".join(filter(None, (cure, others if theirs else ""))),
+        ref="G7",
+    )
 
 
-def utilization(facts: LaunchFacts) -> tuple[float, float]:
-    """Return the share of a GPU's memory that vLLM will use, and the lowest that it may be.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rule:
+    """What is told where a launch would end.
 
-    They differ only when nobody set it and the version, which has the default, is not known.
+    Attributes:
+        id: ID of the finding.
+        ref: Row of the failure table.
+        kinds: Suggestions that help, best first.
     """
-    text = facts.target.serve_args.value(
-        "--gpu-memory-utilization"
-    ) or facts.target.serve_args.value("--device-memory-utilization")
-    try:
-        share = float(text) if text else None
-    except ValueError:
-        share = None
-    if share is not None and 0 < share <= 1:
-        return share, share
-    version = server_version(facts)
-    if version is None:
-        return NEWER, OLDER
-    default = default_utilization(version)
-    return default, default
+
+    id: str
+    ref: str
+    kinds: tuple[str, ...]
 
 
-_GROUPS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
+_MORE = ("tensor-parallel", "gpus", "quantization")
+_BY_GATE = {
+    Gate.WEIGHTS: _Rule(id="model.weights", ref="G8", kinds=_MORE),
+    Gate.BLOCKS: _Rule(id="model.cache-blocks", ref="G9", kinds=("utilization", *_MORE)),
+    Gate.LENGTH: _Rule(
+        id="model.length-memory", ref="G10", kinds=("max-model-len", "utilization", *_MORE)
+    ),
+}
+_INVALID, _FREE = "model.cannot-be-split", "gpu.free-memory"
 _OFFLOADING = ("--cpu-offload", "--cpu_offload", "--offload")
+_CURES = 3
+_GROUPS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 
 
 def _product(facts: LaunchFacts) -> int | None:
@@ -151,50 +163,108 @@ def _product(facts: LaunchFacts) -> int | None:
     return math.prod(size for size in sizes if size is not None)
 
 
-def _ranks(facts: LaunchFacts) -> int | None:
-    """Return how many GPUs share one copy of the model, `None` when not known or not here."""
-    tp, pp = (parallel(facts, flag) for flag in _GROUPS[:2])
-    if tp is None or pp is None or tp * pp > len(facts.gpus):
-        return None
-    return tp * pp
-
-
 def _is_ray(facts: LaunchFacts) -> bool:
     return facts.target.serve_args.value("--distributed-executor-backend") == "ray"
 
 
-def _is_shared(gpu: Gpu) -> bool:
-    return gpu.gfx.startswith(_SHARED_MEMORY)
+def _without_devices(facts: LaunchFacts) -> str:
+    """Say why the memory of GPUs is no question; empty when it is one."""
+    forecast = facts.forecast
+    if forecast is not None and forecast.serving.platform is Platform.CUDA:
+        return ""
+    return without_gpu(facts)
 
 
-def _loaded_bytes(facts: LaunchFacts) -> int | None:
-    """Return the bytes that all GPUs together will hold, low rather than high.
-
-    Weights in 32 bits are loaded in 16; layers for multi-token prediction are not loaded.
-    """
-    model, args = facts.model, facts.target.serve_args
-    if model is None or any(flaw.name.endswith(".safetensors") for flaw in model.flaws):
-        return None
-    size = sum(model.tensor_bytes.values()) or model.weights_bytes
-    if size is None:
-        return None
-    if args.value("--dtype") not in ("float32", "float"):
-        size -= model.tensor_bytes.get("F32", 0) // 2
-    if not args.has("--speculative-config"):
-        size -= model.spare_bytes
-    online = args.value("--quantization")
-    if online and model.config is not None and not model.config.quantization:
-        return size // 2 if online in _HALVED else None
-    return size
+def _invalid(facts: LaunchFacts, forecast: Forecast) -> Iterator[Finding]:
+    """Tell what contradicts the model, unless a rule about the arguments has told it better."""
+    rules = (gpu_count, *ABOUT_ARGUMENTS)
+    grave = (Severity.FATAL, Severity.WARNING)
+    told = (finding for rule in rules for finding in rule(facts) if finding.severity in grave)
+    if any(finding.ref in ("G6", "H18") for finding in told):
+        return
+    overridden = facts.target.serve_args.has("--hf-overrides")
+    yield Finding(
+        id=_INVALID,
+        severity=Severity.WARNING if overridden else Severity.FATAL,
+        fault=Fault.USER,
+        seen=forecast.reason,
+        cure=_cure(forecast, _MORE),
+        ref="H18",
+    )
 
 
-def _least_gpus(facts: LaunchFacts, size: int, per_gpu: int) -> int:
-    """Return the smallest number of such GPUs that holds the weights and splits the heads."""
-    least = max(math.ceil(size / (utilization(facts)[0] * per_gpu)), 1)
-    config = facts.model.config if facts.model is not None else None
-    if config is None or config.heads is None:
-        return least
-    return next((count for count in valid_sizes(config) if count >= least), least)
+def _is_proven(forecast: Forecast) -> bool:
+    """Tell whether what follows from model and arguments does not fit, without any estimate."""
+    if forecast.basis is Basis.FILES and forecast.gate is not Gate.WEIGHTS:
+        return False
+    exact = _rank_bytes(forecast)
+    _, device = _tightest(forecast)
+    if forecast.gate is Gate.WEIGHTS:
+        return exact > device.total_bytes
+    if forecast.layout is None:
+        return False
+    least = forecast.layout.bytes_per_block
+    if forecast.gate is Gate.LENGTH:
+        least *= need_blocks(forecast.layout, forecast.max_model_len, 0)
+    room = forecast.serving.kv_cache_bytes or _requested(forecast, device) - exact
+    return least > room
+
+
+def _seen(facts: LaunchFacts, forecast: Forecast) -> str:
+    """Say what is asked for and what there is, with the numbers."""
+    used = forecast.devices[: forecast.serving.ranks]
+    each = f"{min(device.total_bytes for device in used) / GIB:.2f} GiB"
+    whole = sum(device.total_bytes for device in used) / GIB
+    have = f"have {whole:.1f} GiB, {each} each" if len(used) > 1 else f"has {each}"
+    name = used[0].name or used[0].gfx or "GPU"
+    gpus = f"the {len(used)} GPU{'s' if len(used) > 1 else ''} ({name}) used {have}"
+    model = facts.model
+    weights = _rank_bytes(forecast) / GIB
+    on = "each" if len(used) > 1 else "it"
+    told = f"{forecast.model} puts {weights:.1f} GiB of weights on {on}{_experts(model)}"
+    return f"{gpus}; {told}: {forecast.reason}"
+
+
+def _cure(forecast: Forecast, kinds: tuple[str, ...]) -> str:
+    """Return what would fit, as options to paste where there are such."""
+    fitting = sorted(
+        (item for item in forecast.suggestions if item.kind in kinds),
+        key=lambda item: kinds.index(item.kind),
+    )
+    words = [
+        f"--vllm-serve-arg={item.argument}" if item.argument else item.text for item in fitting
+    ]
+    return ", or ".join(dict.fromkeys(words[:_CURES]))
+
+
+def _tightest(forecast: Forecast) -> tuple[int, Device]:
+    """Return the device that decides: the one with the least free beyond what vLLM wants of it."""
+    used = list(enumerate(forecast.devices[: max(forecast.serving.ranks, 1)]))
+    return min(used, key=lambda one: one[1].free_bytes - _requested(forecast, one[1]))
+
+
+def _requested(forecast: Forecast, device: Device) -> int:
+    """Return what vLLM wants of a device."""
+    return math.ceil(device.total_bytes * forecast.utilization)
+
+
+def _rank_bytes(forecast: Forecast) -> int:
+    """Return the weights of the largest rank, with what is loaded beside them."""
+    return max((rank.total_bytes for rank in forecast.weights), default=0)
+
+
+def _surely(facts: LaunchFacts, forecast: Forecast) -> float:
+    """Return the lowest share that vLLM may take: the default depends on a version."""
+    unknown = forecast.serving.utilization is None and server_version(facts) is None
+    return min(OLDER, forecast.utilization) if unknown else forecast.utilization
+
+
+def _gpu_of(facts: LaunchFacts, device: Device) -> Gpu | None:
+    """Return the GPU of the host that a device is."""
+    for gpu in (*facts.host.gpus, *facts.cuda_gpus):
+        if (gpu.bdf, gpu.render_node) == (device.bdf, device.render_node):
+            return gpu
+    return None
 
 
 def _largest(facts: LaunchFacts) -> int:
@@ -207,24 +277,22 @@ def _largest(facts: LaunchFacts) -> int:
     return max((size for size in valid_sizes(config) if size <= room), default=1)
 
 
-def _experts(model: ModelFacts) -> str:
-    config = model.config
+def _experts(model: ModelFacts | None) -> str:
+    config = None if model is None else model.config
     if config is None or config.experts is None or config.experts < 2:  # noqa: PLR2004 - a mixture
         return ""
     some = f", though a token uses {config.experts_used}" if config.experts_used else ""
     return f" (all {config.experts} experts of a layer are loaded{some})"
 
 
-def _gpus(used: tuple[Gpu, ...]) -> str:
-    name = used[0].name or used[0].gfx or "GPU"
-    return f"{len(used)} GPU{'s' if len(used) > 1 else ''} ({name})"
-
-
-def _holders(facts: LaunchFacts, gpu: Gpu) -> str:
+def _holders(facts: LaunchFacts, gpu: Gpu | None) -> str:
     holders = [
         holder
         for holder in facts.host.holders
-        if not gpu.render_node or not holder.devices or gpu.render_node in holder.devices
+        if gpu is None
+        or not gpu.render_node
+        or not holder.devices
+        or gpu.render_node in holder.devices
     ]
     if not holders:
         return "who holds the rest cannot be seen from here"
@@ -236,5 +304,5 @@ def _holders(facts: LaunchFacts, gpu: Gpu) -> str:
     return f"held by {words}"
 
 
-RULES = (gpu_count, weights, free_memory)
-IDS = ("model.gpus", "model.weights", "gpu.free-memory")
+RULES = (gpu_count, fits, free_memory)
+IDS = ("model.gpus", *(rule.id for rule in _BY_GATE.values()), _INVALID, _FREE)

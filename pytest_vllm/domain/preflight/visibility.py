@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pytest_vllm.domain.facts import LaunchFacts
+    from pytest_vllm.domain.facts.host import Gpu
 
 _HIP, _CUDA, _ROCR = "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 _NAMES = (_ROCR, _HIP, _CUDA)
@@ -32,10 +33,12 @@ class _Choice:
     Attributes:
         count: How many at most, `None` for a list in words that are not understood.
         beyond: The first index that is none of them, empty when all are.
+        indexes: Which, in the order of the list; `None` where it names them in other words.
     """
 
     count: int | None
     beyond: str = ""
+    indexes: tuple[int, ...] | None = None
 
 
 def agreement(facts: LaunchFacts, /) -> Iterator[Finding]:
@@ -68,8 +71,7 @@ def visibility(facts: LaunchFacts, /) -> Iterator[Finding]:
     seen = _visible(facts)
     given = [name for name in _NAMES if name in seen]
     listed = _HIP if seen.get(_HIP) else _CUDA
-    least = facts.target.backend == "docker" and facts.target.text("docker-flags") != "documented"
-    total = len(facts.gpus if least else facts.host.gpus)
+    total = len(facts.gpus if _is_bounded(facts) else facts.host.gpus)
     by_rocr = _choose(seen[_ROCR], total) if _ROCR in seen else _Choice(count=total)
     choice = by_rocr
     if seen.get(listed) and by_rocr.count is not None:
@@ -101,6 +103,31 @@ def visibility(facts: LaunchFacts, /) -> Iterator[Finding]:
         else f"drop {listed}, since --vllm-gpus chooses already",
         ref="G6" if choice.count else "G1",
     )
+
+
+def visible_gpus(facts: LaunchFacts) -> tuple[Gpu, ...]:
+    """Return the GPUs that the server will see, in its order; all where that cannot be told."""
+    seen = _visible(facts)
+    gpus = facts.gpus if _is_bounded(facts) else facts.host.gpus
+    if not gpus:
+        return ()
+    if all(gpu.hip_index is not None for gpu in gpus):
+        gpus = tuple(sorted(gpus, key=lambda gpu: gpu.hip_index or 0))
+    for name in (_ROCR, _HIP if seen.get(_HIP) else _CUDA):
+        listed = seen.get(name)
+        if not listed:
+            continue
+        chosen = _choose(listed, len(gpus)).indexes
+        if chosen is None:
+            return facts.gpus
+        gpus = tuple(gpus[index] for index in chosen)
+    return gpus
+
+
+def _is_bounded(facts: LaunchFacts) -> bool:
+    """Tell whether the server gets the devices of `--vllm-gpus` only."""
+    flags = facts.target.text("docker-flags")
+    return facts.target.backend == "docker" and flags != "documented"
 
 
 def _empty() -> Finding:
@@ -141,16 +168,21 @@ def _is_ours(facts: LaunchFacts) -> bool:
 
 def _choose(text: str, total: int) -> _Choice:
     """Read a list as the runtime does: indexes up to the first that is none, and UUIDs."""
-    shown: set[str] = set()
+    shown: list[str] = []
     for item in (part.strip() for part in text.split(",")):
         if item in ("", "-1"):
             break
         if not item.isdecimal() and not _UUID.fullmatch(item):
             return _Choice(count=None)
         if item.isdecimal() and int(item) >= total:
-            return _Choice(count=len(shown), beyond=item)
-        shown.add(item)
-    return _Choice(count=min(len(shown), total))
+            return _Choice(count=len(shown), beyond=item, indexes=_indexes(shown))
+        if item not in shown:
+            shown.append(item)
+    return _Choice(count=min(len(shown), total), indexes=_indexes(shown))
+
+
+def _indexes(shown: list[str]) -> tuple[int, ...] | None:
+    return tuple(int(item) for item in shown) if all(map(str.isdecimal, shown)) else None
 
 
 RULES = (agreement, visibility)
