@@ -103,7 +103,7 @@ def main(words: Sequence[str]) -> int:
         print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
         return error.exit_code
     print(_shown(found, as_json=asked.json))  # noqa: T201 - the output
-    if found.verdict is Fit.MARGINAL:
+    if asked.json and found.verdict is Fit.MARGINAL:
         print(f"warning: MARGINAL: {found.reason}", file=sys.stderr)  # noqa: T201
     return int(found.verdict is Fit.DOES_NOT_FIT)
 

@@ -23,6 +23,8 @@ from pytest_vllm.domain.memory.shape import UnknownShape
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_vllm.adapters.model_table import ListedModel
+
 _CONFIG = "config.json"
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TRUE = ("1", "ON", "YES", "TRUE")
@@ -85,12 +87,7 @@ def gather(
             return _from_folder(name, snapshot, source="Hub cache")
         listed = listed_model(name) if revision is None else None
         if listed is not None:
-            return ModelMemory(
-                name=name,
-                shape=read_shape(listed.config),
-                files_bytes=listed.files_bytes,
-                source="shipped table",
-            )
+            return _from_table(name, listed)
     if network is Network.NEVER:
         raise _unknown(name, env, why="and the Hub is not asked (--offline)")
     if variable := next((key for key in _OFFLINE if env.get(key, "").upper() in _TRUE), None):
@@ -98,6 +95,15 @@ def gather(
     from pytest_vllm.adapters.hub import read_hub  # noqa: PLC0415 - httpx
 
     return read_hub(name, env=env, revision=revision)
+
+
+def _from_table(name: str, listed: ListedModel) -> ModelMemory:
+    shape, size = read_shape(listed.config), listed.files_bytes
+    if isinstance(shape, UnknownShape):
+        from pytest_vllm.adapters.knowledge import known_weights  # noqa: PLC0415 - it takes time
+
+        size = known_weights(name) or size
+    return ModelMemory(name=name, shape=shape, files_bytes=size, source="shipped table")
 
 
 def _from_path(name: str, path: Path) -> ModelMemory:

@@ -28,10 +28,8 @@ _ALWAYS = ("weights", _CACHE, _MARGIN)
 """Parts that are shown even when they are nothing."""
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _WORDS = {
-    "utilization": "utilization",
-    "tensor-parallel": "more ranks",
-    "max-model-len": "shorter requests",
-    "quantization": "quantization",
+    "tensor-parallel": "tensor parallel",
+    "max-model-len": "longest request",
     "gpus": "GPUs",
 }
 

@@ -57,8 +57,8 @@ def _about_devices(case: Case) -> Iterator[str]:
     spare = len(case.devices) - case.serving.ranks * case.serving.data_parallel
     if spare > 0:
         yield (
-            f"{spare} of {len(case.devices)} devices stay unused: the arguments ask for "
-            f"{len(used)} (--tensor-parallel-size)"
+            f"only {len(case.devices) - spare} of {len(case.devices)} devices are used, as "
+            "--tensor-parallel-size and its like say"
         )
     for name in sorted({device.gfx for device in used if device.gfx.startswith(_NO_FP8)}):
         if _wants_fp8(case):
