@@ -138,6 +138,25 @@ def tokens(
     return blocks // len(layout.groups) * layout.block_size * layout.context_parallel
 
 
+def longest(layout: KvLayout, blocks: int, limit: int, in_flight: int) -> int:
+    """Return the longest request that fits into blocks, of which vLLM keeps one; 0 for none.
+
+    Args:
+        layout: The layout.
+        blocks: Blocks of the pool.
+        limit: No longer than this.
+        in_flight: Tokens that are scheduled but not settled.
+    """
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        if need_blocks(layout, middle, in_flight) < blocks:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def _describe(first: Page, held: list[Page], size: int) -> KvGroup:
     return KvGroup(
         attention=first.attention,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.fit import Device, Fit, Forecast, Gate, Part
 from pytest_vllm.domain.memory import GIB
-from pytest_vllm.domain.memory.kv import concurrency, lay_out, tokens
+from pytest_vllm.domain.memory.kv import concurrency, lay_out, longest, tokens
 from pytest_vllm.domain.memory.overhead import Batch, batch, estimate, in_flight
 from pytest_vllm.domain.memory.rank import Finding, Rank
 from pytest_vllm.domain.memory.shape import ModelShape
@@ -188,25 +188,6 @@ def reckon(case: Case) -> Forecast:
     )
 
 
-def longest(rank: Rank, blocks: int, limit: int) -> int:
-    """Return the longest request that fits into blocks, one of which vLLM keeps; 0 for none.
-
-    Args:
-        rank: A rank.
-        blocks: Blocks of the pool.
-        limit: No more than this.
-    """
-    room = (blocks - 1) * rank.layout.bytes_per_block if rank.layout is not None else 0
-    low, high = 0, limit
-    while low < high:
-        middle = (low + high + 1) // 2
-        if rank.need(middle) <= room:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
 def largest_share(devices: tuple[Device, ...]) -> float:
     """Return the largest share, to three digits, that passes the start-up check everywhere."""
     return min((_share(device) for device in devices), default=0.0)
@@ -225,7 +206,7 @@ def _length(case: Case, tightest: Rank, pool: int) -> int:
     """Return the length that the server will state: vLLM shortens it itself when told `auto`."""
     if not case.serving.fits_length or tightest.layout is None:
         return case.length
-    return longest(tightest, pool, case.length)
+    return longest(tightest.layout, pool, case.length, tightest.in_flight)
 
 
 def _plenty(rank: Rank, pool: int, length: int) -> str:
