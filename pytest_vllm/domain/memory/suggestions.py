@@ -23,8 +23,18 @@ if TYPE_CHECKING:
 
 _LENGTH_STEP = 256
 _MOST_DEVICES = 64
+_POWERS = (1, 2, 4, 8, 16)
 _FP8_GPUS = ("gfx942", "gfx950", "gfx12")
 _MX_GPUS = ("gfx950", "gfx12")
+_SHRINKS_FROM = (0, 30)
+"""Sources of 0.30 and 0.32 quantize one layer at a time (`quantization/online`)."""
+_ANSWERS = {
+    Fit.FITS: "would fit",
+    Fit.MARGINAL: "may fit",
+    Fit.DOES_NOT_FIT: "would not fit either",
+}
+
+_FITTING = {Fit.FITS: "fits", Fit.MARGINAL: "may fit"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +45,8 @@ class _Kind:
         name: For a person.
         quantization: How weights are stored.
         gpus: Instruction sets with units for it, as prefixes; empty for any.
-        argument: The argument that makes it of 16-bit weights, empty when it takes a checkpoint.
+        argument: The argument that makes it of 16-bit weights while they are loaded, empty when it
+            takes another checkpoint.
     """
 
     name: str
@@ -47,8 +58,9 @@ class _Kind:
 _KINDS = (
     _Kind(
         name="fp8",
-        quantization=Quantization(method="fp8", bits=8, block=(128, 128)),
+        quantization=Quantization(method="fp8", bits=8),
         gpus=_FP8_GPUS,
+        argument="--quantization=fp8",
     ),
     _Kind(
         name="int4 (GPTQ or AWQ, groups of 128)",
@@ -97,12 +109,14 @@ def _utilization(case: Case) -> Iterator[Suggestion]:
     safe = min(
         safe_utilization(max(device.free_bytes - before, 0), device.total_bytes) for device in used
     )
-    if safe <= 0 or _verdict(case.but(utilization=safe)) is Fit.DOES_NOT_FIT:
+    verdict = _verdict(case.but(utilization=safe)) if safe > 0 else Fit.DOES_NOT_FIT
+    if verdict is Fit.DOES_NOT_FIT:
         return
     most = largest_share(used)
+    word = "is safe" if verdict is Fit.FITS else "is the most to try"
     yield Suggestion(
         kind="utilization",
-        text=f"a share of {safe:g} is safe; {most:g} is the most that passes the start-up check",
+        text=f"a share of {safe:g} {word}; above {most:g} no start-up check can pass",
         argument=f"--gpu-memory-utilization={safe:g}",
     )
 
@@ -110,18 +124,28 @@ def _utilization(case: Case) -> Iterator[Suggestion]:
 def _tensor_parallel(case: Case) -> Iterator[Suggestion]:
     """Suggest the smallest valid size that fits on the devices at hand."""
     most = len(case.devices) // case.serving.pipeline_parallel
-    for size in _sizes(case):
-        if size > most:
-            return
-        trial = case.but(tensor_parallel=size)
-        if _verdict(trial) is not Fit.DOES_NOT_FIT:
-            yield Suggestion(
-                kind="tensor-parallel",
-                text=f"{size} is the smallest tensor parallel size that fits: "
-                f"{_gib(_rank_bytes(trial))} of weights on each rank",
-                argument=f"--tensor-parallel-size={size}",
-            )
-            return
+    trials = [case.but(tensor_parallel=size) for size in _sizes(case) if size <= most]
+    trial, verdict = _first(trials)
+    if trial is not None:
+        size = trial.serving.tensor_parallel
+        yield Suggestion(
+            kind="tensor-parallel",
+            text=f"{size} is the smallest tensor parallel size that {_FITTING[verdict]}: "
+            f"{_gib(_rank_bytes(trial))} of weights on each rank",
+            argument=f"--tensor-parallel-size={size}",
+        )
+
+
+def _first(trials: list[Case]) -> tuple[Case | None, Fit]:
+    """Return the first that fits, else the first that may."""
+    verdicts = []
+    for trial in trials:
+        verdicts.append(_verdict(trial))
+        if verdicts[-1] is Fit.FITS:
+            return trial, Fit.FITS
+    if Fit.MARGINAL in verdicts:
+        return trials[verdicts.index(Fit.MARGINAL)], Fit.MARGINAL
+    return None, Fit.DOES_NOT_FIT
 
 
 def _length(case: Case) -> Iterator[Suggestion]:
@@ -159,58 +183,71 @@ def _longest(case: Case, limit: int, accepted: tuple[Fit, ...]) -> int:
 def _quantizations(case: Case) -> Iterator[Suggestion]:
     """State what the model would take with fewer bits, and whether it would fit."""
     shape = case.model.shape
-    if not isinstance(shape, ModelShape):
+    if not isinstance(shape, ModelShape) or case.serving.quantization:
         return
     for kind in _KINDS:
         if kind.quantization.bits >= shape.quantization.bits:
             continue
-        stored = replace(shape, quantization=kind.quantization)
-        model = ModelMemory(name=case.model.name, shape=stored, source=case.model.source)
-        trial = Case(
-            model=model, devices=case.devices, serving=replace(case.serving, quantization="")
-        )
-        whole = weigh(model, replace(trial.serving, tensor_parallel=1, pipeline_parallel=1))
-        size = _gib(sum(rank.total_bytes for rank in whole))
+        lacking = _lacking(kind, case.devices)
+        on_the_way = bool(kind.argument) and _loads_in_fewer_bits(case, shape)
+        trial = case.but(quantization="fp8") if on_the_way else _stored(case, shape, kind)
         verdict = _verdict(trial)
-        answer = {
-            Fit.FITS: "would fit",
-            Fit.MARGINAL: "may fit",
-            Fit.DOES_NOT_FIT: "would not fit either",
-        }[verdict]
+        text = f"{kind.name}: {_gib(_whole(trial))} of weights in all, {_ANSWERS[verdict]}"
         yield Suggestion(
             kind="quantization",
-            text=f"{kind.name}: {size} of weights in all, {answer}{_units(kind, case.devices)}",
+            text=text + (f"; {', '.join(lacking)} has no units for it" if lacking else ""),
+            argument=kind.argument
+            if on_the_way and not lacking and verdict is not Fit.DOES_NOT_FIT
+            else "",
         )
 
 
-def _units(kind: _Kind, devices: tuple[Device, ...]) -> str:
+def _loads_in_fewer_bits(case: Case, shape: ModelShape) -> bool:
+    """Tell whether 16-bit weights shrink one layer at a time, so that the whole need not fit."""
+    return not shape.quantization.method and case.serving.version[:2] >= _SHRINKS_FROM
+
+
+def _stored(case: Case, shape: ModelShape, kind: _Kind) -> Case:
+    """Return the case with another checkpoint of the same model."""
+    stored = replace(shape, quantization=kind.quantization)
+    model = ModelMemory(name=case.model.name, shape=stored, source=case.model.source)
+    return Case(model=model, devices=case.devices, serving=case.serving)
+
+
+def _whole(case: Case) -> int:
+    """Return the weights as one rank would load them."""
+    alone = replace(case.serving, tensor_parallel=1, pipeline_parallel=1, expert_parallel=False)
+    return sum(rank.parameters_bytes for rank in weigh(case.model, alone))
+
+
+def _lacking(kind: _Kind, devices: tuple[Device, ...]) -> list[str]:
     names = sorted({device.gfx for device in devices if device.gfx})
-    lacking = [name for name in names if kind.gpus and not name.startswith(kind.gpus)]
-    return f"; {', '.join(lacking)} has no units for it" if lacking else ""
+    return [name for name in names if kind.gpus and not name.startswith(kind.gpus)]
 
 
 def _devices(case: Case) -> Iterator[Suggestion]:
     """Suggest the smallest number of devices of this kind that is enough."""
     tightest = min(case.devices, key=lambda device: device.free_bytes)
-    for size in _sizes(case):
-        count = size * case.serving.pipeline_parallel
-        if count <= len(case.devices):
-            continue
-        if count > _MOST_DEVICES:
-            return
-        trial = replace(case.but(tensor_parallel=size), devices=(tightest,) * count)
-        if _verdict(trial) is not Fit.DOES_NOT_FIT:
-            yield Suggestion(
-                kind="gpus",
-                text=f"{count} devices like {tightest.name or 'this one'} would do: "
-                f"{_gib(_rank_bytes(trial))} of weights on each rank",
-                argument=f"--tensor-parallel-size={size}",
-            )
-            return
+    stages = case.serving.pipeline_parallel
+    trials = [
+        replace(case.but(tensor_parallel=size), devices=(tightest,) * (size * stages))
+        for size in _sizes(case)
+        if len(case.devices) < size * stages <= _MOST_DEVICES
+    ]
+    trial, verdict = _first(trials)
+    if trial is not None:
+        yield Suggestion(
+            kind="gpus",
+            text=f"{len(trial.devices)} devices like {tightest.name or 'this one'} "
+            f"{_ANSWERS[verdict].replace('fit', 'do')}: "
+            f"{_gib(_rank_bytes(trial))} of weights on each rank",
+            argument=f"--tensor-parallel-size={trial.serving.tensor_parallel}",
+        )
 
 
 def _sizes(case: Case) -> tuple[int, ...]:
-    return valid_tensor_parallel(case.model.shape) or (1, 2, 4, 8, 16)
+    """Return the sizes that the model takes; powers of two when its heads are not known."""
+    return valid_tensor_parallel(case.model.shape) or _POWERS
 
 
 def _rank_bytes(case: Case) -> int:
