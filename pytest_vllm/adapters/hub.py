@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _HUB = "https://huggingface.co"
 _CONNECT_S = 5.0
 _READ_S = 10.0
+"""Without an answer; `HF_HUB_DOWNLOAD_TIMEOUT` may say otherwise, as for huggingface_hub."""
 _LIMIT_S = 60.0
 """For all headers; a model of 163 files takes some seconds."""
 _AT_A_TIME = 8
@@ -159,7 +160,7 @@ class _Repository:
             },
             follow_redirects=True,
             trust_env=not is_loopback(self._hub),
-            timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
+            timeout=_timeout(env),
         )
 
     def __enter__(self) -> Self:
@@ -267,6 +268,12 @@ class _Repository:
             advice="name a folder or a config.json, or mend the way to the Hub "
             "(HF_ENDPOINT, HTTPS_PROXY)",
         )
+
+
+def _timeout(env: Mapping[str, str]) -> httpx.Timeout:
+    text = env.get("HF_HUB_DOWNLOAD_TIMEOUT", "")
+    seconds = float(text) if text.isdecimal() and int(text) else _READ_S
+    return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_S))
 
 
 def _size(answer: httpx.Response) -> int:

@@ -86,8 +86,9 @@ def gather(
         if snapshot is not None and (snapshot / _CONFIG).exists():
             return _from_folder(name, snapshot, source="Hub cache")
         listed = listed_model(name) if revision is None else None
-        if listed is not None:
-            return _from_table(name, listed)
+        found = _from_table(name, listed) if listed is not None else None
+        if found is not None:
+            return found
     if network is Network.NEVER:
         raise _unknown(name, env, why="and the Hub is not asked (--offline)")
     if variable := next((key for key in _OFFLINE if env.get(key, "").upper() in _TRUE), None):
@@ -97,12 +98,15 @@ def gather(
     return read_hub(name, env=env, revision=revision)
 
 
-def _from_table(name: str, listed: ListedModel) -> ModelMemory:
+def _from_table(name: str, listed: ListedModel) -> ModelMemory | None:
+    """Return what the table says, `None` when that is not enough to weigh the model."""
     shape, size = read_shape(listed.config), listed.files_bytes
     if isinstance(shape, UnknownShape):
         from pytest_vllm.adapters.knowledge import known_weights  # noqa: PLC0415 - it takes time
 
         size = known_weights(name) or size
+        if size is None:
+            return None
     return ModelMemory(name=name, shape=shape, files_bytes=size, source="shipped table")
 
 
