@@ -16,11 +16,11 @@ from pytest_vllm.adapters.gpus import UNKNOWN_GPU, probe
 from pytest_vllm.adapters.gpus.amd import AmdMonitor
 from pytest_vllm.adapters.gpus.kfd import gfx_name
 from pytest_vllm.adapters.gpus.sysfs import SysfsMonitor
+from tests.data.smi.tree import MI300X_BYTES, add_card, add_node
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MI300X_BYTES = 206141652992
 ROOM = 'import sys, types\nclass AmdSmiMemoryType:\n    VRAM = "vram"\n'
 CALLS = """
 def amdsmi_init(): print("noise on stdout"); print("noise on stderr", file=sys.stderr)
@@ -30,39 +30,6 @@ def amdsmi_get_gpu_memory_total(handle, kind): return 206141652992
 def amdsmi_get_gpu_memory_usage(handle, kind): return 297771008
 def amdsmi_shut_down(): print("noise without line end", end="")
 """
-
-
-def add_card(
-    root: Path, number: int, *, bdf: str = "", driver: str = "amdgpu", **files: str
-) -> None:
-    """Write the files that the amdgpu driver shows for one card, and its connectors."""
-    device = root / f"class/drm/card{number}/device"
-    (device / f"drm/renderD{128 + number}").mkdir(parents=True)
-    (device / f"drm/card{number}").mkdir()
-    (root / f"class/drm/card{number}-DP-1").mkdir()
-    (root / f"class/drm/renderD{128 + number}").mkdir()
-    (device / "uevent").write_text(
-        f"DRIVER={driver}\nPCI_CLASS=38000\nPCI_ID=1002:74A1\nPCI_SLOT_NAME={bdf}\n",
-        encoding="utf-8",
-    )
-    values = {
-        "vendor": "0x1002",
-        "product_name": "AMD Instinct MI300X OAM",
-        "mem_info_vram_total": str(MI300X_BYTES),
-        "mem_info_vram_used": "297771008",
-        **files,
-    }
-    for name, value in values.items():
-        (device / name).write_text(f"{value}\n", encoding="utf-8")
-
-
-def add_node(root: Path, number: int, *, gfx: int, minor: int) -> None:
-    """Write the properties of one node of KFD's topology; node 0 is the CPU."""
-    node = root / f"class/kfd/kfd/topology/nodes/{number}"
-    node.mkdir(parents=True)
-    text = f"cpu_cores_count 0\nsimd_count 1216\ngfx_target_version {gfx}\n"
-    text += f"vendor_id 4098\ndrm_render_minor {minor}\nunique_id 18446744073709551615\n"
-    (node / "properties").write_text(text, encoding="utf-8")
 
 
 def test_cards_are_read_by_address(tmp_path: Path) -> None:
@@ -167,7 +134,8 @@ def test_the_real_wheel_with_a_library_of_another_version(
     monkeypatch.setenv("ROCM_PATH", str(tmp_path))
     reason = AmdMonitor().facts()["reason"]
     assert re.fullmatch(
-        r"amdsmi [\d.]+ does not fit ROCm's libamd_smi.so \(undefined symbol: \w+\)", reason
+        r"amdsmi [\d.]+ does not fit ROCm's libamd_smi.so \(undefined symbol: \w+\); install .*",
+        reason,
     )
 
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 STEP = "engine"
 ANSWERS_WITHIN_S = 60
 PACKAGES = {"docker": "docker.io", "dockerd": "docker.io", "debootstrap": "debootstrap"}
-"""Program -> Debian package."""
-TEST_PACKAGES = {"docker-registry": "docker-registry"}
-"""What only tests need: they pull from a registry on loopback."""
+"""Program -> Debian packages."""
+TEST_PACKAGES = {"docker-registry": "docker-registry", "gcc": "gcc libc6-dev"}
+"""What only tests need: they pull from a registry on loopback, and compile a stand-in of a library
+of ROCm; a compiler is of no use without the headers of the C library."""
 CURE = (
     "Start one, add yourself to its group (usermod -aG docker USER, then log in again), or name "
     "one in DOCKER_HOST; as root on a Debian-like machine, ./dev provision engine --install does "
@@ -59,14 +60,14 @@ def install_packages(packages: Mapping[str, str]) -> None:
     """Install what is missing with apt-get, telling what and how large; nothing if all is there.
 
     Args:
-        packages: Debian package of each program.
+        packages: Debian package of each program, several separated by blanks.
     """
     missing = {package for program, package in packages.items() if shutil.which(program) is None}
     if engine_version() is not None:
         missing.discard("docker.io")
     if not missing:
         return
-    wanted = sorted(missing)
+    wanted = sorted(name for names in missing for name in names.split())
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise ProvisionError(f"{' and '.join(wanted)} must be installed, by root with apt-get.")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tools.provision import command
+from tools.provision.amdsmi import make_amdsmi
 from tools.provision.engine import TEST_PACKAGES, install_packages, make_engine
 from tools.provision.image import make_bash_variant, make_image
 from tools.provision.model import make_model
@@ -29,6 +30,7 @@ def make_everything(*, python: Path, install: bool, pull: str) -> dict[str, str]
         "PYTEST_VLLM_TEST_MODEL": str(model),
         "PYTEST_VLLM_TEST_IMAGE": image,
         "PYTEST_VLLM_TEST_IMAGE_BASH": make_bash_variant(image),
+        "PYTEST_VLLM_TEST_AMDSMI": str(make_amdsmi(python=python)),
     }
 
 

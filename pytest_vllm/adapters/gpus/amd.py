@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_vllm.adapters.gpus import UNKNOWN_GPU, GpuFacts, no_gpus
 from pytest_vllm.adapters.gpus.companion import Companion, Reply
+from pytest_vllm.adapters.gpus.naming import fill_names
 from pytest_vllm.adapters.gpus.sysfs import SysfsMonitor
 from pytest_vllm.domain.devices import mark_shared
 from pytest_vllm.domain.gpu_samples import QUANTITIES, RARE, Look
@@ -57,7 +58,7 @@ class AmdMonitor:
             "monitor": self.name,
             "reason": "",
             "source": reply.answer["source"],
-            "gpus": mark_shared(gpus),
+            "gpus": mark_shared(fill_names(gpus)),
         }
 
     def sample(self, *, rare: bool) -> Look:
@@ -100,7 +101,10 @@ def _explain(reply: Reply) -> str:
         return _explain_absence(noise)
     symbol = re.search(r"undefined symbol: \w+", text)
     if symbol is not None:
-        return f"{_wheel()} does not fit ROCm's libamd_smi.so ({symbol[0]})"
+        return (
+            f"{_wheel()} does not fit ROCm's libamd_smi.so ({symbol[0]}); install the wheel of "
+            "ROCm's version (/opt/rocm/.info/version)"
+        )
     return f"{_wheel()} cannot be used ({kind}: {one_line(text, 200)})"
 
 

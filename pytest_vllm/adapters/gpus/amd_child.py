@@ -118,8 +118,8 @@ class AmdSmi:
             "activity_percent": _field(ask("activity", "amdsmi_get_gpu_activity"), "gfx_activity"),
             "temperature_c": hotspot if hotspot is not None else degrees("edge", kinds.EDGE),
             "memory_temperature_c": degrees("memory", kinds.VRAM),
-            "gfx_clock_mhz": _field(ask("gfx", "amdsmi_get_clock_info", clocks.GFX), "clk"),
-            "memory_clock_mhz": _field(ask("mem", "amdsmi_get_clock_info", clocks.MEM), "clk"),
+            "gfx_clock_mhz": _clock(ask("gfx", "amdsmi_get_clock_info", clocks.GFX)),
+            "memory_clock_mhz": _clock(ask("mem", "amdsmi_get_clock_info", clocks.MEM)),
         }
         if rare:
             errors = ask("ecc", "amdsmi_get_gpu_total_ecc_count")
@@ -141,6 +141,11 @@ _NOT_SUPPORTED = 2
 
 def _field(answer: Any, name: str) -> Any:
     return answer.get(name) if isinstance(answer, dict) else None
+
+
+def _clock(answer: Any) -> Any:
+    value = _field(answer, "clk")
+    return value if value is not None else _field(answer, "cur_clk")  # its name in 6.1
 
 
 def _import() -> tuple[Any, str]:

@@ -22,6 +22,7 @@ from pytest_vllm.adapters.gpus.kfd import (
     read_processes,
     text,
 )
+from pytest_vllm.adapters.gpus.naming import fill_names
 from pytest_vllm.adapters.gpus.sensors import Sensors
 from pytest_vllm.domain.devices import mark_shared, socket_of
 from pytest_vllm.domain.gpu_samples import QUANTITIES, RARE, Look
@@ -65,8 +66,9 @@ class SysfsMonitor:
             other = f"; {len(cards)} cards of other drivers" if cards else ""
             return no_gpus(self.name, f"no card of driver amdgpu in {folder}{other}")
         by_address = sorted(seen, key=lambda gpu: (gpu["bdf"], gpu["render_node"]))
-        gpus = mark_shared([{"index": index, **gpu} for index, gpu in enumerate(by_address)])
-        return {"monitor": self.name, "reason": "", "source": str(self._root), "gpus": gpus}
+        gpus = fill_names([{"index": index, **gpu} for index, gpu in enumerate(by_address)])
+        told = {"monitor": self.name, "reason": "", "source": str(self._root)}
+        return {**told, "gpus": mark_shared(gpus)}
 
     def sample(self, *, rare: bool) -> Look:
         """Read the sensors; the partitions of a GPU show what their package does."""
