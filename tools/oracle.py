@@ -15,7 +15,9 @@ The platform is vLLM's own ROCm platform over a stand-in of `amdsmi` that shows 
 from __future__ import annotations
 
 import contextlib
+import importlib.abc
 import importlib.machinery
+import importlib.util
 import io
 import json
 import logging
@@ -174,7 +176,8 @@ def prepare(*, rocm: bool, gfx: str = "gfx942") -> None:
         VLLM_CPU_KVCACHE_SPACE="1",
         VLLM_NO_USAGE_STATS="1",
     )
-    logging.disable(logging.WARNING)
+    if "--raise" not in sys.argv:
+        logging.disable(logging.WARNING)
     if rocm:
         sys.modules["amdsmi"] = _stand_in(gfx)
     import torch  # noqa: PLC0415 - see above
@@ -183,9 +186,10 @@ def prepare(*, rocm: bool, gfx: str = "gfx942") -> None:
 
     symbolic.meta_nonzero_assume_all_nonzero = True
     if rocm:
-        torch.version.hip = "7.0.0"
         from vllm.platforms.rocm import RocmPlatform  # noqa: PLC0415
 
+        RocmPlatform.num_compute_units = staticmethod(lambda *_words: 304)
+        RocmPlatform.get_mla_prefill_backend_cls = staticmethod(lambda *_words: _Kernel)
         vllm.platforms._current_platform = RocmPlatform()  # noqa: SLF001 - the choice is the case's
     from vllm.triton_utils import importing  # noqa: PLC0415
 
@@ -193,7 +197,11 @@ def prepare(*, rocm: bool, gfx: str = "gfx942") -> None:
     importing.TritonLanguagePlaceholder.__getattr__ = _absent
     importing.TritonPlaceholder.__getattr__ = _absent
     from vllm.model_executor.layers.fused_moe import expert_map_manager  # noqa: PLC0415
+    from vllm.model_executor.layers.fused_moe.experts import (  # noqa: PLC0415
+        gpt_oss_triton_kernels_moe as mxfp4,
+    )
     from vllm.model_executor.models import registry  # noqa: PLC0415
+    from vllm.utils import torch_utils  # noqa: PLC0415
 
     # A subprocess would look at the class without our stand-ins.
     registry._run_in_subprocess = lambda look: look()  # noqa: SLF001
@@ -205,6 +213,46 @@ def prepare(*, rocm: bool, gfx: str = "gfx942") -> None:
             return map_of(*words, **rest)
 
     expert_map_manager.determine_expert_map = on_host
+    # The kernels that an image for ROCm has: they decide the padding of MXFP4.
+    mxfp4.has_triton_kernels = mxfp4._triton_kernel_moe_supports_current_device = lambda: True  # noqa: SLF001
+    torch_utils._aux_stream = types.SimpleNamespace()  # noqa: SLF001 - there is no device to make one
+    torch.cuda.Event = _Kernel
+    if importlib.util.find_spec("torchvision") is None:
+        sys.meta_path.append(_Missing("torchvision"))
+
+
+class _Kernel:
+    """An attention kernel of a GPU: it has no weights."""
+
+    def __init__(self, *_words: Any, **_rest: Any) -> None: ...
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_words, **_rest: None
+
+    @staticmethod
+    def get_name() -> str:
+        """Name it for the log."""
+        return "none"
+
+
+class _Missing(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Stands in for what only the processing of images needs, where it is not installed."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def find_spec(self, name: str, *_words: Any) -> importlib.machinery.ModuleSpec | None:
+        if name.partition(".")[0] != self._package:
+            return None
+        return importlib.machinery.ModuleSpec(name, self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        module = types.ModuleType(spec.name)
+        module.__getattr__ = lambda name: _absent(module, name)  # type: ignore[method-assign]
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Nothing to run."""
 
 
 def _absent(_module: Any, name: str) -> Any:

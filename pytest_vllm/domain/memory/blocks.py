@@ -5,10 +5,11 @@ Each function yields what one class of `vllm/model_executor/models/` allocates.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.memory.family import ALWAYS, QueryNorm
-from pytest_vllm.domain.memory.linear import Linear, Plain, Rank, whole
+from pytest_vllm.domain.memory.linear import Experts, Linear, Plain, Rank, whole
 from pytest_vllm.domain.memory.values import flag
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ def has(keys: tuple[str, ...], text: Mapping[str, object]) -> bool:
 
 def norm(name: str, width: int, family: Family) -> Iterator[Held]:
     """Yield a norm, with its bias if the family has one."""
-    if family.norm_weight:
-        yield Plain(name=name, elements=width * (2 if family.norm_bias else 1))
+    yield Plain(name=name, elements=width * (2 if family.norm_bias else 1))
 
 
 def attention(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> Iterator[Held]:
@@ -50,12 +50,15 @@ def attention(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> It
     width = layer.heads * layer.head_dim
     bias = has(family.output_bias, text)
     yield rank.row("self_attn.o_proj", shape.hidden, width, bias=bias)
+    if family.sinks:
+        yield Plain(name="self_attn.sinks", elements=layer.heads // rank.tensor)
     if family.query_norm_key and not flag(text, family.query_norm_key):
         return
     if family.query_norm is QueryNorm.HEAD:
         yield Plain(name="self_attn.q_norm", elements=2 * layer.head_dim)
     elif family.query_norm is QueryNorm.WIDTH:
-        yield Plain(name="self_attn.q_norm", elements=queries + keys)
+        elements = (layer.heads + layer.kv_heads) * layer.head_dim
+        yield Plain(name="self_attn.q_norm", elements=elements)
 
 
 def latent(shape: ModelShape, layer: Layer, rank: Rank) -> Iterator[Held]:
@@ -93,7 +96,7 @@ def mixture(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> Iter
     """Yield a router, the routed experts of the rank, and the experts that every token uses."""
     name, hidden = family.mixture, shape.hidden
     yield whole(
-        f"{name}.gate",
+        f"{name}.{family.router}",
         (layer.experts,),
         hidden,
         plain=True,
@@ -106,29 +109,25 @@ def mixture(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> Iter
             elements=layer.experts,
             bytes_each=_FLOAT_BYTES,
         )
-    yield from experts(f"{name}.experts", hidden, layer, rank)
+    yield experts(f"{name}.experts", hidden, layer, family, rank)
     if layer.shared_intermediate:
-        yield from feed_forward(f"{name}.shared_experts", hidden, layer.shared_intermediate, rank)
+        shared = replace(rank, tensor=1) if rank.shared_whole else rank
+        yield from feed_forward(
+            f"{name}.{family.shared}", hidden, layer.shared_intermediate, shared
+        )
+        if family.shared_gate:
+            yield whole(f"{name}.{family.shared}_gate", (1,), hidden, plain=True)
 
 
-def experts(name: str, hidden: int, layer: Layer, rank: Rank) -> Iterator[Held]:
-    """Yield the routed experts: slices of all of them, or some of them whole."""
-    width, count = layer.intermediate // rank.expert_slices, rank.experts(layer.experts)
-    shard = rank.expert_slices > 1
-    outputs = (width, width) if layer.gated else (width,)
-    yield Linear(
+def experts(name: str, hidden: int, layer: Layer, family: Family, rank: Rank) -> Experts:
+    """Return the routed experts: slices of all of them, or some of them whole."""
+    return Experts(
         name=name,
-        outputs=outputs,
-        inputs=hidden,
-        whole_inputs=hidden,
-        copies=count,
-        shard=shard,
-    )
-    yield Linear(
-        name=name,
-        outputs=(hidden,),
-        inputs=width,
-        whole_inputs=layer.intermediate,
-        copies=count,
-        shard=shard,
+        copies=rank.experts(layer.experts),
+        hidden=hidden,
+        width=layer.intermediate // rank.expert_slices,
+        whole_width=layer.intermediate,
+        gated=layer.gated,
+        bias=family.expert_bias,
+        shard=rank.expert_slices > 1,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.facts.config import read_config
-from pytest_vllm.domain.memory.family import FAMILIES
+from pytest_vllm.domain.memory.family import FAMILIES, Pattern
 from pytest_vllm.domain.memory.quantized import read_quantization
 from pytest_vllm.domain.memory.shape import Attention, Layer, ModelShape, UnknownShape
 from pytest_vllm.domain.memory.values import count, first, flag, table, text, texts
@@ -22,11 +22,7 @@ _LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 _KV_HEADS = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num")
 _EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts")
 _MOST_LAYERS = 2000
-_KINDS = {
-    "sliding_attention": Attention.SLIDING,
-    "chunked_attention": Attention.CHUNKED,
-    "linear_attention": Attention.STATE,
-}
+_SLIDING = "sliding_attention"
 
 
 def read_shape(raw: Mapping[str, object]) -> ModelShape | UnknownShape:
@@ -79,15 +75,14 @@ def _shape(
 
 def _layer(index: int, part: Mapping[str, object], family: Family) -> Layer:
     heads = first(part, *_HEADS) or 1
-    head = count(part.get("head_dim")) or (first(part, *_HIDDEN) or 0) // heads
+    hidden = first(part, *_HIDDEN) or 0
+    head = count(part.get("head_dim")) or hidden // heads
     kind, window = _attention(index, part, family)
-    expert = _has_experts(index, part, family)
-    each = count(part.get("moe_intermediate_size"))
-    wide = count(part.get("intermediate_size")) or 0
+    experts = _has_experts(index, part, family)
+    width = _width(part, family, experts=bool(experts))
     if family.latent:
-        head = (count(part.get("qk_nope_head_dim")) or 0) + (
-            count(part.get("qk_rope_head_dim")) or 0
-        )
+        keys = ("qk_nope_head_dim", "qk_rope_head_dim")
+        head = sum(count(part.get(key)) or 0 for key in keys)
     return Layer(
         attention=kind,
         window=window,
@@ -95,34 +90,80 @@ def _layer(index: int, part: Mapping[str, object], family: Family) -> Layer:
         kv_heads=first(part, *_KV_HEADS) or heads,
         head_dim=head,
         v_head_dim=count(part.get("v_head_dim")) or head if family.latent else head,
-        intermediate=(each or wide) if expert else wide,
-        experts=expert,
-        shared_intermediate=_shared(part, each or wide) if expert else 0,
+        intermediate=width or 4 * hidden,
+        experts=experts,
+        shared_intermediate=_shared(part, width, family) if experts else 0,
         gated=family.gated,
+        rotary=not family.learned_positions and _rotates(index, part, family),
     )
 
 
 def _attention(index: int, part: Mapping[str, object], family: Family) -> tuple[Attention, int]:
     if family.latent:
         return Attention.LATENT, 0
-    kinds, window = texts(part.get("layer_types")), count(part.get("sliding_window"))
-    if kinds:
-        kind = _KINDS.get(kinds[index], Attention.FULL) if index < len(kinds) else Attention.FULL
-        if kind is Attention.SLIDING:
-            return (kind, window) if window else (Attention.FULL, 0)
-        return kind, 0
-    if window and family.windowed:
-        return Attention.SLIDING, window
-    return Attention.FULL, 0
+    if family.pattern is Pattern.CHUNKS:
+        chunk = count(part.get("attention_chunk_size"))
+        chunked = chunk is not None and _rotates(index, part, family)
+        return (Attention.CHUNKED, chunk or 0) if chunked else (Attention.FULL, 0)
+    window = count(part.get("sliding_window"))
+    if window is None or (family.pattern is Pattern.ASKED and not flag(part, "use_sliding_window")):
+        return Attention.FULL, 0
+    kinds = texts(part.get("layer_types"))
+    slides = kinds[index] == _SLIDING if index < len(kinds) else _slides(index, part, family)
+    return (Attention.SLIDING, window) if slides else (Attention.FULL, 0)
+
+
+def _slides(index: int, part: Mapping[str, object], family: Family) -> bool:
+    match family.pattern:
+        case Pattern.EVEN_SLIDES:
+            return index % 2 == 0
+        case Pattern.FOURTH_IS_FULL:
+            return (index + 1) % (count(part.get("sliding_window_pattern")) or 4) != 0
+        case Pattern.SIXTH_IS_FULL:
+            return (index + 1) % (count(part.get("sliding_window_pattern")) or 6) != 0
+        case Pattern.ASKED:
+            return index >= (count(part.get("max_window_layers")) or 0)
+        case _:
+            return True
+
+
+def _rotates(index: int, part: Mapping[str, object], family: Family) -> bool:
+    """Tell whether a layer rotates positions into its keys; Llama 4 leaves some out."""
+    if family.pattern is not Pattern.CHUNKS:
+        return True
+    listed = part.get("no_rope_layers")
+    if isinstance(listed, list) and index < len(listed):
+        return bool(listed[index])
+    return (index + 1) % (count(part.get("no_rope_layer_interval")) or 4) != 0
 
 
 def _has_experts(index: int, part: Mapping[str, object], family: Family) -> int:
-    if not family.mixture or index < (count(part.get("first_k_dense_replace")) or 0):
+    """Return the experts of a layer, 0 for a dense one."""
+    experts = first(part, *_EXPERTS) or 0
+    if not family.mixture or not experts:
         return 0
-    return first(part, *_EXPERTS) or 0
+    if family.pattern is Pattern.CHUNKS:
+        step = count(part.get("interleave_moe_layer_step")) or 0
+        return experts if step and (index + 1) % step == 0 else 0
+    dense = part.get("mlp_only_layers")
+    step = count(part.get("decoder_sparse_step")) or 1
+    if (isinstance(dense, list) and index in dense) or (index + 1) % step:
+        return 0
+    return experts if index >= (count(part.get("first_k_dense_replace")) or 0) else 0
 
 
-def _shared(part: Mapping[str, object], each: int) -> int:
+def _width(part: Mapping[str, object], family: Family, *, experts: bool) -> int:
+    wide = first(part, "intermediate_size", "n_inner") or 0
+    if experts:
+        return count(part.get("moe_intermediate_size")) or wide
+    if family.pattern is Pattern.CHUNKS:
+        return count(part.get("intermediate_size_mlp")) or wide
+    return wide
+
+
+def _shared(part: Mapping[str, object], each: int, family: Family) -> int:
+    if family.pattern is Pattern.CHUNKS:
+        return each
     shared = count(part.get("shared_expert_intermediate_size"))
     return shared or (count(part.get("n_shared_experts")) or 0) * each
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.memory.blocks import attention, feed_forward, has, latent, mixture, norm
 from pytest_vllm.domain.memory.family import FAMILIES
-from pytest_vllm.domain.memory.linear import Linear, Rank
+from pytest_vllm.domain.memory.linear import Linear, Plain, Rank
+from pytest_vllm.domain.memory.values import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,10 @@ def embedding(shape: ModelShape, rank: Rank) -> Iterator[Held]:
     """Yield the input embedding, on the first stage and, when it is tied, on the last."""
     rows = rank.vocabulary(shape.vocab)
     yield Linear(name="embed_tokens", outputs=(rows,), inputs=shape.hidden, plain=True)
+    key = FAMILIES[shape.architecture].learned_positions
+    if key:
+        positions = count(shape.text.get(key)) or 0
+        yield Plain(name="embed_positions", elements=positions * shape.hidden)
 
 
 def head(shape: ModelShape, rank: Rank) -> Iterator[Held]:

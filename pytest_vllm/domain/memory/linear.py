@@ -65,7 +65,59 @@ class Plain:
     bytes_each: int = 0
 
 
-Held = Linear | Plain
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """The routed experts of a layer that one rank holds.
+
+    Attributes:
+        name: vLLM's name of the module within its layer.
+        copies: How many experts.
+        hidden: Width of the model.
+        width: Width of an expert on this rank.
+        whole_width: Width of an expert on all ranks together.
+        gated: Whether an expert has a gate.
+        bias: Whether it has biases.
+        shard: Whether the rank holds slices of experts.
+    """
+
+    name: str
+    copies: int
+    hidden: int
+    width: int
+    whole_width: int
+    gated: bool = True
+    bias: bool = False
+    shard: bool = False
+
+    @property
+    def up(self) -> int:
+        """Matrices into the expert: up, and the gate if there is one."""
+        return 2 if self.gated else 1
+
+    def matrices(self) -> tuple[Linear, Linear]:
+        """Return the matrices into and out of the experts."""
+        into = Linear(
+            name=self.name,
+            outputs=(self.width,) * self.up,
+            inputs=self.hidden,
+            whole_inputs=self.hidden,
+            bias=self.up * self.width if self.bias else 0,
+            copies=self.copies,
+            shard=self.shard,
+        )
+        out = Linear(
+            name=self.name,
+            outputs=(self.hidden,),
+            inputs=self.width,
+            whole_inputs=self.whole_width,
+            bias=self.hidden if self.bias else 0,
+            copies=self.copies,
+            shard=self.shard,
+        )
+        return into, out
+
+
+Held = Linear | Plain | Experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +129,7 @@ class Rank:
         expert_slices: Ranks over which every expert is cut.
         expert_ranks: Ranks over which whole experts are spread.
         element: Bytes of an element of the model.
+        shared_whole: Whether the experts that every token uses are whole on every rank.
         platform: What vLLM runs on.
     """
 
@@ -84,6 +137,7 @@ class Rank:
     expert_slices: int = 1
     expert_ranks: int = 1
     element: int = _HALF_BYTES
+    shared_whole: bool = False
     platform: Platform
 
     def column(
@@ -167,6 +221,8 @@ def rank_of(serving: Serving, dtype: str) -> Rank:
         expert_slices=1 if spread else together,
         expert_ranks=together if spread else 1,
         element=element_bytes(serving.dtype, dtype),
+        # `ParallelConfig.use_sequence_parallel_moe`, with the default way of exchange
+        shared_whole=spread and serving.tensor_parallel > 1 and serving.data_parallel > 1,
         platform=serving.platform,
     )
 

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_vllm.domain.memory.values import round_up
+
 if TYPE_CHECKING:
-    from pytest_vllm.domain.memory.linear import Linear
+    from pytest_vllm.domain.memory.linear import Experts, Linear
     from pytest_vllm.domain.memory.shape import Quantization
 
+_MXFP4_GROUP = 32
+"""Values that share a scale of one byte."""
+_MXFP4_STEP = 256
+"""ROCm's kernels for MXFP4 take whole tiles of so many values (`oracle/mxfp4.py`)."""
 _SCALE = 4
 """A scale is a float32 unless it is one of the model's own type."""
-_WORD_BITS = 32
+_BIAS_BYTES = 2
 
 
 def plain_bytes(linear: Linear, element: int) -> int:
@@ -77,3 +83,29 @@ def _compressed(linear: Linear, how: Quantization, element: int) -> int:
         zeros = groups * linear.rows * how.bits // 8 if how.zeros else 0
         return packed + groups * linear.rows * element + zeros + 16
     return packed + _SCALE * len(linear.outputs) * (2 if how.static else 1)
+
+
+def experts_bytes(experts: Experts, how: Quantization, element: int, *, padded: bool) -> int:
+    """Return the bytes of the routed experts of a rank.
+
+    Args:
+        experts: The experts.
+        how: In what they are stored.
+        element: Bytes of an element of the model.
+        padded: Whether MXFP4 is padded to the tiles of the platform's kernels.
+    """
+    if how.method == "mxfp4":
+        return _mxfp4(experts, padded=padded)
+    into, out = experts.matrices()
+    if not how.method:
+        return plain_bytes(into, element) + plain_bytes(out, element)
+    return linear_bytes(into, how, element) + linear_bytes(out, how, element)
+
+
+def _mxfp4(experts: Experts, *, padded: bool) -> int:
+    step = _MXFP4_STEP if padded else _MXFP4_GROUP
+    width, hidden = round_up(experts.width, step), round_up(experts.hidden, step)
+    into, out = experts.up * width, hidden
+    elements = into * hidden + out * width
+    bias = _BIAS_BYTES * (into + out) if experts.bias else 0
+    return experts.copies * (elements // 2 + elements // _MXFP4_GROUP + bias)

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.memory import decoder
 from pytest_vllm.domain.memory.family import FAMILIES
-from pytest_vllm.domain.memory.linear import Linear, rank_of
+from pytest_vllm.domain.memory.linear import Experts, Plain, rank_of
+from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.shape import ModelShape
-from pytest_vllm.domain.memory.storage import linear_bytes, plain_bytes
+from pytest_vllm.domain.memory.storage import experts_bytes, linear_bytes, plain_bytes
+from pytest_vllm.domain.memory.tower import tower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_vllm.domain.fit import ModelMemory
-    from pytest_vllm.domain.memory.linear import Held
+    from pytest_vllm.domain.memory.linear import Held, Rank
     from pytest_vllm.domain.memory.serving import Serving
     from pytest_vllm.domain.memory.shape import Layer, Quantization
 
@@ -98,7 +100,7 @@ def _closed(shape: ModelShape, serving: Serving) -> tuple[RankWeights, ...]:
     for layer in shape.layers:
         if layer not in known:
             held = decoder.layer_of(shape, layer, rank)
-            known[layer] = _bytes(held, shape.quantization, rank.element)
+            known[layer] = _bytes(held, shape.quantization, rank)
     result = []
     for stage, layers in enumerate(decoder.stages(len(shape.layers), serving.pipeline_parallel)):
         last = stage == serving.pipeline_parallel - 1
@@ -108,17 +110,21 @@ def _closed(shape: ModelShape, serving: Serving) -> tuple[RankWeights, ...]:
         if last:
             outside += [] if shape.tied else decoder.head(shape, rank)
             outside += decoder.norm("norm", shape.hidden, family)
-        total = _bytes(outside, shape.quantization, rank.element)
+        outside += tower(shape, rank)
+        total = _bytes(outside, shape.quantization, rank)
         total += sum(known[shape.layers[index]] for index in layers)
         result.append(RankWeights(stage=stage, parameters_bytes=total))
     return tuple(result)
 
 
-def _bytes(held: Iterable[Held], how: Quantization, element: int) -> int:
-    total = 0
+def _bytes(held: Iterable[Held], how: Quantization, rank: Rank) -> int:
+    total, element = 0, rank.element
     for one in held:
-        if not isinstance(one, Linear):
+        if isinstance(one, Plain):
             total += one.elements * (one.bytes_each or element)
+        elif isinstance(one, Experts):
+            padded = rank.platform is Platform.ROCM
+            total += experts_bytes(one, how, element, padded=padded)
         elif one.plain or not how.method:
             total += plain_bytes(one, element)
         else:

@@ -1,0 +1,122 @@
+"""What looks at images: a second transformer, whole on every pipeline stage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.memory.family import FAMILIES, Tower
+from pytest_vllm.domain.memory.linear import Held, Linear, Plain, Rank
+from pytest_vllm.domain.memory.values import count, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pytest_vllm.domain.memory.shape import ModelShape
+
+_COMPLEX_BYTES = 8
+
+
+def tower(shape: ModelShape, rank: Rank) -> Iterator[Held]:
+    """Yield the vision tower and its projector; nothing for a model of text."""
+    vision = table(shape.raw.get("vision_config"))
+    match FAMILIES[shape.architecture].tower:
+        case Tower.SIGLIP:
+            yield from _siglip(shape, _Sizes(vision, _SIGLIP), rank)
+        case Tower.LLAMA4:
+            yield from _llama4(shape, _Sizes(vision, _LLAMA4), rank)
+        case Tower.NONE:
+            return
+
+
+def tower_rope_bytes(shape: ModelShape) -> int:
+    """Return the bytes of the tower's table of positions (Llama 4: complex numbers)."""
+    if FAMILIES[shape.architecture].tower is not Tower.LLAMA4:
+        return 0
+    sizes = _Sizes(table(shape.raw.get("vision_config")), _LLAMA4)
+    head = sizes["hidden_size"] // max(1, sizes["num_attention_heads"])
+    return (sizes.patches + 1) * (head // 2) * _COMPLEX_BYTES
+
+
+_SIGLIP: Mapping[str, int] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 16,
+}
+_LLAMA4: Mapping[str, int] = {
+    "hidden_size": 768,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 34,
+    "num_attention_heads": 16,
+    "num_channels": 3,
+    "image_size": 448,
+    "patch_size": 14,
+    "vision_output_dim": 7680,
+    "projector_input_dim": 4096,
+    "projector_output_dim": 4096,
+}
+
+
+class _Sizes:
+    """Sizes of a tower, with the values that transformers adds."""
+
+    def __init__(self, vision: Mapping[str, object], defaults: Mapping[str, int]) -> None:
+        self._vision, self._defaults = vision, defaults
+
+    def __getitem__(self, key: str) -> int:
+        return count(self._vision.get(key)) or self._defaults[key]
+
+    @property
+    def patches(self) -> int:
+        return (self["image_size"] // max(1, self["patch_size"])) ** 2
+
+
+def _siglip(shape: ModelShape, sizes: _Sizes, rank: Rank) -> Iterator[Held]:
+    """Yield SigLIP and Gemma 3's projector (`siglip.py`, `gemma3_mm.py`)."""
+    hidden = sizes["hidden_size"]
+    patch = sizes["num_channels"] * sizes["patch_size"] ** 2
+    yield Plain(name="patch_embedding", elements=hidden * patch + hidden)
+    yield Plain(name="position_embedding", elements=sizes.patches * hidden)
+    yield from _layers(sizes, rank)
+    yield Plain(name="post_layernorm", elements=2 * hidden)
+    yield Plain(name="multi_modal_projector", elements=hidden * shape.hidden + hidden)
+
+
+def _llama4(shape: ModelShape, sizes: _Sizes, rank: Rank) -> Iterator[Held]:
+    """Yield the tower of Llama 4 and its projector (`mllama4.py`)."""
+    hidden = sizes["hidden_size"]
+    patch = sizes["num_channels"] * sizes["patch_size"] ** 2
+    yield Plain(name="embeddings", elements=hidden + (sizes.patches + 1) * hidden)
+    yield _plain(rank.column("patch_embedding", (hidden,), patch))
+    yield Plain(name="layernorms", elements=4 * hidden)
+    yield from _layers(sizes, rank)
+    into, out = sizes["projector_input_dim"], sizes["projector_output_dim"]
+    yield _plain(rank.column("vision_adapter.fc1", (into,), sizes["intermediate_size"]))
+    yield _plain(rank.row("vision_adapter.fc2", out, into))
+    yield _plain(rank.column("projector", (shape.hidden,), sizes["vision_output_dim"]))
+
+
+def _layers(sizes: _Sizes, rank: Rank) -> Iterator[Held]:
+    hidden, width = sizes["hidden_size"], sizes["intermediate_size"]
+    for _ in range(sizes["num_hidden_layers"]):
+        yield _plain(rank.column("qkv_proj", (hidden, hidden, hidden), hidden, bias=True))
+        yield _plain(rank.row("out_proj", hidden, hidden, bias=True))
+        yield _plain(rank.column("fc1", (width,), hidden, bias=True))
+        yield _plain(rank.row("fc2", hidden, width, bias=True))
+        yield Plain(name="norms", elements=4 * hidden)
+
+
+def _plain(linear: Linear) -> Linear:
+    """Return the matrix as one that no method of the checkpoint quantizes."""
+    return Linear(
+        name=linear.name,
+        outputs=linear.outputs,
+        inputs=linear.inputs,
+        whole_inputs=linear.whole_inputs,
+        bias=linear.bias,
+        plain=True,
+        shard=linear.shard,
+    )
