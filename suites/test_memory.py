@@ -75,12 +75,7 @@ def test_pool(vllm: Client, vllm_memory: ServerMemory) -> None:
     assert abs(pool - taken) <= room, f"{gib(taken)} of blocks in a pool of {gib(pool)}"
 
 
-@check(
-    "memory.kv-cache.log-and-metrics-agree",
-    needs=METRICS,
-    catches=("kv-tokens-other-than-log",),
-    launched=True,
-)
+@check("memory.kv-cache.log-and-metrics-agree", needs=METRICS, launched=True)
 def test_log_and_metrics(vllm: Client, vllm_memory: ServerMemory) -> None:
     """`/metrics` MUST tell the KV cache that the log tells, in tokens and in blocks."""
     said, config = _said(vllm_memory), vllm.metrics().info(CACHE)
@@ -178,6 +173,7 @@ def test_preemptions(vllm: Client, vllm_memory: ServerMemory, vllm_target: Targe
 @check("memory.peak.within-the-budget", launched=True, alone=True, long=True)
 def test_peak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> None:
     """While the most requests run at a time, no GPU MUST be used above what it was given."""
+    _said(vllm_memory)
     with vllm_memory.watched(every_s=0.2) as watch:
         peak_load(vllm, count=most_at_once(vllm_target), share=bound("light-load"))
     _assert_within(vllm, vllm_memory, watch.most(), lower=False)
@@ -195,7 +191,9 @@ def test_capacity(vllm: Client, vllm_target: Target) -> None:
     held = capacity_load(vllm, vllm_target)
     vllm.observe("memory.kv-cache.is-real", held)
     assert held.preemptions == 0, f"{held.preemptions:g} preemptions: {held}"
-    assert held.peak <= bound("capacity-over") * held.wanted, f"fuller than it can be: {held}"
+    assert held.excess <= bound("capacity-over"), (
+        f"the cache was {held.excess:.1f} times as full as what ran can make it: {held}"
+    )
     if held.peak < bound("capacity-held") * held.wanted:
         not_run(f"{held}; the requests did not run at the same time")
     if not held.complete:
@@ -220,13 +218,14 @@ def test_soak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> N
     vllm.observe("memory.soak", found)
     if not found.growths:
         not_run(f"{found}: too few looks; raise --vllm-soak-requests or --vllm-soak-limit")
-    allowed = vllm_target.number("soak-growth") * 2**20
     for name, growth in found.growths.items():
+        option = "soak-growth-host" if name == HOST else "soak-growth"
+        allowed = vllm_target.number(option) * 2**20
         grows = growth.low > allowed and growth.rise > bound("growth-floor")
         assert not grows, (
             f"{name} grows by {growth.slope / 2**20:.0f} MiB per 1,000 requests (99 %: "
             f"{growth.low / 2**20:.0f} to {growth.high / 2**20:.0f}), allowed "
-            f"{allowed / 2**20:.0f}: {found}"
+            f"{allowed / 2**20:.0f} (--vllm-{option}): {found}"
         )
 
 

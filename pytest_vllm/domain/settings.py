@@ -247,7 +247,14 @@ OPTIONS: tuple[Option, ...] = (
         kind="number",
         metavar="MIB",
         default="64",
-        help="MiB by which memory may grow per 1,000 requests of the soak.",
+        help="MiB by which a GPU's memory may grow per 1,000 requests of the soak.",
+    ),
+    Option(
+        name="soak-growth-host",
+        kind="number",
+        metavar="MIB",
+        default="256",
+        help="MiB by which the memory of the server's processes may grow meanwhile.",
     ),
 )
 

@@ -122,8 +122,8 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
     reasons += [f"SHOULD {_reason(result)}" for result in warned]
     if unseen:
         reasons.append(
-            f"{len(unseen)} checks look behind the API and were not run, since the server is only "
-            f"attached to: {', '.join(result.name for result in unseen)}"
+            f"{len(unseen)} checks were not run, for they look behind the API of a server that is "
+            f"only attached to: {_listed([result.name for result in unseen])}"
         )
     return _verdict(Decision.PROMOTE, reasons)
 
@@ -143,12 +143,15 @@ def _open_points(
     missing = [check.id for check in required if check.level is Level.MUST and check.id not in seen]
     missing += [result.name for result in must if result.outcome is Outcome.NOT_RUN]
     if missing:
-        shown = ", ".join(missing[:_REASONS_SHOWN])
-        more = f" and {len(missing) - _REASONS_SHOWN} more" if len(missing) > _REASONS_SHOWN else ""
-        points.append(f"{len(missing)} MUST checks have no result: {shown}{more}")
+        points.append(f"{len(missing)} MUST checks have no result: {_listed(missing)}")
     if not points and not any(result.outcome is Outcome.PASS for result in must):
         points.append("no MUST check passed, so nothing was shown")
     return points
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _REASONS_SHOWN} more" if len(names) > _REASONS_SHOWN else ""
+    return ", ".join(names[:_REASONS_SHOWN]) + more
 
 
 def _is_unseen(result: CheckResult) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_vllm.adapters.bounds import bound
 from pytest_vllm.adapters.content import words
 from pytest_vllm.domain.soak import Growth, growth, mixed_lengths, settled
+from pytest_vllm.plugin.memory import Watch
 from pytest_vllm.plugin.skips import not_applicable, not_run
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 COMPLETIONS = "/v1/completions"
 CACHE = "vllm:cache_config_info"
 PREEMPTIONS = ("vllm:num_preemptions_total", "vllm:num_preemptions")
+RUNNING = "vllm:num_requests_running"
 USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 
 _MOST_AT_ONCE = 256
@@ -38,6 +40,8 @@ _TOKENS_PER_STEP = 1500
 """Prompt tokens of a step, at least: vLLM takes 2,048 (CPU, small GPUs) to 16,384."""
 _LEAST_ANSWER = 24
 _EXCHANGES = 8
+_LOOKS = 120
+"""Looks at the memory during a soak, evenly spread over its requests."""
 
 
 def most_at_once(target: Target) -> int:
@@ -76,6 +80,8 @@ class Held:
         wanted: The same as a share of the cache.
         complete: Whether that is what was asked for; else no more can run at a time.
         peak: Largest share of the cache in use that was seen.
+        excess: Largest use that was seen over what the requests that ran then can need; 0 for a
+            layout in which a token does not take one place.
         preemptions: How often a request lost its place.
         seconds: How long it took.
     """
@@ -85,6 +91,7 @@ class Held:
     wanted: float
     complete: bool
     peak: float
+    excess: float
     preemptions: float
     seconds: float
 
@@ -124,7 +131,8 @@ def capacity_load(vllm: Client, target: Target) -> Held:
     prompts = _distinct_prompts(vllm, count, each - answer)
     _refuse_what_takes_too_long(vllm, target, prompts[0], load=load, answer=answer)
     before = vllm.metrics_at_rest().total(*PREEMPTIONS)
-    began, peak = time.monotonic(), _Peak(vllm)
+    one = math.ceil(each / block) * block / tokens if _is_plain(vllm) else math.inf
+    began, peak = time.monotonic(), _Peak(vllm, one=one)
     with peak:
         send = partial(_answered, vllm, max_tokens=answer)
         vllm.together([partial(send, prompt) for prompt in prompts])
@@ -135,6 +143,7 @@ def capacity_load(vllm: Client, target: Target) -> Held:
         wanted=load / tokens,
         complete=load + count * block >= goal,
         peak=peak.seen,
+        excess=peak.excess,
         preemptions=vllm.metrics_at_rest().total(*PREEMPTIONS) - before,
         seconds=seconds,
     )
@@ -162,14 +171,21 @@ def _refuse_what_takes_too_long(
 class _Peak:
     """Looks at the use of the KV cache while requests run.
 
+    Args:
+        vllm: The client of the check.
+        one: Share of the cache that one of the requests needs at most.
+
     Attributes:
         seen: Largest share in use.
+        excess: Largest use over what the requests that ran then can need.
     """
 
     _EVERY_S = 0.1
 
-    def __init__(self, vllm: Client) -> None:
+    def __init__(self, vllm: Client, *, one: float) -> None:
         self.seen = 0.0
+        self.excess = 0.0
+        self._one = one
         self._vllm = vllm
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._look, name="vllm-kv-cache", daemon=True)
@@ -183,7 +199,11 @@ class _Peak:
 
     def _look(self) -> None:
         while not self._end.wait(self._EVERY_S):
-            self.seen = max(self.seen, self._vllm.metrics().total(*USAGE))
+            metrics = self._vllm.metrics()
+            use, running = metrics.total(*USAGE), metrics.total(RUNNING)
+            self.seen = max(self.seen, use)
+            if running:
+                self.excess = max(self.excess, use / (running * self._one))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,16 +254,22 @@ def soak(
     pieces = mixed_lengths(count, seed=vllm.seed, context=vllm.max_model_len)
     rng = random.Random(f"{vllm.seed}:words")  # noqa: S311 - a load, no secret
     prompts = [_text(rng, piece.words) for piece in pieces]
-    began, answered = time.monotonic(), _Count()
+    began, watch = time.monotonic(), Watch()
+    step, answered, lock = max(1, count // _LOOKS), 0, threading.Lock()
 
     def send(number: int) -> None:
-        if time.monotonic() - began < limit_s:
-            _send_piece(vllm, pieces[number], prompts[number])
-            answered.add()
+        nonlocal answered
+        if time.monotonic() - began > limit_s:
+            return
+        _send_piece(vllm, pieces[number], prompts[number])
+        with lock:
+            answered += 1
             del vllm.exchanges[:-_EXCHANGES]  # thousands of replies are nobody's evidence
+            if answered % step == 0:
+                watch.note(answered, memory.use())
 
-    with memory.watched(lambda: answered.value, every_s=_look_every_s(count)) as watch:
-        _each(send, range(count), concurrency)
+    watch.note(0, memory.use())
+    _each(send, range(count), concurrency)
     looks = watch.looks
     growths = {
         name: found
@@ -251,24 +277,12 @@ def soak(
         if (found := growth(settled(seen, warm_up=bound("warm-up")))) is not None
     }
     return Soaked(
-        requests=answered.value,
+        requests=answered,
         seconds=time.monotonic() - began,
         growths=growths,
         first={name: seen[0][1] for name, seen in looks.items()},
         last={name: seen[-1][1] for name, seen in looks.items()},
     )
-
-
-class _Count:
-    """Counts from several threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.value = 0
-
-    def add(self) -> None:
-        with self._lock:
-            self.value += 1
 
 
 def _each(act: Callable[[int], None], numbers: Sequence[int], concurrency: int) -> None:
@@ -281,11 +295,6 @@ def _each(act: Callable[[int], None], numbers: Sequence[int], concurrency: int) 
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def _look_every_s(count: int) -> float:
-    """Look often enough at a short soak, too."""
-    return 1.0 if count > 500 else 0.2  # noqa: PLR2004 - a soak of a minute or more
 
 
 def _send_piece(vllm: Client, piece: Piece, prompt: str) -> None:
@@ -331,6 +340,14 @@ def _distinct_prompts(vllm: Client, count: int, length: int) -> list[list[int]]:
 def _stated_tokens(vllm: Client) -> int:
     told = vllm.metrics().info(CACHE).get("kv_cache_size_tokens", "")
     return int(told) if told.isdigit() else 0
+
+
+def _is_plain(vllm: Client) -> bool:
+    """Tell whether every token takes one place in one block: no windows, no states."""
+    config = vllm.metrics().info(CACHE)
+    sizes = [config.get(name, "") for name in ("num_gpu_blocks", "block_size")]
+    tokens = config.get("kv_cache_size_tokens", "")
+    return all(map(str.isdigit, sizes)) and tokens == str(int(sizes[0]) * int(sizes[1]))
 
 
 def _block_size(vllm: Client) -> int:

@@ -14,6 +14,7 @@ from pytest_vllm.simulator.defects import (
     engine,
     load,
     logprobs,
+    memory,
     metrics,
     refusals,
     replies,
@@ -43,6 +44,7 @@ _GROUPS = (
     constraints,
     surfaces,
     metrics,
+    memory,
     load,
     engine,
 )
