@@ -275,11 +275,7 @@ class _Look:
         """Reckon again: the help may tell the version, which decides defaults."""
         if self._memory is None:
             return replace(facts, no_forecast="no model is named (--vllm-model)")
-        known = facts.model.weights_bytes if facts.model is not None else None
-        memory = self._memory
-        if memory.files_bytes is None and not memory.tensors:
-            memory = replace(memory, files_bytes=known)
-        return with_forecast(facts, memory)
+        return with_forecast(facts, self._memory)
 
 
 def _with_compose(engine: EngineFacts, version: str, problem: str) -> EngineFacts:

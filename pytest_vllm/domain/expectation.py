@@ -12,6 +12,7 @@ from pytest_vllm.domain.memory import MIB
 from pytest_vllm.domain.memory.plain import to_json
 from pytest_vllm.domain.memory.reading import read_serving
 from pytest_vllm.domain.memory.serving import Platform
+from pytest_vllm.domain.memory.shape import UnknownShape
 from pytest_vllm.domain.preflight.version import server_version
 from pytest_vllm.domain.preflight.visibility import visible_gpus
 from pytest_vllm.domain.quantization import LISTED_VERSION
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 SHARED_MEMORY = ("gfx115", "gfx1103")
 """APUs, whose memory is that of the host: what the driver calls VRAM is not what HIP gives."""
 _CPU = "CPU"
+_HALVED = ("fp8", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8")
 _OF_DRIVER = 512 * MIB
 """What an idle GPU may show as used: an MI300X 297 771 008 bytes (ROCm#4750)."""
 
@@ -49,12 +51,36 @@ def with_forecast(facts: LaunchFacts, model: ModelMemory) -> LaunchFacts:
         serving = read_serving(args, facts.variables, version=version, platform=platform)
     except TargetError as error:
         return replace(facts, forecast=None, idle=None, no_forecast=error.message)
+    if isinstance(model.shape, UnknownShape):
+        model = replace(model, files_bytes=loaded_bytes(facts))
     empty = tuple(replace(device, free_bytes=_without_others(device)) for device in devices)
     idle = forecast(model, empty, serving)
     # A server that runs already holds the memory itself.
     runs = empty == devices or facts.target.backend == "attach"
     now = idle if runs else forecast(model, devices, serving)
     return replace(facts, forecast=now, idle=idle, no_forecast="")
+
+
+def loaded_bytes(facts: LaunchFacts) -> int | None:
+    """Return what the files of a model come to on the GPUs, low rather than high.
+
+    Weights in 32 bits are loaded in 16; layers for multi-token prediction are not loaded. Files
+    that are flawed tell nothing.
+    """
+    model, args = facts.model, facts.target.serve_args
+    if model is None or any(flaw.name.endswith(".safetensors") for flaw in model.flaws):
+        return None
+    size = sum(model.tensor_bytes.values()) or model.weights_bytes
+    if size is None:
+        return None
+    if args.value("--dtype") not in ("float32", "float"):
+        size -= model.tensor_bytes.get("F32", 0) // 2
+    if not args.has("--speculative-config"):
+        size -= model.spare_bytes
+    online = args.value("--quantization")
+    if online and model.config is not None and not model.config.quantization:
+        return size // 2 if online in _HALVED else None
+    return size
 
 
 def plain_forecast(facts: LaunchFacts) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from pytest_vllm.adapters.facts.host import plain_gpus
 from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.errors import HostError, TargetError
-from pytest_vllm.domain.expectation import plain_forecast
 from pytest_vllm.domain.figures import context_of
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.verdict import StartFailure
@@ -287,6 +286,7 @@ class ControllerPlugin:
         if self._launched:
             return
         self._launched = True
+        from pytest_vllm.domain.expectation import plain_forecast  # noqa: PLC0415
         from pytest_vllm.plugin.guard import start_reaper  # noqa: PLC0415
         from pytest_vllm.plugin.launch import ServerRun  # noqa: PLC0415 - only with a server
         from pytest_vllm.plugin.look import FirstLook  # noqa: PLC0415

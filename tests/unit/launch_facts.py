@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_vllm.domain.expectation import with_forecast
 from pytest_vllm.domain.facts import LaunchFacts
 from pytest_vllm.domain.facts.arguments import HelpFacts
 from pytest_vllm.domain.facts.config import read_config
 from pytest_vllm.domain.facts.host import Gpu, HostFacts
 from pytest_vllm.domain.facts.image import ImageFacts
 from pytest_vllm.domain.facts.model import ModelFacts, ModelKind, SupportFacts
+from pytest_vllm.domain.fit import ModelMemory
+from pytest_vllm.domain.memory.config import read_shape
+from pytest_vllm.domain.memory.shape import UnknownShape
 from pytest_vllm.domain.serve_parser import read_flags
 from pytest_vllm.domain.settings import Sources, resolve
 from pytest_vllm.domain.target import Target, build_target
@@ -97,18 +101,29 @@ def make_model(config: Mapping[str, Any] | None = None, **facts: Any) -> ModelFa
 def make_launch(
     *args: str,
     model: ModelFacts | None = None,
+    config: Mapping[str, Any] | None = None,
     host: HostFacts | None = None,
     image_env: Mapping[str, str] | None = None,
     help_facts: HelpFacts | None = None,
     **options: Any,
 ) -> LaunchFacts:
-    """Make the facts of a launch."""
+    """Make the facts of a launch, with the forecast.
+
+    Args:
+        args: Arguments of the server.
+        model: The model, `None` when nothing is known of it.
+        config: Its `config.json`, without which the forecast knows no shape.
+        host: The host, by default one without GPUs.
+        image_env: Variables of the image.
+        help_facts: What the server's help says.
+        options: Other facts, and options of the target.
+    """
     facts = {
         name: options.pop(name) for name in ("network", "container", "engine") if name in options
     }
     target = make_target(*args, **options)
     image = ImageFacts(asked=IMAGE, id="sha256:1", runs="sha256:1", env=dict(image_env or {}))
-    return LaunchFacts(
+    launch = LaunchFacts(
         target=target,
         host=host or make_host(),
         image=image if target.backend == "docker" else None,
@@ -116,6 +131,9 @@ def make_launch(
         arguments=help_facts,
         **facts,
     )
+    shape = UnknownShape(reason="no config") if config is None else read_shape(config)
+    asked = "org/model" if model is None else model.asked
+    return with_forecast(launch, ModelMemory(name=asked, shape=shape))
 
 
 def found(rule: Rule, facts: LaunchFacts) -> list[Finding]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_vllm.domain.facts.host import Holder
 from pytest_vllm.domain.finding import Fault, Severity
-from pytest_vllm.domain.preflight import memory
+from pytest_vllm.domain.preflight import gpu_count, memory
 from tests.unit.launch_facts import (
     MI250,
     MI300X,
@@ -20,88 +21,134 @@ from tests.unit.launch_facts import (
     public_configs,
 )
 
+if TYPE_CHECKING:
+    from pytest_vllm.domain.facts import LaunchFacts
+
 GIB = 2**30
-V31_BYTES = 673_150_611_808
+V3, LLAMA = "deepseek-ai/DeepSeek-V3.1", "meta-llama/Llama-3.1-8B-Instruct"
+QWEN = "Qwen/Qwen2.5-7B-Instruct"
 
 
-def v31(**facts: Any) -> Any:
-    config = public_configs()["deepseek-ai/DeepSeek-V3.1"]["config"]
-    return make_model(config, asked="deepseek-ai/DeepSeek-V3.1", weights_bytes=V31_BYTES, **facts)
+def launch(name: str, *args: str, **facts: Any) -> LaunchFacts:
+    """Make the facts of a launch of a public model that is not on this host."""
+    config = public_configs()[name]["config"]
+    model = make_model(config, asked=name)
+    return make_launch(*args, model=model, config=config, **facts)
 
 
 def test_deepseek_v31_does_not_fit_one_mi300x() -> None:
-    finding = only(memory.weights, make_launch(model=v31(), host=make_host(1)))
-    assert (finding.severity, finding.ref, finding.fault) == (Severity.FATAL, "G8", Fault.USER)
+    finding = only(memory.fits, launch(V3, host=make_host(1)))
+    assert (finding.id, finding.severity, finding.ref) == ("model.weights", Severity.FATAL, "G8")
+    assert finding.fault is Fault.USER
     assert "626.9 GiB of weights" in finding.seen
     assert "all 256 experts of a layer are loaded, though a token uses 8" in finding.seen
+    assert "the 1 GPU used (MI300X), which has 191.98 GiB" in finding.seen
     assert "at least 4 of these GPUs" in finding.seen
-    assert "a host with at least 4" in finding.cure
+    assert re.search(r"a host with \d+ of these GPUs", finding.cure)
+    assert "--vllm-serve-arg=--tensor-parallel-size=" in finding.cure
+    more = only(memory.fits, launch(V3, host=make_host(8)))
+    assert more.cure.startswith("--vllm-serve-arg=--tensor-parallel-size=8")
 
 
-def test_deepseek_v31_does_not_fit_four_mi250() -> None:
-    facts = make_launch("-tp=8", model=v31(), host=make_host(8, MI250))
-    finding = only(memory.weights, facts)
-    assert finding.severity is Severity.FATAL
+@pytest.mark.parametrize(("tp", "each"), [(8, "79."), (4, "157.")])
+def test_deepseek_v31_does_not_fit_four_mi250(tp: int, each: str) -> None:
+    """Four cards are eight dies of 64 GiB; who counts cards asks even more of each die."""
+    finding = only(memory.fits, launch(V3, f"-tp={tp}", host=make_host(8, MI250)))
+    assert (finding.id, finding.severity) == ("model.weights", Severity.FATAL)
+    assert f"puts {each}" in finding.seen
+    assert f"each of the {tp} GPUs used (MI250), which have 63.98 GiB each" in finding.seen
     assert "at least 16 of these GPUs" in finding.seen  # 11 would hold it, 16 divides 128 heads
-    assert "511.9 GiB" in finding.seen
 
 
 def test_deepseek_v31_fits_eight_mi300x() -> None:
-    facts = make_launch("-tp=8", model=v31(), host=make_host(8))
+    facts = launch(V3, "-tp=8", host=make_host(8))
     for rule in memory.RULES:
         assert not found(rule, facts)
-    one = only(memory.weights, make_launch(model=v31(), host=make_host(8)))
-    assert one.cure == "--vllm-serve-arg=--tensor-parallel-size=4"
+
+
+def test_where_estimates_decide_it_is_a_warning_with_what_would_surely_fit() -> None:
+    """On four MI300X as many tokens are left as the reserve for context and activation leaves."""
+    finding = only(memory.fits, launch(V3, "-tp=4", host=make_host(4)))
+    assert (finding.id, finding.severity) == ("model.length-memory", Severity.WARNING)
+    assert "163,840 tokens" in finding.seen
+    (length,) = re.findall(r"--vllm-serve-arg=--max-model-len=(\d+)", finding.cure)
+    again = launch(V3, "-tp=4", f"--max-model-len={length}", host=make_host(4))
+    assert not found(memory.fits, again)
+
+
+def test_a_request_that_no_estimate_could_save_ends_the_run() -> None:
+    finding = only(memory.fits, launch(LLAMA, "--gpu-memory-utilization=0.12", host=make_host(1)))
+    assert (finding.id, finding.severity) == ("model.length-memory", Severity.FATAL)
+    assert finding.ref == "G10"
+    assert "131,072 tokens" in finding.seen
+    (share,) = re.findall(r"--vllm-serve-arg=--gpu-memory-utilization=([\d.]+)", finding.cure)
+    again = launch(LLAMA, f"--gpu-memory-utilization={share}", host=make_host(1))
+    assert not found(memory.fits, again)
+
+
+def test_a_share_that_the_weights_fill_leaves_no_blocks() -> None:
+    finding = only(memory.fits, launch(LLAMA, "--gpu-memory-utilization=0.07", host=make_host(1)))
+    assert (finding.id, finding.severity) == ("model.cache-blocks", Severity.FATAL)
+    assert finding.ref == "G9"
+    assert "--vllm-serve-arg=--gpu-memory-utilization=" in finding.cure
+
+
+def test_what_contradicts_the_model_is_told_once() -> None:
+    """Heads have a rule of their own; stages beyond the layers are the forecast's."""
+    heads = launch(QWEN, "-tp=8", host=make_host(8))
+    assert not found(memory.fits, heads)
+    stages = launch(QWEN, "--pipeline-parallel-size=32", host=make_host(32))
+    finding = only(memory.fits, stages)
+    assert (finding.id, finding.severity) == ("model.cannot-be-split", Severity.FATAL)
+    assert "28 layers" in finding.seen
 
 
 def test_weights_that_leave_nothing_for_the_cache_are_a_warning() -> None:
     model = make_model(weights_bytes=185 * GIB)
-    finding = only(memory.weights, make_launch(model=model, host=make_host(1)))
-    assert (finding.severity, finding.ref) == (Severity.WARNING, "G9")
+    finding = only(memory.fits, make_launch(model=model, host=make_host(1)))
+    assert finding.severity is Severity.WARNING
 
 
-@pytest.mark.parametrize(
-    ("args", "facts"),
-    [
-        (("--cpu-offload-gb=600",), {}),
-        (("-tp=4",), {"tensor_bytes": {"BF16": V31_BYTES}, "spare_bytes": 0}),
-        (("-tp=x",), {}),
-    ],
-)
-def test_what_may_fit_is_let_pass(args: tuple[str, ...], facts: dict[str, Any]) -> None:
-    launch = make_launch(*args, model=v31(**facts), host=make_host(4))
-    assert not found(memory.weights, launch)
+@pytest.mark.parametrize("args", [("--cpu-offload-gb=600",), ("-tp=x",), ("--config=x.yaml",)])
+def test_what_may_fit_is_let_pass(args: tuple[str, ...]) -> None:
+    assert not found(memory.fits, launch(V3, *args, host=make_host(4)))
+
+
+def test_what_is_not_known_is_no_reason_for_an_alarm() -> None:
+    model = make_model(weights_bytes=20 * GIB)
+    assert not found(memory.fits, make_launch(model=model, host=make_host(1)))
+    assert not found(memory.fits, make_launch(host=make_host(1)))
 
 
 def test_weights_in_32_bits_are_loaded_in_16() -> None:
     wide = make_model(weights_bytes=300 * GIB, tensor_bytes={"F32": 300 * GIB})
-    assert not found(memory.weights, make_launch(model=wide, host=make_host(1)))
+    assert not found(memory.fits, make_launch(model=wide, host=make_host(1)))
     kept = make_launch("--dtype=float32", model=wide, host=make_host(1))
-    assert only(memory.weights, kept).severity is Severity.FATAL
+    assert only(memory.fits, kept).severity is Severity.FATAL
 
 
 def test_weights_are_halved_when_vllm_quantizes_them() -> None:
     plain = make_model({"num_attention_heads": 8}, weights_bytes=300 * GIB)
-    assert found(memory.weights, make_launch(model=plain, host=make_host(1)))
-    assert not found(memory.weights, make_launch("-q=fp8", model=plain, host=make_host(1)))
-    assert not found(memory.weights, make_launch("-q=awq", model=plain, host=make_host(1)))
+    assert found(memory.fits, make_launch(model=plain, host=make_host(1)))
+    assert not found(memory.fits, make_launch("-q=fp8", model=plain, host=make_host(1)))
+    assert not found(memory.fits, make_launch("-q=awq", model=plain, host=make_host(1)))
 
 
 def test_each_rank_needs_a_gpu() -> None:
     facts = make_launch("-tp=8", "-pp=2".replace("-pp", "--pipeline-parallel-size"))
-    assert only(memory.gpu_count, facts).severity is Severity.NOT_APPLICABLE
+    assert only(gpu_count.gpu_count, facts).severity is Severity.NOT_APPLICABLE
     facts = make_launch("-tp=8", host=make_host(4), model=make_model({"num_attention_heads": 12}))
-    finding = only(memory.gpu_count, facts)
+    finding = only(gpu_count.gpu_count, facts)
     assert (finding.severity, finding.ref) == (Severity.FATAL, "G6")
     assert "needs 8 GPUs; 4 of 4 GPUs are handed over" in finding.seen
     assert finding.cure == "--vllm-serve-arg=--tensor-parallel-size=4"
     few = make_launch("-tp=4", host=make_host(8), gpus="0,1")
-    assert only(memory.gpu_count, few).cure == "--vllm-gpus=all"
-    assert not found(memory.gpu_count, make_launch("-tp=8", host=make_host(8)))
+    assert only(gpu_count.gpu_count, few).cure == "--vllm-gpus=all"
+    assert not found(gpu_count.gpu_count, make_launch("-tp=8", host=make_host(8)))
     ray = make_launch("-tp=8", "--distributed-executor-backend=ray", host=make_host(1))
-    assert not found(memory.gpu_count, ray)
+    assert not found(gpu_count.gpu_count, ray)
     data = make_launch("--data-parallel-size=4", "-tp=2", host=make_host(4))
-    assert "--data-parallel-size 4" in only(memory.gpu_count, data).seen
+    assert "--data-parallel-size 4" in only(gpu_count.gpu_count, data).seen
 
 
 def test_the_shared_gpu_of_the_story_gets_its_largest_safe_share() -> None:

@@ -10,7 +10,15 @@ import pytest
 from pytest_vllm.adapters.model_facts import look_up_names
 from pytest_vllm.domain.facts.config import read_config
 from pytest_vllm.domain.finding import Severity
-from pytest_vllm.domain.preflight import arguments, fit, memory, model, model_files, visibility
+from pytest_vllm.domain.preflight import (
+    arguments,
+    fit,
+    gpu_count,
+    memory,
+    model,
+    model_files,
+    visibility,
+)
 from tests.unit.launch_facts import (
     make_host,
     make_launch,
@@ -21,7 +29,7 @@ from tests.unit.launch_facts import (
 
 RULES = tuple(
     rule
-    for module in (model, model_files, fit, memory, arguments, visibility)
+    for module in (model, model_files, fit, gpu_count, memory, arguments, visibility)
     for rule in module.RULES
 )
 CONFIGS = public_configs()
@@ -48,7 +56,9 @@ def judged(name: str, *args: str, **more: Any) -> list[Any]:
         native=look_up_names(config),
         chat_template=True,
     )
-    launch = make_launch(*args, model=facts, help_facts=HELP, host=make_host(8), **more)
+    launch = make_launch(
+        *args, model=facts, config=entry["config"], help_facts=HELP, host=make_host(8), **more
+    )
     return [
         finding
         for rule in RULES

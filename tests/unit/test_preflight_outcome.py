@@ -137,6 +137,7 @@ GPU_RULES = {
     *("model.quantization-not-on-rocm", "host.no-device", "host.device-access", "host.groups"),
     *("host.mixed-gpus", "host.gpu-in-use", "host.numa-balancing", "gpu.free-memory"),
     *("arguments.hidden-gpus", "arguments.visible-devices"),
+    *("model.cache-blocks", "model.length-memory"),
 }
 
 

@@ -151,9 +151,15 @@ model.too-long | H19 | fatal warning | user
   --max-model-len is more than the model was made for
 model.gpus | G6 | fatal | user
   the arguments need more GPUs than are handed over
-model.weights | G8 G9 | fatal warning | user
+model.cannot-be-split | H18 | fatal warning | user
+  the arguments split the model in a way that it does not take
+model.weights | G8 | fatal warning | user
   the weights do not fit the memory of the GPUs
-gpu.free-memory | G7 | fatal warning | host
+model.cache-blocks | G9 | fatal warning | user
+  the weights leave no room for blocks of the KV cache
+model.length-memory | G10 | fatal warning | user
+  the KV cache does not hold one request of full length
+gpu.free-memory | G7 | fatal warning | host user
   less memory of a GPU is free than vLLM wants
 arguments.bad-value | H24 | fatal warning | user
   an argument has a value that the server does not take

@@ -1,4 +1,4 @@
-"""Rules about GPUs: their number, and what the forecast says of their memory.
+"""Rules that read the forecast: what a launch would make of the memory of its GPUs.
 
 What an idle GPU would not hold either is the user's to change; what only the use of others forbids
 is the host's. What follows from model and arguments alone ends a run; where an estimate decides
@@ -18,7 +18,8 @@ from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.weights import Basis
 from pytest_vllm.domain.preflight import GIB, not_applicable, without_gpu
 from pytest_vllm.domain.preflight.fit import RULES as ABOUT_ARGUMENTS
-from pytest_vllm.domain.preflight.fit import parallel, valid_sizes
+from pytest_vllm.domain.preflight.fit import valid_sizes
+from pytest_vllm.domain.preflight.gpu_count import RULES as ABOUT_GPUS
 from pytest_vllm.domain.preflight.version import server_version
 from pytest_vllm.domain.utilization import OLDER
 
@@ -28,34 +29,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.facts import LaunchFacts
     from pytest_vllm.domain.facts.host import Gpu
     from pytest_vllm.domain.facts.model import ModelFacts
-    from pytest_vllm.domain.fit import Device, Forecast
-
-
-def gpu_count(facts: LaunchFacts, /) -> Iterator[Finding]:
-    """Each rank needs a GPU of its own; vLLM checks that on CUDA only and fails late on ROCm."""
-    why = without_gpu(facts)
-    sizes = {flag: parallel(facts, flag) for flag in _GROUPS}
-    wanted = _product(facts)
-    if why or wanted is None:
-        if why:
-            yield not_applicable("model.gpus", why)
-        return
-    args = facts.target.serve_args
-    if wanted <= len(facts.gpus) or args.has("--nnodes") or _is_ray(facts):
-        return
-    words = " x ".join(f"{flag} {size}" for flag, size in sizes.items() if size != 1)
-    there = f"{len(facts.gpus)} of {len(facts.host.gpus)} GPUs are handed over"
-    more = len(facts.host.gpus) >= wanted
-    yield Finding(
-        id="model.gpus",
-        severity=Severity.FATAL,
-        fault=Fault.USER,
-        seen=f"{words} needs {wanted} GPUs; {there} (--vllm-gpus={facts.target.gpus})",
-        cure="--vllm-gpus=all"
-        if more
-        else f"--vllm-serve-arg=--tensor-parallel-size={_largest(facts)}",
-        ref="G6",
-    )
+    from pytest_vllm.domain.fit import Device, Forecast, Suggestion
 
 
 def fits(facts: LaunchFacts, /) -> Iterator[Finding]:
@@ -67,6 +41,9 @@ def fits(facts: LaunchFacts, /) -> Iterator[Finding]:
     forecast = facts.idle
     if forecast is None or forecast.verdict is Fit.FITS or forecast.gate is None:
         return
+    unknown = forecast.layout is None and forecast.gate is Gate.LENGTH
+    if unknown or (not _rank_bytes(forecast) and forecast.gate is not Gate.INVALID):
+        return  # that something is not known is no reason for an alarm
     if forecast.gate is Gate.INVALID:
         yield from _invalid(facts, forecast)
         return
@@ -80,7 +57,7 @@ def fits(facts: LaunchFacts, /) -> Iterator[Finding]:
         severity=Severity.FATAL if fatal else Severity.WARNING,
         fault=Fault.USER,
         seen=_seen(facts, forecast),
-        cure=_cure(forecast, rule.kinds),
+        cure=_cure(facts, forecast, rule.kinds),
         ref=rule.ref,
     )
 
@@ -113,7 +90,7 @@ def free_memory(facts: LaunchFacts, /) -> Iterator[Finding]:
         )
         fatal = device.free_bytes < math.ceil(device.total_bytes * _surely(facts, now))
     holders = f"; {_holders(facts, gpu)}" if theirs else ""
-    cure = _cure(now, ("utilization",))
+    cure = _cure(facts, now, ("utilization",))
     others = "end what holds it, or other GPUs with --vllm-gpus=INDEX"
     yield Finding(
         id=_FREE,
@@ -140,7 +117,8 @@ class _Rule:
     kinds: tuple[str, ...]
 
 
-_MORE = ("tensor-parallel", "gpus", "quantization")
+_GPUS = ("tensor-parallel", "gpus")
+_MORE = (*_GPUS, "quantization")
 _BY_GATE = {
     Gate.WEIGHTS: _Rule(id="model.weights", ref="G8", kinds=_MORE),
     Gate.BLOCKS: _Rule(id="model.cache-blocks", ref="G9", kinds=("utilization", *_MORE)),
@@ -151,20 +129,6 @@ _BY_GATE = {
 _INVALID, _FREE = "model.cannot-be-split", "gpu.free-memory"
 _OFFLOADING = ("--cpu-offload", "--cpu_offload", "--offload")
 _CURES = 3
-_GROUPS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
-
-
-def _product(facts: LaunchFacts) -> int | None:
-    sizes = [parallel(facts, flag) for flag in _GROUPS[:2]]
-    local = facts.target.serve_args.has("--data-parallel-size-local")
-    sizes.append(parallel(facts, "--data-parallel-size-local" if local else _GROUPS[2]))
-    if any(size is None for size in sizes):
-        return None
-    return math.prod(size for size in sizes if size is not None)
-
-
-def _is_ray(facts: LaunchFacts) -> bool:
-    return facts.target.serve_args.value("--distributed-executor-backend") == "ray"
 
 
 def _without_devices(facts: LaunchFacts) -> str:
@@ -177,7 +141,7 @@ def _without_devices(facts: LaunchFacts) -> str:
 
 def _invalid(facts: LaunchFacts, forecast: Forecast) -> Iterator[Finding]:
     """Tell what contradicts the model, unless a rule about the arguments has told it better."""
-    rules = (gpu_count, *ABOUT_ARGUMENTS)
+    rules = (*ABOUT_GPUS, *ABOUT_ARGUMENTS)
     grave = (Severity.FATAL, Severity.WARNING)
     told = (finding for rule in rules for finding in rule(facts) if finding.severity in grave)
     if any(finding.ref in ("G6", "H18") for finding in told):
@@ -188,7 +152,7 @@ def _invalid(facts: LaunchFacts, forecast: Forecast) -> Iterator[Finding]:
         severity=Severity.WARNING if overridden else Severity.FATAL,
         fault=Fault.USER,
         seen=forecast.reason,
-        cure=_cure(forecast, _MORE),
+        cure=_cure(facts, forecast, _MORE),
         ref="H18",
     )
 
@@ -213,28 +177,61 @@ def _is_proven(forecast: Forecast) -> bool:
 def _seen(facts: LaunchFacts, forecast: Forecast) -> str:
     """Say what is asked for and what there is, with the numbers."""
     used = forecast.devices[: forecast.serving.ranks]
-    each = f"{min(device.total_bytes for device in used) / GIB:.2f} GiB"
-    whole = sum(device.total_bytes for device in used) / GIB
-    have = f"have {whole:.1f} GiB, {each} each" if len(used) > 1 else f"has {each}"
+    least = f"{min(device.total_bytes for device in used) / GIB:.2f} GiB"
+    whole = f"{sum(device.total_bytes for device in used) / GIB:.1f} GiB"
     name = used[0].name or used[0].gfx or "GPU"
-    gpus = f"the {len(used)} GPU{'s' if len(used) > 1 else ''} ({name}) used {have}"
-    model = facts.model
-    weights = _rank_bytes(forecast) / GIB
-    on = "each" if len(used) > 1 else "it"
-    told = f"{forecast.model} puts {weights:.1f} GiB of weights on {on}{_experts(model)}"
-    return f"{gpus}; {told}: {forecast.reason}"
+    gpus = f"the 1 GPU used ({name}), which has {least}"
+    if len(used) > 1:
+        gpus = (
+            f"each of the {len(used)} GPUs used ({name}), which have {least} each, {whole} in all"
+        )
+    weights = f"{_rank_bytes(forecast) / GIB:.1f} GiB of weights"
+    told = f"{forecast.model} puts {weights}{_experts(facts.model)} on {gpus}"
+    if forecast.gate is not Gate.WEIGHTS:
+        return f"{told}: {forecast.reason}"
+    return f"{told}; it takes at least {_least(facts, forecast)} of these GPUs"
 
 
-def _cure(forecast: Forecast, kinds: tuple[str, ...]) -> str:
-    """Return what would fit, as options to paste where there are such."""
-    fitting = sorted(
-        (item for item in forecast.suggestions if item.kind in kinds),
-        key=lambda item: kinds.index(item.kind),
-    )
-    words = [
-        f"--vllm-serve-arg={item.argument}" if item.argument else item.text for item in fitting
-    ]
-    return ", or ".join(dict.fromkeys(words[:_CURES]))
+def _least(facts: LaunchFacts, forecast: Forecast) -> int:
+    """Return the smallest number of such GPUs that may hold the weights and splits the heads."""
+    stages, split = forecast.serving.pipeline_parallel, forecast.serving.tensor_parallel
+    whole = sum(rank.total_bytes for rank in forecast.weights) * split
+    room = max(min(_requested(forecast, device) for device in forecast.devices), 1)
+    size = math.ceil(whole / room / stages)
+    config = facts.model.config if facts.model is not None else None
+    sizes = valid_sizes(config) if config is not None and config.heads else ()
+    return next((valid for valid in sizes if valid >= size), size) * stages
+
+
+def _cure(facts: LaunchFacts, forecast: Forecast, kinds: tuple[str, ...]) -> str:
+    """Return what would fit, as options to paste where there are such, best first."""
+    size, stages = forecast.serving.tensor_parallel, forecast.serving.pipeline_parallel
+    words = []
+    for item in sorted(forecast.suggestions, key=lambda item: _place(item.kind, kinds)):
+        if item.kind not in kinds or (item.kind == "tensor-parallel" and _size_in(item) == size):
+            continue
+        if item.kind == "gpus" and forecast.verdict is Fit.MARGINAL:
+            continue  # it may fit on these
+        option = f"--vllm-serve-arg={item.argument}"
+        if item.kind == "gpus":
+            count = _size_in(item) * stages
+            there = len(facts.host.gpus or facts.cuda_gpus) >= count
+            where = "--vllm-gpus=all" if there else f"a host with {count} of these GPUs"
+            words.append(f"{option} with {where}" if there else f"{where} and {option}")
+        elif item.argument:
+            words.append(option)
+        elif " fit either" not in item.text:
+            words.append(f"the model in {item.text}")
+    return ", or ".join(words[:_CURES])
+
+
+def _place(kind: str, kinds: tuple[str, ...]) -> int:
+    return kinds.index(kind) if kind in kinds else len(kinds)
+
+
+def _size_in(item: Suggestion) -> int:
+    """Return the tensor-parallel size that a suggestion names."""
+    return int(item.argument.partition("=")[2])
 
 
 def _tightest(forecast: Forecast) -> tuple[int, Device]:
@@ -267,16 +264,6 @@ def _gpu_of(facts: LaunchFacts, device: Device) -> Gpu | None:
     return None
 
 
-def _largest(facts: LaunchFacts) -> int:
-    """Return the largest tensor-parallel size that the GPUs handed over allow."""
-    config = facts.model.config if facts.model is not None else None
-    pipeline = parallel(facts, _GROUPS[1]) or 1
-    room = max(len(facts.gpus) // pipeline, 1)
-    if config is None or config.heads is None:
-        return room
-    return max((size for size in valid_sizes(config) if size <= room), default=1)
-
-
 def _experts(model: ModelFacts | None) -> str:
     config = None if model is None else model.config
     if config is None or config.experts is None or config.experts < 2:  # noqa: PLR2004 - a mixture
@@ -304,5 +291,5 @@ def _holders(facts: LaunchFacts, gpu: Gpu | None) -> str:
     return f"held by {words}"
 
 
-RULES = (gpu_count, fits, free_memory)
-IDS = ("model.gpus", *(rule.id for rule in _BY_GATE.values()), _INVALID, _FREE)
+RULES = (fits, free_memory)
+IDS = (*(rule.id for rule in _BY_GATE.values()), _INVALID, _FREE)
