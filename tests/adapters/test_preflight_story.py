@@ -118,21 +118,25 @@ def test_a_model_of_671_billion_parameters_does_not_fit_on_one_gpu(
     assert (answer.code, answer.stopping) == (1, ["G8"])
     seen = answer.one("model.weights")["seen"]
     assert "626.9 GiB" in seen
-    assert "192.0 GiB" in seen
+    assert "191.98 GiB" in seen
     assert "at least 4 of these GPUs" in seen
     assert "all 256 experts" in seen
 
 
+@pytest.mark.parametrize(("size", "each"), [(8, "79.3 GiB"), (4, "157.5 GiB")])
 def test_four_mi250_are_eight_gpus_that_are_still_too_small(
-    home: dict[str, str], tmp_path: Path, real_image: str
+    home: dict[str, str], tmp_path: Path, real_image: str, size: int, each: str
 ) -> None:
-    args = "--vllm-serve-arg=--tensor-parallel-size=8"
+    """Who counts the cards instead of the dies asks for twice as much of each."""
+    args = f"--vllm-serve-arg=--tensor-parallel-size={size}"
     words = (f"--vllm-image={real_image}", f"--vllm-model={V3}", args)
     answer = ask(home, tmp_path, *words, host="4xmi250")
     assert answer.code == 1
     assert set(answer.stopping) == {"G8", "G21"}
-    assert "8 GPUs" in answer.one("model.weights")["seen"]
-    assert "511.9 GiB" in answer.one("model.weights")["seen"]
+    seen = answer.one("model.weights")["seen"]
+    assert f"puts {each} of weights" in seen
+    assert f"{size} GPUs" in seen
+    assert f"63.98 GiB each, {63.984 * size:.1f} GiB in all" in seen
 
 
 def test_memory_that_others_hold_gives_a_utilization_that_works(
