@@ -12,6 +12,7 @@ from pytest_vllm.domain.checks import Level
 from pytest_vllm.domain.preflight.catalogue import ENTRIES
 from pytest_vllm.plugin.marks import catalogue
 from pytest_vllm.simulator.defects import DEFECTS, Where
+from tools.story import with_story
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +118,9 @@ def render_preflight(entries: Sequence[Entry]) -> str:
 def documents() -> dict[Path, str]:
     """Return every generated document by path."""
     checks = catalogue(ROOT / "suites")
+    readme = ROOT / "README.md"
     return {
+        readme: with_story(readme.read_text(encoding="utf-8")),
         ROOT / "docs" / "checks.md": render_checks(checks),
         ROOT / "docs" / "defects.md": render_defects(tuple(DEFECTS.values()), checks),
         ROOT / "docs" / "preflight.md": render_preflight(ENTRIES),
