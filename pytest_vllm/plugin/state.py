@@ -42,7 +42,7 @@ class RunState:
         attempts: Starts that failed by a flaky fault and were tried again.
         context: What the look before the launch tells a diagnosis, `None` before it.
         forecast: What the memory was expected to be before the launch, as `pytest-vllm fit --json`
-            prints it; empty when nothing could be reckoned.
+            prints it; only `notes`, with the reason, when nothing could be reckoned.
         gpu_samples: What the monitor saw from before the launch to after the stop, as columns.
         server_facts: What the log of the ready server tells, `None` when it is only attached to.
         server_pid: First process of the launched server, as this host counts processes.

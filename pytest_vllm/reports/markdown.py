@@ -24,6 +24,7 @@ from pytest_vllm.reports.facts import (
     target_facts,
     time_line,
 )
+from pytest_vllm.reports.memory import forecast_line, memory_rows, notes
 from pytest_vllm.reports.preflight import finding_summary
 from pytest_vllm.reports.startfacts import counted, server_rows
 
@@ -62,6 +63,7 @@ def report_md(record: RunRecord) -> str:
         _findings(record),
         _phases(record),
         _server(record),
+        _memory(record),
         _launch(record),
         _settings(record),
         _environment(record),
@@ -282,6 +284,16 @@ def _server(record: RunRecord) -> str:
     rows = [(name, code(value)) for name, value in server_rows(record.server_facts)]
     table = _table(("Figure", "Value"), rows) if rows else ""
     return _section("What the server says of itself", table)
+
+
+def _memory(record: RunRecord) -> str:
+    """Hold what was forecast before the launch against what the server said after it."""
+    rows = [(name, *(code(value) for value in values)) for name, *values in memory_rows(record)]
+    said = forecast_line(record)
+    parts = [f"Forecast: {code(said, 1000)}"] if said else []
+    parts += [_table(("Figure", "Forecast", "Measured", "Error"), rows)] if rows else []
+    parts += [_bullets(notes(record))]
+    return _section("Memory", "\n\n".join(part for part in parts if part))
 
 
 def _launch(record: RunRecord) -> str:

@@ -200,6 +200,7 @@ def hostile_record() -> RunRecord:
             HOSTILE: float("nan"),
         },
         gpus={"monitor": HOSTILE, "reason": HOSTILE, "gpus": []},
+        forecast={"verdict": HOSTILE, "gate": HOSTILE, "reason": HOSTILE, "notes": [HOSTILE]},
         settings=(Setting(name="model", value=HOSTILE, source=HOSTILE),),
         comparison=make_comparison(),
         phases=(*make_phases(), Phase(name=HOSTILE, start_s=1.0)),
