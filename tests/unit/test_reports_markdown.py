@@ -119,6 +119,7 @@ def test_foreign_text_stays_text() -> None:
     ]
     assert {h for h in headings if not h.startswith("`")} == {
         "❌ REJECT",
+        "Memory",
         "Start failed",
         "Warnings",
         "Since the baseline",
