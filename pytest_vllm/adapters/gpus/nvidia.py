@@ -18,7 +18,7 @@ _CODES = {
     12: "the driver's library libnvidia-ml.so.1 is not installed",
     13: "the driver's library libnvidia-ml.so.1 is too old for nvidia-ml-py",
     15: "a GPU has fallen off the bus",
-    18: "driver and library are of different versions; load the driver again or reboot",
+    18: "driver and library differ in version: reload the driver or reboot",
 }
 """Return codes of `nvmlReturn_t`."""
 
