@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.preflight import preflight, read_host_facts
 from pytest_vllm.domain.errors import VllmError
+from pytest_vllm.domain.expectation import plain_forecast
 from pytest_vllm.domain.preflight.outcome import SCHEMA, plain_facts
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.text import redact
@@ -99,5 +100,6 @@ def _json(outcome: Preflight) -> str:
         "took_s": outcome.took_s,
         "findings": [to_plain(finding) for finding in outcome.findings],
         "facts": plain_facts(outcome.facts),
+        "forecast": plain_forecast(outcome.facts),
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"

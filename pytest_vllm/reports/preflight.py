@@ -98,6 +98,12 @@ def _facts(facts: LaunchFacts) -> Iterator[str]:
         cached = _where(model)
         size = f", weights {_size(model.weights_bytes)}" if model.weights_bytes else ""
         yield f"model   {model.asked}, {cached}{size}"
+    forecast = facts.forecast
+    if forecast is not None:
+        at = f" at the {forecast.gate}" if forecast.gate else ""
+        yield f"memory  {forecast.verdict}{at}: {one_line(forecast.reason, _SHOWN)}"
+    elif facts.no_forecast:
+        yield f"memory  no forecast: {one_line(facts.no_forecast, _SHOWN)}"
 
 
 def _where(model: ModelFacts) -> str:
