@@ -219,6 +219,7 @@ def _seen(monitor: str) -> _Hardware:
     """Ask a monitor for the GPUs of this host."""
     from pytest_vllm.adapters.gpus import probe  # noqa: PLC0415 - a monitor takes its time
     from pytest_vllm.domain.devices import usable_devices  # noqa: PLC0415
+    from pytest_vllm.domain.preflight.visibility import visible  # noqa: PLC0415
 
     looking = probe(monitor)
     try:
@@ -231,11 +232,20 @@ def _seen(monitor: str) -> _Hardware:
             f"--gpus auto: no GPU is seen on this host ({facts['reason'] or 'without memory'})",
             advice="name the GPUs to reckon with, such as --gpus MI300X:8, or use --gpus cpu",
         )
-    nvidia = facts["monitor"] == "nvidia"
+    left = visible(devices, os.environ)
+    if not left and left is not None:
+        raise TargetError(
+            f"--gpus auto: variables hide all {len(devices)} devices of this host",
+            advice="unset ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES",
+        )
+    hidden = len(devices) - len(left or devices)
     return _Hardware(
-        devices=devices,
-        platform=Platform.CUDA if nvidia else Platform.ROCM,
-        notes=(f"{len(devices)} devices as {facts['monitor']} sees them now",),
+        devices=left or devices,
+        platform=Platform.CUDA if facts["monitor"] == "nvidia" else Platform.ROCM,
+        notes=(
+            f"{len(devices)} devices as {facts['monitor']} sees them now"
+            + (f", {hidden} of which variables hide" if hidden else ""),
+        ),
     )
 
 

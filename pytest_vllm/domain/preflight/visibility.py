@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_vllm.domain.finding import Fault, Finding, Severity
 from pytest_vllm.domain.preflight import not_applicable, without_gpu
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from pytest_vllm.domain.facts import LaunchFacts
     from pytest_vllm.domain.facts.host import Gpu
+
+_Gpu = TypeVar("_Gpu")
 
 _HIP, _CUDA, _ROCR = "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 _NAMES = (_ROCR, _HIP, _CUDA)
@@ -113,13 +115,19 @@ def visible_gpus(facts: LaunchFacts) -> tuple[Gpu, ...]:
         return ()
     if all(gpu.hip_index is not None for gpu in gpus):
         gpus = tuple(sorted(gpus, key=lambda gpu: gpu.hip_index or 0))
-    for name in (_ROCR, _HIP if seen.get(_HIP) else _CUDA):
-        listed = seen.get(name)
+    left = visible(gpus, seen)
+    return facts.gpus if left is None else left
+
+
+def visible(gpus: tuple[_Gpu, ...], variables: Mapping[str, str]) -> tuple[_Gpu, ...] | None:
+    """Return what the variables leave of GPUs in HIP's order, `None` for words not understood."""
+    for name in (_ROCR, _HIP if variables.get(_HIP) else _CUDA):
+        listed = variables.get(name)
         if not listed:
             continue
         chosen = _choose(listed, len(gpus)).indexes
         if chosen is None:
-            return facts.gpus
+            return None
         gpus = tuple(gpus[index] for index in chosen)
     return gpus
 
