@@ -99,7 +99,7 @@ def mixture(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> Iter
         f"{name}.{family.router}",
         (layer.experts,),
         hidden,
-        plain=True,
+        plain=not family.router_quantized,
         bias=family.router_bias,
         bytes_each=_FLOAT_BYTES if family.router_float else 0,
     )

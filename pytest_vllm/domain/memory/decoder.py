@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_vllm.domain.memory.linear import Held
-    from pytest_vllm.domain.memory.shape import Layer, ModelShape
+    from pytest_vllm.domain.memory.shape import Layer, ModelShape, Quantization
 
 
 def stages(layers: int, pipeline: int) -> tuple[range, ...]:
@@ -39,11 +39,15 @@ def embedding(shape: ModelShape, rank: Rank) -> Iterator[Held]:
         yield Plain(name="embed_positions", elements=positions * shape.hidden)
 
 
-def head(shape: ModelShape, rank: Rank) -> Iterator[Held]:
-    """Yield the output embedding, unless it is the input's."""
+def head(shape: ModelShape, rank: Rank, how: Quantization) -> Iterator[Held]:
+    """Yield the output embedding, which few methods quantize."""
     rows = rank.vocabulary(shape.vocab)
     yield Linear(
-        name="lm_head", outputs=(rows,), inputs=shape.hidden, whole_inputs=shape.hidden, plain=True
+        name="lm_head",
+        outputs=(rows,),
+        inputs=shape.hidden,
+        whole_inputs=shape.hidden,
+        plain=not how.head,
     )
 
 

@@ -63,6 +63,7 @@ class Family:
         router: Name of the router in it.
         router_bias: Whether the router has a bias.
         router_float: Whether the router is kept in 32 bits.
+        router_quantized: Whether the checkpoint's method holds for the router, too.
         correction: Whether each expert has a correction of its score, kept in 32 bits.
         expert_bias: Whether the experts have biases.
         shared: Name of the experts that every token uses.
@@ -88,6 +89,7 @@ class Family:
     router: str = "gate"
     router_bias: bool = False
     router_float: bool = False
+    router_quantized: bool = False
     correction: bool = False
     expert_bias: bool = False
     shared: str = "shared_experts"
@@ -121,6 +123,7 @@ _GEMMA3 = replace(
     pattern=Pattern.SIXTH_IS_FULL,
     defaults={
         **_GEMMA2.defaults,
+        "rope_local_base_freq": 10000.0,
         "hidden_size": 2304,
         "intermediate_size": 9216,
         "num_hidden_layers": 26,
@@ -185,7 +188,7 @@ FAMILIES: Mapping[str, Family] = {
         pattern=Pattern.ASKED,
     ),
     "Qwen3ForCausalLM": replace(_QWEN3, defaults={"head_dim": 128}),
-    "Qwen3MoeForCausalLM": replace(_QWEN3, mixture="mlp"),
+    "Qwen3MoeForCausalLM": replace(_QWEN3, mixture="mlp", router_quantized=True),
     "MixtralForCausalLM": Family(mixture="block_sparse_moe"),
     "OlmoeForCausalLM": Family(mixture="mlp", query_norm=QueryNorm.WIDTH),
     "GraniteForCausalLM": replace(_LLAMA, qkv_bias=_BIAS, output_bias=_BIAS),

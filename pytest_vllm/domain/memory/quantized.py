@@ -74,11 +74,16 @@ def _gptq(found: Mapping[str, object]) -> Quantization:
         bits=count(found.get("bits")) or _GROUPED_BITS,
         group=_group(found.get("group_size")),
         zeros=not flag(found, "sym", default=True),
-        order=True,
         sorted_groups=flag(found, "desc_act"),
         head=flag(found, "lm_head"),
-        ignored=_ignored(found),
+        ignored=(*_ignored(found), *_excluded(found)),
     )
+
+
+def _excluded(found: Mapping[str, object]) -> tuple[str, ...]:
+    """Return what GPTQModel leaves as it is: rules `-:pattern`."""
+    rules = table(found.get("dynamic"))
+    return tuple(f"re:{rule.removeprefix('-:')}" for rule in rules if rule.startswith("-:"))
 
 
 def _compressed(found: Mapping[str, object]) -> Quantization:
@@ -148,3 +153,15 @@ def _group(value: object) -> int:
 def _list(found: Mapping[str, object], key: str) -> list[object]:
     value = found.get(key)
     return value if isinstance(value, list) else []
+
+
+def online(asked: str) -> Quantization:
+    """Return how vLLM stores weights of 16 bits that `--quantization` has it quantize.
+
+    `NONE` for a method that only reads what a checkpoint has stored.
+    """
+    block = _BLOCK if asked == "fp8_per_block" else ()
+    if asked in {"fp8", "fp8_per_tensor", "fp8_per_block", "ptpc_fp8", "fp8_per_channel"}:
+        group = -1 if asked in {"ptpc_fp8", "fp8_per_channel"} else 0
+        return Quantization(method="fp8", bits=_FP8_BITS, block=block, group=group, online=True)
+    return NONE

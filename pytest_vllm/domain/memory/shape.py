@@ -50,6 +50,11 @@ class Layer:
     gated: bool = True
     rotary: bool = True
 
+    @property
+    def latent(self) -> bool:
+        """Whether attention is MLA."""
+        return self.attention is Attention.LATENT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:

@@ -1,18 +1,20 @@
-"""Bytes of a matrix in each of the ways that vLLM 0.32 stores one.
+"""Bytes of a matrix in each of the ways that vLLM 0.32 stores one on ROCm.
 
 As the classes in `model_executor/layers/quantization/` allocate it before loading; what they make
-of it afterwards is no larger, with the exceptions that `padding` knows.
+of it afterwards is in `extras`.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.memory.values import round_up
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.memory.linear import Experts, Linear
-    from pytest_vllm.domain.memory.shape import Quantization
+    from pytest_vllm.domain.memory.shape import Layer, Quantization
 
 _MXFP4_GROUP = 32
 """Values that share a scale of one byte."""
@@ -21,6 +23,17 @@ _MXFP4_STEP = 256
 _SCALE = 4
 """A scale is a float32 unless it is one of the model's own type."""
 _BIAS_BYTES = 2
+_LINEAR_SHAPE = 16
+"""compressed-tensors keeps the shape of a packed matrix as two int64."""
+_SMALLEST_GROUP = 32
+_SMALLEST_BLOCK = 32
+_ATTENTION_SCALES = {
+    "fp8": (0, 4),
+    "quark": (0, 4),
+    "modelopt": (0, 4),
+    "compressed-tensors": (3, 3),
+}
+"""Scales of the KV cache that a layer loads: so many float32, so many of the model's type."""
 
 
 def plain_bytes(linear: Linear, element: int) -> int:
@@ -31,58 +44,15 @@ def plain_bytes(linear: Linear, element: int) -> int:
 
 def linear_bytes(linear: Linear, how: Quantization, element: int) -> int:
     """Return the bytes of a quantized matrix with its scales and its bias."""
-    bias = linear.copies * linear.bias * element
-    return linear.copies * _one(linear, how, element) + bias
+    return _stored(linear, how, element) + linear.bias * element
 
 
-def _one(linear: Linear, how: Quantization, element: int) -> int:
-    elements = linear.rows * linear.inputs
-    match how.method:
-        case "fp8" | "modelopt":
-            return _fp8(linear, how, elements)
-        case "awq" | "gptq":
-            return _grouped(linear, how, element)
-        case "compressed-tensors":
-            return _compressed(linear, how, element)
-        case _:
-            return elements * element
-
-
-def _fp8(linear: Linear, how: Quantization, elements: int) -> int:
-    if how.block:
-        return elements + _SCALE * _blocks(linear, how.block)
-    scales = len(linear.outputs) * (2 if how.static else 1)
-    return elements + _SCALE * scales
-
-
-def _blocks(linear: Linear, block: tuple[int, ...]) -> int:
-    """Return the blocks of a matrix; each fused part begins a new one."""
-    rows = sum(-(-size // block[0]) for size in linear.outputs)
-    return rows * -(-linear.inputs // block[1])
-
-
-def _grouped(linear: Linear, how: Quantization, element: int) -> int:
-    """Return the bytes of AWQ and GPTQ: packed weights, scales, packed zero points, order."""
-    size = linear.whole_inputs if how.group < 0 else how.group
-    groups = -(-linear.inputs // max(1, size))
-    packed = linear.rows * linear.inputs * how.bits // 8
-    zeros = groups * linear.rows * how.bits // 8
-    order = _SCALE * linear.inputs if how.order else 0
-    return packed + groups * linear.rows * element + zeros + order
-
-
-def _compressed(linear: Linear, how: Quantization, element: int) -> int:
-    elements = linear.rows * linear.inputs
-    packed = elements * how.bits // 8
-    if how.block:
-        return packed + _SCALE * _blocks(linear, how.block)
-    if how.group < 0:
-        return packed + _SCALE * linear.rows
-    if how.group > 0:
-        groups = -(-linear.inputs // how.group)
-        zeros = groups * linear.rows * how.bits // 8 if how.zeros else 0
-        return packed + groups * linear.rows * element + zeros + 16
-    return packed + _SCALE * len(linear.outputs) * (2 if how.static else 1)
+def attention_bytes(layer: Layer, how: Quantization, element: int) -> int:
+    """Return the bytes of the scales that a layer's attention loads for the KV cache."""
+    if how.online or not layer.kv_heads or layer.latent:
+        return 0
+    floats, own = _ATTENTION_SCALES.get(how.method, (0, 0))
+    return floats * _SCALE + own * element
 
 
 def experts_bytes(experts: Experts, how: Quantization, element: int, *, padded: bool) -> int:
@@ -94,12 +64,97 @@ def experts_bytes(experts: Experts, how: Quantization, element: int, *, padded: 
         element: Bytes of an element of the model.
         padded: Whether MXFP4 is padded to the tiles of the platform's kernels.
     """
-    if how.method == "mxfp4":
-        return _mxfp4(experts, padded=padded)
+    if how.block and how.method != "mxfp4":
+        experts, how = _fitted(experts, how)
     into, out = experts.matrices()
-    if not how.method:
-        return plain_bytes(into, element) + plain_bytes(out, element)
-    return linear_bytes(into, how, element) + linear_bytes(out, how, element)
+    bias = (into.bias + out.bias) * element
+    match how.method:
+        case "":
+            elements = into.rows * into.inputs + out.rows * out.inputs
+            return experts.copies * (elements * element + bias)
+        case "mxfp4":
+            return _mxfp4(experts, padded=padded)
+        case "awq" | "gptq":
+            stored = _grouped_experts(experts, how, element)
+        case _:
+            stored = sum(_stored(one, how, element) for one in (into, out))
+            stored += _correction(experts, how, element)
+    return experts.copies * (stored + bias)
+
+
+def _stored(linear: Linear, how: Quantization, element: int) -> int:
+    elements = linear.rows * linear.inputs
+    parts = len(linear.outputs)
+    match how.method:
+        case "fp8" | "modelopt" | "compressed-tensors" | "quark" if how.bits == 8:  # noqa: PLR2004
+            if how.block:
+                return _in_blocks(linear, how.block)
+            scales = linear.rows if how.group < 0 else parts
+            return elements + _SCALE * (scales + (parts if how.static else 0))
+        case "awq" | "gptq":
+            return _grouped(linear, how, element)
+        case "compressed-tensors" if how.bits < 8:  # noqa: PLR2004 - bits of a byte
+            packed = elements * how.bits // 8
+            groups = 1 if how.group < 0 else -(-linear.inputs // max(1, how.group))
+            zeros = groups * linear.rows * how.bits // 8 if how.zeros else 0
+            return packed + groups * linear.rows * element + zeros + _LINEAR_SHAPE
+        case "quark" | "modelopt_fp4" if how.bits == 4 and how.group > 0:  # noqa: PLR2004
+            return elements // 2 + elements // how.group
+        case _:
+            return elements * element
+
+
+def _in_blocks(linear: Linear, block: tuple[int, ...]) -> int:
+    """Return the bytes of 8-bit floats with a scale for each block; each part begins a new one."""
+    rows = sum(-(-size // block[0]) for size in linear.outputs)
+    return linear.rows * linear.inputs + _SCALE * rows * -(-linear.inputs // block[1])
+
+
+def _fitted(experts: Experts, how: Quantization) -> tuple[Experts, Quantization]:
+    """Return experts and blocks as vLLM makes them fit where a slice would tear a block.
+
+    Blocks become smaller (`refine_fp8_moe_block_shape`); where that would need less than 32 rows,
+    slices become larger (`pad_tp_shard_to_weight_blocks`).
+    """
+    if not experts.shard or not experts.width % how.block[0]:
+        return experts, how
+    size = math.gcd(*how.block, experts.width, experts.hidden)
+    if size < _SMALLEST_BLOCK:
+        return replace(experts, width=round_up(experts.width, how.block[0])), how
+    return experts, replace(how, block=(size, size))
+
+
+def _grouped(linear: Linear, how: Quantization, element: int) -> int:
+    """Return the bytes of AWQ and GPTQ: packed weights, scales, packed zero points."""
+    size = linear.whole_inputs if how.group < 0 else how.group
+    groups = -(-linear.inputs // max(1, size))
+    values = linear.rows * how.bits // 8
+    order = _SCALE * linear.inputs if how.order else 0
+    return linear.inputs * values + groups * (linear.rows * element + values) + order
+
+
+def _grouped_experts(experts: Experts, how: Quantization, element: int) -> int:
+    """Return the bytes of one expert in AWQ or GPTQ (`moe_wna16.py`, which ROCm uses)."""
+    size = max(1, how.group if how.group > 0 else experts.hidden)
+    while size > _SMALLEST_GROUP and (experts.width % size or experts.hidden % size):
+        size //= 2
+    stored = 0
+    for one in experts.matrices():
+        groups = -(-one.inputs // size)
+        values = one.rows * how.bits // 8
+        stored += one.inputs * values + groups * one.rows * element
+        stored += groups * values if how.zeros else 0
+    return stored
+
+
+def _correction(experts: Experts, how: Quantization, element: int) -> int:
+    """Return by how much an expert's scales differ from those of single matrices.
+
+    Experts keep one scale of the activations for both matrices in, and shapes in the model's type.
+    """
+    if how.method == "compressed-tensors" and how.bits < 8:  # noqa: PLR2004 - bits of a byte
+        return 2 * (2 * element - _LINEAR_SHAPE)
+    return -_SCALE * (experts.up - 1) if how.static and how.group >= 0 else 0
 
 
 def _mxfp4(experts: Experts, *, padded: bool) -> int:

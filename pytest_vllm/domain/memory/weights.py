@@ -7,20 +7,29 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.memory import decoder
+from pytest_vllm.domain.memory.extras import latent_bytes, padding_bytes
 from pytest_vllm.domain.memory.family import FAMILIES
-from pytest_vllm.domain.memory.linear import Experts, Plain, rank_of
+from pytest_vllm.domain.memory.ignored import is_ignored
+from pytest_vllm.domain.memory.linear import Experts, Linear, Plain, rank_of
+from pytest_vllm.domain.memory.quantized import online
+from pytest_vllm.domain.memory.rope import rope_bytes
 from pytest_vllm.domain.memory.serving import Platform
-from pytest_vllm.domain.memory.shape import ModelShape
-from pytest_vllm.domain.memory.storage import experts_bytes, linear_bytes, plain_bytes
+from pytest_vllm.domain.memory.shape import ModelShape, Quantization
+from pytest_vllm.domain.memory.storage import (
+    attention_bytes,
+    experts_bytes,
+    linear_bytes,
+    plain_bytes,
+)
 from pytest_vllm.domain.memory.tower import tower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_vllm.domain.fit import ModelMemory
-    from pytest_vllm.domain.memory.linear import Held, Rank
+    from pytest_vllm.domain.memory.linear import Held
     from pytest_vllm.domain.memory.serving import Serving
-    from pytest_vllm.domain.memory.shape import Layer, Quantization
+    from pytest_vllm.domain.memory.shape import Layer
 
 _RESERVE = 0.05
 """What every rank holds, as a share of the whole, when only file sizes are known."""
@@ -95,38 +104,80 @@ def weigh(model: ModelMemory, serving: Serving) -> tuple[RankWeights, ...]:
 
 
 def _closed(shape: ModelShape, serving: Serving) -> tuple[RankWeights, ...]:
-    rank, family = rank_of(serving, shape.dtype), FAMILIES[shape.architecture]
-    known: dict[Layer, int] = {}
-    for layer in shape.layers:
-        if layer not in known:
-            held = decoder.layer_of(shape, layer, rank)
-            known[layer] = _bytes(held, shape.quantization, rank)
-    result = []
-    for stage, layers in enumerate(decoder.stages(len(shape.layers), serving.pipeline_parallel)):
-        last = stage == serving.pipeline_parallel - 1
-        outside: list[Held] = []
+    scale = _Scale(shape, serving)
+    stages = decoder.stages(len(shape.layers), serving.pipeline_parallel)
+    return tuple(scale.weigh(stage, layers) for stage, layers in enumerate(stages))
+
+
+class _Scale:
+    """Weighs a model; equal layers only once."""
+
+    def __init__(self, shape: ModelShape, serving: Serving) -> None:
+        self._shape, self._serving = shape, serving
+        self._rank = rank_of(serving, shape.dtype)
+        self._how = shape.quantization
+        if not self._how.method and serving.quantization:
+            self._how = online(serving.quantization)
+        self._held: dict[Layer, tuple[Held, ...]] = {}
+        self._known: dict[tuple[Layer, tuple[bool, ...]], tuple[int, int]] = {}
+
+    def weigh(self, stage: int, indices: range) -> RankWeights:
+        """Return what a rank of a stage loads."""
+        shape, rank = self._shape, self._rank
+        last = stage == self._serving.pipeline_parallel - 1
+        outside: list[Held] = list(tower(shape, rank))
         if stage == 0 or (last and shape.tied):
             outside += decoder.embedding(shape, rank)
         if last:
-            outside += [] if shape.tied else decoder.head(shape, rank)
-            outside += decoder.norm("norm", shape.hidden, family)
-        outside += tower(shape, rank)
-        total = _bytes(outside, shape.quantization, rank)
-        total += sum(known[shape.layers[index]] for index in layers)
-        result.append(RankWeights(stage=stage, parameters_bytes=total))
-    return tuple(result)
+            outside += [] if shape.tied else decoder.head(shape, rank, self._how)
+            outside += decoder.norm("norm", shape.hidden, FAMILIES[shape.architecture])
+        sizes = [self._sum(outside, tuple(False for _ in outside))]
+        sizes += [self._layer(index) for index in indices]
+        layers = [shape.layers[index] for index in indices]
+        return RankWeights(
+            stage=stage,
+            parameters_bytes=sum(size for size, _ in sizes),
+            padding_bytes=sum(padding for _, padding in sizes),
+            rope_bytes=rope_bytes(shape, layers, rank),
+            latent_bytes=latent_bytes(
+                shape, layers, rank, self._serving, quantized=bool(self._how.method)
+            ),
+        )
 
+    def _layer(self, index: int) -> tuple[int, int]:
+        layer = self._shape.layers[index]
+        held = self._held.get(layer)
+        if held is None:
+            held = self._held[layer] = tuple(decoder.layer_of(self._shape, layer, self._rank))
+        ignored = tuple(self._is_ignored(index, one) for one in held)
+        known = self._known.get((layer, ignored))
+        if known is None:
+            size, padding = self._sum(held, ignored)
+            size += attention_bytes(layer, self._how, self._rank.element)
+            known = self._known[layer, ignored] = size, padding
+        return known
 
-def _bytes(held: Iterable[Held], how: Quantization, rank: Rank) -> int:
-    total, element = 0, rank.element
-    for one in held:
-        if isinstance(one, Plain):
-            total += one.elements * (one.bytes_each or element)
-        elif isinstance(one, Experts):
-            padded = rank.platform is Platform.ROCM
-            total += experts_bytes(one, how, element, padded=padded)
-        elif one.plain or not how.method:
-            total += plain_bytes(one, element)
-        else:
-            total += linear_bytes(one, how, element)
-    return total
+    def _is_ignored(self, index: int, one: Held) -> bool:
+        if not self._how.ignored or isinstance(one, Plain):
+            return False
+        parts = one.parts if isinstance(one, Linear) else ()
+        return is_ignored(f"layers.{index}.{one.name}", parts, self._how)
+
+    def _sum(self, held: Iterable[Held], ignored: tuple[bool, ...]) -> tuple[int, int]:
+        """Return bytes, and bytes of padding."""
+        total, padding, element = 0, 0, self._rank.element
+        for one, plain in zip(held, ignored, strict=True):
+            how = Quantization() if plain else self._how
+            if isinstance(one, Plain):
+                total += one.elements * (one.bytes_each or element)
+                continue
+            if isinstance(one, Experts):
+                padded = self._serving.platform is Platform.ROCM
+                total += experts_bytes(one, how, element, padded=padded)
+            elif one.plain or not how.method:
+                total += plain_bytes(one, element)
+                continue
+            else:
+                total += linear_bytes(one, how, element)
+            padding += padding_bytes(one, how, self._serving, element)
+        return total, padding
