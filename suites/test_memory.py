@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pytest_vllm import SHOULD, Client, ServerMemory, check, not_applicable, not_run, suite
-from pytest_vllm.adapters.bounds import GIB, bound
+from pytest_vllm.adapters.bounds import GIB, MIB, bound
 from pytest_vllm.plugin.loads import capacity_load, most_at_once, peak_load, soak
 from pytest_vllm.plugin.memory import HOST, gib
 from pytest_vllm.plugin.skips import after_stop
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_vllm.domain.server_facts import ServerFacts
     from pytest_vllm.domain.target import Target
+    from pytest_vllm.plugin.loads import Soaked
 
 pytestmark = suite("memory")
 
@@ -23,6 +27,7 @@ CACHE = "vllm:cache_config_info"
 PREEMPTIONS = ("vllm:num_preemptions_total", "vllm:num_preemptions")
 ATTACHED = "the server is only attached to; launch it (--vllm-image, --vllm-backend=process)"
 FILES = "file sizes"
+LEGS = 2
 
 
 @check("memory.weights.as-forecast", launched=True)
@@ -196,8 +201,6 @@ def test_capacity(vllm: Client, vllm_target: Target) -> None:
     )
     if held.peak < bound("capacity-held") * held.wanted:
         not_run(f"{held}; the requests did not run at the same time")
-    if not held.complete:
-        not_applicable(f"{held}; more never runs at a time (--max-num-seqs, --max-model-len)")
 
 
 @check("memory.soak.no-growth", catches=("memory-leak",), launched=True, alone=True, long=True)
@@ -208,25 +211,26 @@ def test_soak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> N
         not_run("--vllm-soak-requests=0")
     if not vllm_memory.use():
         not_run(f"nothing shows the server's memory: {_unseen(vllm_memory)}")
-    found = soak(
-        vllm,
-        vllm_memory,
-        count=count,
-        limit_s=vllm_target.seconds("soak-limit"),
-        concurrency=most_at_once(vllm_target),
-    )
-    vllm.observe("memory.soak", found)
-    if not found.growths:
-        not_run(f"{found}: too few looks; raise --vllm-soak-requests or --vllm-soak-limit")
-    for name, growth in found.growths.items():
-        option = "soak-growth-host" if name == HOST else "soak-growth"
-        allowed = vllm_target.number(option) * 2**20
-        grows = growth.low > allowed and growth.rise > bound("growth-floor")
-        assert not grows, (
-            f"{name} grows by {growth.slope / 2**20:.0f} MiB per 1,000 requests (99 %: "
-            f"{growth.low / 2**20:.0f} to {growth.high / 2**20:.0f}), allowed "
-            f"{allowed / 2**20:.0f} (--vllm-{option}): {found}"
+    end = time.monotonic() + vllm_target.seconds("soak-limit")
+    grown: list[str] = []
+    for leg in range(LEGS):  # what fills once does not grow again, what leaks does
+        found = soak(
+            vllm,
+            vllm_memory,
+            leg=leg,
+            count=count,
+            limit_s=end - time.monotonic(),
+            concurrency=most_at_once(vllm_target),
         )
+        if leg and not found.growths:
+            break  # there was no time for another: the first one counts
+        vllm.observe("memory.soak", found)
+        if not found.growths:
+            not_run(f"{found}: too few looks; raise --vllm-soak-requests or --vllm-soak-limit")
+        grown = _grown(found, vllm_target)
+        if not grown:
+            return
+    pytest.fail("\n".join(grown), pytrace=False)
 
 
 @check("memory.release.after-stop", level=SHOULD, launched=True)
@@ -237,6 +241,22 @@ def test_release(vllm_memory: ServerMemory, vllm_target: Target) -> None:
     if vllm_target.settings["keep"].value:
         not_run("the server is kept (--vllm-keep)")
     after_stop()
+
+
+def _grown(found: Soaked, target: Target) -> list[str]:
+    """Say what grew by more than is allowed, a line for each."""
+    lines = []
+    for name, growth in found.growths.items():
+        option = "soak-growth-host" if name == HOST else "soak-growth"
+        allowed = target.number(option) * MIB
+        least = allowed * bound("growth-least") / 1000
+        if growth.low > allowed and growth.rise > least:
+            lines.append(
+                f"{name} grows by {growth.slope / MIB:.0f} MiB per 1,000 requests (99 %: "
+                f"{growth.low / MIB:.0f} to {growth.high / MIB:.0f}), allowed "
+                f"{allowed / MIB:.0f} (--vllm-{option}): {found}"
+            )
+    return lines
 
 
 def _said(memory: ServerMemory) -> ServerFacts:

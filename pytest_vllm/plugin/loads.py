@@ -40,6 +40,7 @@ _TOKENS_PER_STEP = 1500
 """Prompt tokens of a step, at least: vLLM takes 2,048 (CPU, small GPUs) to 16,384."""
 _LEAST_ANSWER = 24
 _EXCHANGES = 8
+_LEG_SEEDS = 1_000_003
 _LOOKS = 120
 """Looks at the memory during a soak, evenly spread over its requests."""
 
@@ -78,7 +79,6 @@ class Held:
         tokens: Tokens that the server says its KV cache holds.
         load: Tokens of all requests, prompts and answers.
         wanted: The same as a share of the cache.
-        complete: Whether that is what was asked for; else no more can run at a time.
         peak: Largest share of the cache in use that was seen.
         excess: Largest use that was seen over what the requests that ran then can need; 0 for a
             layout in which a token does not take one place.
@@ -89,7 +89,6 @@ class Held:
     tokens: int
     load: int
     wanted: float
-    complete: bool
     peak: float
     excess: float
     preemptions: float
@@ -127,6 +126,11 @@ def capacity_load(vllm: Client, target: Target) -> Held:
     rest = min(each, goal // count) // block * block - 1
     each = max(rest, 2 * _LEAST_ANSWER)
     load = count * each
+    if load + count * block < goal:
+        not_applicable(
+            f"at most {count} requests of {length:,} tokens run at a time (--max-num-seqs): "
+            f"{load / tokens:.0%} of the {tokens:,} that the KV cache holds"
+        )
     answer = min(each // 2, max(_LEAST_ANSWER, math.ceil(load / _TOKENS_PER_STEP) + _LEAST_ANSWER))
     prompts = _distinct_prompts(vllm, count, each - answer)
     _refuse_what_takes_too_long(vllm, target, prompts[0], load=load, answer=answer)
@@ -141,7 +145,6 @@ def capacity_load(vllm: Client, target: Target) -> Held:
         tokens=tokens,
         load=load,
         wanted=load / tokens,
-        complete=load + count * block >= goal,
         peak=peak.seen,
         excess=peak.excess,
         preemptions=vllm.metrics_at_rest().total(*PREEMPTIONS) - before,
@@ -236,8 +239,14 @@ class Soaked:
         return "; ".join(parts)
 
 
-def soak(
-    vllm: Client, memory: ServerMemory, *, count: int, limit_s: float, concurrency: int
+def soak(  # noqa: PLR0913 - what makes a load
+    vllm: Client,
+    memory: ServerMemory,
+    *,
+    count: int,
+    limit_s: float,
+    concurrency: int,
+    leg: int = 0,
 ) -> Soaked:
     """Send many requests of mixed lengths, and look at the server's memory meanwhile.
 
@@ -247,12 +256,13 @@ def soak(
         count: Requests to send.
         limit_s: Seconds after which no more are begun.
         concurrency: Requests at a time.
+        leg: Number of the soak, so that a second one does not repeat the first.
 
     Raises:
         AssertionError: One of them was not answered.
     """
-    pieces = mixed_lengths(count, seed=vllm.seed, context=vllm.max_model_len)
-    rng = random.Random(f"{vllm.seed}:words")  # noqa: S311 - a load, no secret
+    pieces = mixed_lengths(count, seed=_LEG_SEEDS * leg + vllm.seed, context=vllm.max_model_len)
+    rng = random.Random(f"{vllm.seed}:words:{leg}")  # noqa: S311 - a load, no secret
     prompts = [_text(rng, piece.words) for piece in pieces]
     began, watch = time.monotonic(), Watch()
     step, answered, lock = max(1, count // _LOOKS), 0, threading.Lock()
