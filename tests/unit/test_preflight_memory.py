@@ -42,7 +42,7 @@ def test_deepseek_v31_does_not_fit_one_mi300x() -> None:
     assert finding.fault is Fault.USER
     assert "626.9 GiB of weights" in finding.seen
     assert "all 256 experts of a layer are loaded, though a token uses 8" in finding.seen
-    assert "the 1 GPU used (MI300X), which has 191.98 GiB" in finding.seen
+    assert "GiB of tables and copies on the 1 GPU used (MI300X), which has 191.98 GiB" in finding.seen
     assert "at least 4 of these GPUs" in finding.seen
     assert re.search(r"a host with \d+ of these GPUs", finding.cure)
     assert "--vllm-serve-arg=--tensor-parallel-size=" in finding.cure

@@ -185,11 +185,18 @@ def _seen(facts: LaunchFacts, forecast: Forecast) -> str:
         gpus = (
             f"each of the {len(used)} GPUs used ({name}), which have {least} each, {whole} in all"
         )
-    weights = f"{_rank_bytes(forecast) / GIB:.1f} GiB of weights"
-    told = f"{forecast.model} puts {weights}{_experts(facts.model)} on {gpus}"
+    told = f"{forecast.model} puts {_weights(facts, forecast)} on {gpus}"
     if forecast.gate is not Gate.WEIGHTS:
         return f"{told}: {forecast.reason}"
     return f"{told}; it takes at least {_least(facts, forecast)} of these GPUs"
+
+
+def _weights(facts: LaunchFacts, forecast: Forecast) -> str:
+    """Say what the heaviest rank loads, and what comes beside its parameters."""
+    rank = max(forecast.weights, key=lambda rank: rank.total_bytes)
+    beside = (rank.total_bytes - rank.parameters_bytes) / GIB
+    more = f" and {beside:.1f} GiB of tables and copies" if round(beside, 1) else ""
+    return f"{rank.parameters_bytes / GIB:.1f} GiB of weights{_experts(facts.model)}{more}"
 
 
 def _least(facts: LaunchFacts, forecast: Forecast) -> int:
