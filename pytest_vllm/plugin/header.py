@@ -11,13 +11,17 @@ import pytest
 from pytest_vllm.adapters.backends.device import choose_devices
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.text import redact, secrets_in
+from pytest_vllm.plugin.outcomes import CHECK
 from pytest_vllm.plugin.state import STATE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_vllm.domain.profile import Profile
     from pytest_vllm.domain.settings import Setting
     from pytest_vllm.domain.target import Target
 
+SOAK = "memory.soak.no-growth"
 BROKEN = pytest.StashKey[str]()
 _FIRST = ("image", "url", "model", "revision", "backend", "serve-arg", "env")
 _WIDTH = 96
@@ -36,6 +40,17 @@ class HeaderPlugin:
             return [f"vllm: this target could not run: {broken}"]
         state = self._config.stash[STATE]
         return [*header_lines(state.target, state.profile), *_device_lines(state.target)]
+
+    def pytest_report_collectionfinish(self, items: Sequence[pytest.Item]) -> list[str]:
+        """Say before the run how long its longest check may take."""
+        state = self._config.stash.get(STATE, None)
+        checks = (item.stash.get(CHECK, None) for item in items)
+        if state is None or not any(check is not None and check.id == SOAK for check in checks):
+            return []
+        count, limit = state.target.number("soak-requests"), state.target.seconds("soak-limit")
+        if not count:
+            return ["vllm: no soak (--vllm-soak-requests=0): nothing is said of growth under load"]
+        return [f"vllm: ends with a soak of {count} requests, {limit:g} s at most (soak-requests)"]
 
 
 def header_lines(target: Target, profile: Profile) -> list[str]:

@@ -47,6 +47,8 @@ LIMIT_S = 300
 REQUEST_LIMIT_S = 10
 """Seconds for one request: more than any defect delays one, less than a hang."""
 START_LIMIT_S = 60
+SOAK_REQUESTS, SOAK_GROWTH_MIB = 150, 64
+"""A short soak, and what may grow in it: the simulator takes a second for it and grows by 1 MiB."""
 
 _NEEDLESS = (
     "benchmark",
@@ -180,6 +182,7 @@ def accept(
     log = artifacts / "output.txt"
     words = [*tests, *words, f"--vllm-url={url}", f"--vllm-artifacts={artifacts}"]
     words += [f"--vllm-request-timeout={request_limit_s}", "--vllm-monitor=none"]
+    words += [f"--vllm-soak-requests={SOAK_REQUESTS}", f"--vllm-soak-growth-host={SOAK_GROWTH_MIB}"]
     # The plugin is imported before pytest could rewrite its asserts.
     words += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--tb=native"]
     words += [f"-pno:{name}" for name in _NEEDLESS]
