@@ -167,7 +167,10 @@ def _gpu_kind(gpu: Mapping[str, Any]) -> str:
     name = gpu.get("name") or "AMD GPU"
     gfx = f" {gpu['gfx']}" if gpu.get("gfx") else ""
     total = gpu.get("vram_total_bytes")
-    return f"{name}{gfx} {total / _GIB:.1f} GiB" if isinstance(total, int) else f"{name}{gfx}"
+    others = len(gpu.get("shared_with") or ())
+    part = f" 1/{others + 1} of" if others else ""  # each partition reports the whole memory
+    whole = f"{name}{gfx}"
+    return f"{whole}{part} {total / _GIB:.1f} GiB" if isinstance(total, int) else whole
 
 
 def time_line(record: RunRecord) -> str:

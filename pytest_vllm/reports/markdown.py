@@ -24,6 +24,7 @@ from pytest_vllm.reports.facts import (
     target_facts,
     time_line,
 )
+from pytest_vllm.reports.gpus import HEAD, gpu_use_rows, sample_notes
 from pytest_vllm.reports.memory import forecast_line, memory_rows, notes
 from pytest_vllm.reports.preflight import finding_summary
 from pytest_vllm.reports.startfacts import counted, server_rows
@@ -64,6 +65,7 @@ def report_md(record: RunRecord) -> str:
         _phases(record),
         _server(record),
         _memory(record),
+        _gpu_use(record),
         _launch(record),
         _settings(record),
         _environment(record),
@@ -294,6 +296,14 @@ def _memory(record: RunRecord) -> str:
     parts += [_table(("Figure", "Forecast", "Measured", "Error"), rows)] if rows else []
     parts += [_bullets(notes(record))]
     return _section("Memory", "\n\n".join(part for part in parts if part))
+
+
+def _gpu_use(record: RunRecord) -> str:
+    """Show what the GPUs did, from before the launch until their memory was back."""
+    rows = [tuple(map(code, row)) for row in gpu_use_rows(record)]
+    parts = [_table(HEAD, rows)] if rows else []
+    parts += [_bullets(sample_notes(record))]
+    return _section("GPUs during the run", "\n\n".join(part for part in parts if part))
 
 
 def _launch(record: RunRecord) -> str:

@@ -27,6 +27,7 @@ from pytest_vllm.reports.facts import (
     target_facts,
     time_line,
 )
+from pytest_vllm.reports.gpus import gpu_use_line
 from pytest_vllm.reports.memory import memory_line
 from pytest_vllm.reports.startup import StartupView, cut
 
@@ -196,6 +197,8 @@ def _facts(page: _Page, record: RunRecord) -> list[Text]:
     lines = [line for label, value in target_facts(record) for line in page.fact(label, value)]
     memory = memory_line(record)
     lines += page.fact("Memory", memory) if memory else []
+    use = gpu_use_line(record)
+    lines += page.fact("GPU use", use) if use else []
     lines += page.fact("Time", time_line(record))
     phases = phase_line(record)
     lines += page.fact("Start-up", phases) if phases else []
