@@ -64,6 +64,8 @@ def test_the_wheel_holds_suites_schemas_and_profiles_once(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests/", "tools/", "suites/"))]
 
 
+    # the stand-ins of AMD's and NVIDIA's libraries are test code
+    assert not [name for name in names if name.endswith((".c", ".h", ".so")) or "/smi/" in name]
 def test_the_bundled_suites_are_collected_from_an_empty_folder(
     python: Path, tmp_path: Path
 ) -> None:
