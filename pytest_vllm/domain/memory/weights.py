@@ -172,7 +172,9 @@ class _Scale:
                 total += one.elements * (one.bytes_each or element)
                 continue
             if isinstance(one, Experts):
-                padded = self._serving.platform is Platform.ROCM
+                # on CUDA the kernels differ; an H100 loaded 7.01 GiB of gpt-oss-20b at TP 2, and
+                # this forecasts 7.06, see docs/memory-accuracy.md
+                padded = self._serving.platform is not Platform.CPU
                 total += experts_bytes(one, how, element, padded=padded)
             elif one.plain or not how.method:
                 total += plain_bytes(one, element)
