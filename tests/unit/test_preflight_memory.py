@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vllm.domain.facts.host import Holder
+from pytest_vllm.domain.expectation import with_forecast
+from pytest_vllm.domain.facts.host import Gpu, Holder, HostFacts
 from pytest_vllm.domain.finding import Fault, Severity
+from pytest_vllm.domain.fit import ModelMemory
+from pytest_vllm.domain.memory.config import read_shape
 from pytest_vllm.domain.preflight import gpu_count, memory
 from tests.unit.launch_facts import (
     MI250,
@@ -42,7 +46,9 @@ def test_deepseek_v31_does_not_fit_one_mi300x() -> None:
     assert finding.fault is Fault.USER
     assert "626.9 GiB of weights" in finding.seen
     assert "all 256 experts of a layer are loaded, though a token uses 8" in finding.seen
-    assert "GiB of tables and copies on the 1 GPU used (MI300X), which has 191.98 GiB" in finding.seen
+    assert (
+        "GiB of tables and copies on the 1 GPU used (MI300X), which has 191.98 GiB" in finding.seen
+    )
     assert "at least 4 of these GPUs" in finding.seen
     assert re.search(r"a host with \d+ of these GPUs", finding.cure)
     assert "--vllm-serve-arg=--tensor-parallel-size=" in finding.cure
@@ -187,3 +193,37 @@ def test_an_apu_is_not_judged_by_what_the_driver_calls_vram() -> None:
     model = make_model(weights_bytes=30 * GIB)
     for rule in memory.RULES:
         assert not found(rule, make_launch(model=model, host=apu))
+
+
+def test_a_share_that_no_idle_gpu_has_free_is_the_users() -> None:
+    """The driver itself holds a little, so all of a GPU is never free."""
+    finding = only(
+        memory.free_memory, launch(LLAMA, "--gpu-memory-utilization=1", host=make_host(1))
+    )
+    assert (finding.severity, finding.fault) == (Severity.FATAL, Fault.USER)
+    assert "held by" not in finding.seen
+    assert "end what holds it" not in finding.cure
+    assert finding.cure.startswith("--vllm-serve-arg=--gpu-memory-utilization=0.9")
+
+
+def test_without_a_start_up_check_the_weights_meet_what_others_hold() -> None:
+    """VLLM checks what is free from 0.9.1 on; an older one runs out of memory while it loads."""
+    host = make_host(1, used_bytes=MI300X[2] - 10 * GIB)
+    older = launch(LLAMA, host=host, image="vllm/vllm-openai-rocm:v0.9.0")
+    finding = only(memory.free_memory, older)
+    assert (finding.severity, finding.fault, finding.ref) == (Severity.FATAL, Fault.HOST, "G7")
+    assert "10.00 of 191.98 GiB are free, the weights of a rank take 1" in finding.seen
+    assert not found(memory.fits, older)
+
+
+def test_the_rules_judge_nvidia_gpus_as_they_judge_amds() -> None:
+    gpus = (
+        Gpu(index=0, name="H100", bdf="0:1", vram_total_bytes=79 * GIB, vram_used_bytes=60 * GIB),
+    )
+    shape = read_shape(public_configs()[LLAMA]["config"])
+    host = HostFacts(memory_bytes=GIB, memory_free_bytes=GIB)
+    facts = replace(launch(LLAMA, host=host, backend="process"), cuda_gpus=gpus)
+    busy = with_forecast(facts, ModelMemory(name=LLAMA, shape=shape))
+    finding = only(memory.free_memory, busy)
+    assert "GPU 0: 19.00 of 79.00 GiB are free" in finding.seen
+    assert not found(memory.fits, busy)
