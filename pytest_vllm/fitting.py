@@ -22,6 +22,7 @@ from pytest_vllm.domain.memory.plain import to_json
 from pytest_vllm.domain.memory.reading import read_serving
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.target import ServeArgs
+from pytest_vllm.domain.text import closest
 from pytest_vllm.reports.fit import render
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def _forecast(asked: argparse.Namespace, args: ServeArgs) -> Forecast:
         VllmError: Something that was named is not there or cannot be read.
     """
     version = _version(asked.vllm_version)
+    args, strange = _known(args, version)
     hardware = _hardware(asked)
     serving = read_serving(args, os.environ, version=version, platform=hardware.platform)
     devices = _shared(hardware, serving)
@@ -179,7 +181,7 @@ def _forecast(asked: argparse.Namespace, args: ServeArgs) -> Forecast:
         network=Network.NEVER if asked.offline else network,
     )
     found = forecast(model, devices, serving)
-    return replace(found, notes=tuple(dict.fromkeys((*found.notes, *hardware.notes))))
+    return replace(found, notes=tuple(dict.fromkeys((*found.notes, *strange, *hardware.notes))))
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -189,6 +191,35 @@ def _version(text: str) -> tuple[int, ...]:
             f"--vllm-version: {text!r} is no version", advice="write it as --vllm-version 0.32"
         )
     return tuple(int(number or 0) for number in match.groups())
+
+
+def _known(args: ServeArgs, version: tuple[int, ...]) -> tuple[ServeArgs, tuple[str, ...]]:
+    """Hold vLLM's arguments against its flags, and spell those out that are cut short.
+
+    Returns:
+        The arguments, and notes on those that another version may know.
+
+    Raises:
+        TargetError: The server would refuse them.
+    """
+    if not args.argv:
+        return args, ()
+    from pytest_vllm.adapters.flag_table import shipped_flags  # noqa: PLC0415 - for arguments only
+    from pytest_vllm.domain.serve_parser import ServeArgumentError, check, spelled_out  # noqa: PLC0415
+
+    known = shipped_flags()
+    try:
+        check(args.argv, known.flags)
+    except ServeArgumentError as error:
+        names = [name for flag in known.flags for name in flag.names]
+        hint = closest(error.unknown[0].partition("=")[0], names) if error.unknown else ""
+        if ".".join(map(str, version)) != known.version:
+            return args, (f"vLLM {known.version} refuses these arguments: {error}{hint}",)
+        raise TargetError(
+            f"vLLM {known.version} refuses its arguments: {error}{hint}",
+            advice="correct what follows the --, or name your version by --vllm-version",
+        ) from None
+    return ServeArgs(spelled_out(args.argv, known.flags)), ()
 
 
 def _hardware(asked: argparse.Namespace) -> _Hardware:

@@ -12,6 +12,7 @@ from pytest_vllm.domain.checks import Level
 from pytest_vllm.domain.preflight.catalogue import ENTRIES
 from pytest_vllm.plugin.marks import catalogue
 from pytest_vllm.simulator.defects import DEFECTS, Where
+from tools.flags import flags_json
 from tools.story import with_story
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def documents() -> dict[Path, str]:
     checks = catalogue(ROOT / "suites")
     readme = ROOT / "README.md"
     return {
+        ROOT / "pytest_vllm" / "data" / "serve" / "flags.json": flags_json(),
         readme: with_story(readme.read_text(encoding="utf-8")),
         ROOT / "docs" / "checks.md": render_checks(checks),
         ROOT / "docs" / "defects.md": render_defects(tuple(DEFECTS.values()), checks),

@@ -88,6 +88,19 @@ def check(argv: Sequence[str], flags: Iterable[Flag], *, spare_word: bool = Fals
     return str(getattr(taken, _SPARE, None) or "")
 
 
+def spelled_out(argv: Sequence[str], flags: Iterable[Flag]) -> tuple[str, ...]:
+    """Return arguments with long names that are cut short, as argparse takes them, in full."""
+    names = [name for flag in flags for name in flag.names if name.startswith("--")]
+    words = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        asked = name.replace("_", "-")
+        begins = [known for known in names if known.startswith(asked)]
+        short = word.startswith("--") and asked not in names and len(begins) == 1
+        words.append(f"{begins[0]}{equals}{value}" if short else word)
+    return tuple(words)
+
+
 class _Parser(ArgumentParser):
     """An argparse that raises instead of ending the process."""
 

@@ -257,6 +257,20 @@ def test_the_version_decides_the_defaults(fit: Any) -> None:
     assert [one.document["platform"] for one in shares.values()] == ["cuda", "cuda"]
 
 
+def test_arguments_may_be_cut_short_as_for_vllm(fit: Any) -> None:
+    words = ("--tensor-par", "2", "--gpu_memory_util=0.5", "-O3", "--enforce-e")
+    found = fit("Qwen/Qwen3-8B", "--gpus", "H200:2", "--json", "--", *words).document
+    assert (found["tensor_parallel"], found["utilization"]) == (2, 0.5)
+    assert sum(part["bytes"] for part in found["parts"] if part["name"] == "graphs") == 0
+
+
+def test_arguments_of_another_version_are_taken_with_a_note(fit: Any) -> None:
+    words = ("Qwen/Qwen3-8B", "--gpus", "MI300X", "--vllm-version", "0.9.1", "--json")
+    answer = fit(*words, "--", "--swap-space", "4")
+    assert answer.code == 0
+    assert "vLLM 0.32.0 refuses these arguments: unrecognized" in answer.notes
+
+
 def test_the_memory_of_this_host_serves_the_cpu_backend(fit: Any, tmp_path: Path) -> None:
     model = make_model(tmp_path / "model")
     answer = fit(model, "--gpus", "cpu", "--json", VLLM_CPU_KVCACHE_SPACE="1")
@@ -302,6 +316,8 @@ def test_an_unknown_architecture_is_judged_by_its_files(fit: Any, tmp_path: Path
         (["--gpus", "MI300X", "--vllm-version", "new"], "'new' is no version", "0.32"),
         (["--gpus", "MI300X", "--tensor-parallel-size", "2"], "no option", "-- --tensor-parallel"),
         (["--gpus", "MI300X", "--", "-tp", "two"], "--tensor-parallel-size", "correct"),
+        (["--gpus", "MI300X", "--", "--tensor-sise", "2"], "unrecognized", "--vllm-version"),
+        (["--gpus", "MI300X", "--", "--max-model-len"], "expected one argument", "correct"),
         (["--gpus", "MI300X", "--online", "--offline"], "not allowed with", "--help"),
         (["--monitor", "smi"], "invalid choice: 'smi'", "--help"),
         (["--gpus"], "expected one argument", "--help"),
