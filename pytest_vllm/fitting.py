@@ -305,4 +305,12 @@ def _shown(found: Forecast, *, as_json: bool) -> str:
     terminal = sys.stdout.isatty()
     columns = shutil.get_terminal_size((_WIDTH, 24)).columns if terminal else _WIDTH
     colour = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    return render(found, width=min(columns, _WIDEST), colour=colour)
+    return render(found, width=min(columns, _WIDEST), colour=colour, plain=_shows_ascii_only())
+
+
+def _shows_ascii_only() -> bool:
+    try:
+        "█▏".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return True
+    return False
