@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SECOND_RUNNER_FROM = (0, 26)
 """From here on the second model runner is the default; its dummy sampler does not sort."""
-_SPARING_SAMPLER_FROM = (0, 17)
+_WASTEFUL_SAMPLERS = ((0, 15), (0, 16))
 _GRAPHS_COUNTED_FROM = (0, 21)
 _GRAPHS_NOT_COUNTED = (0, 26)
 """Measured: 58.84 GiB of cache = 72.84 requested - 12.87 weights - 0.91 - 0.22, without 0.71 of
@@ -181,10 +181,11 @@ def _activation(shape: ModelShape | UnknownShape, serving: Serving, load: Batch,
 def _copies(serving: Serving) -> int:
     """Return how many copies of all logits the sampler holds.
 
-    0.15 and 0.16 took 2.5 times what 0.17 takes (3.7 to 4.1 copies). The second runner takes two on
-    an H100; on AMD that is not measured, so 4 stays the bound.
+    0.15 and 0.16 took 2.5 times what 0.17 takes (3.7 to 4.1 copies); older ones are taken to be
+    like it. The second runner takes two on an H100; on AMD that is not measured, so 4 stays the
+    bound.
     """
-    if serving.version[:2] < _SPARING_SAMPLER_FROM:
+    if serving.version[:2] in _WASTEFUL_SAMPLERS:
         return 10
     measured = serving.platform is Platform.CUDA and serving.version[:2] >= SECOND_RUNNER_FROM
     return 2 if measured else 4
