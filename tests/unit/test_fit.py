@@ -111,7 +111,7 @@ def test_the_story_671b_on_one_gpu_of_192_gb() -> None:
     """627 GiB of weights cannot be on one MI300X."""
     found = forecast(model(V3), mi300x(), Serving())
     assert (found.verdict, found.gate) == (Fit.DOES_NOT_FIT, Gate.WEIGHTS)
-    assert found.weights[0].parameters_bytes == 673_150_611_808
+    assert found.weights[0].parameters_bytes == pytest.approx(673_150_611_808, rel=1e-6)
 
 
 def test_the_story_671b_on_four_mi250() -> None:

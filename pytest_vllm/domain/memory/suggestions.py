@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _LENGTH_STEP = 256
 _MOST_DEVICES = 64
 _POWERS = (1, 2, 4, 8, 16)
+"""Sizes to try when the heads of the model are not known."""
 _FP8_GPUS = ("gfx942", "gfx950", "gfx12")
 _MX_GPUS = ("gfx950", "gfx12")
 _SHRINKS_FROM = (0, 30)
@@ -88,12 +89,13 @@ def foresee(model: ModelMemory, devices: tuple[Device, ...], serving: Serving) -
 def _suggestions(case: Case, forecast: Forecast) -> Iterator[Suggestion]:
     if not case.devices or any(device.total_bytes <= 0 for device in case.devices):
         return
+    sizes = valid_tensor_parallel(case.model.shape) or _POWERS
     yield from _utilization(case)
-    yield from _tensor_parallel(case)
+    yield from _tensor_parallel(case, sizes)
     yield from _length(case)
     if forecast.verdict is not Fit.FITS:
         yield from _quantizations(case)
-        yield from _devices(case)
+        yield from _devices(case, sizes)
 
 
 def _verdict(case: Case) -> Fit:
@@ -121,10 +123,10 @@ def _utilization(case: Case) -> Iterator[Suggestion]:
     )
 
 
-def _tensor_parallel(case: Case) -> Iterator[Suggestion]:
+def _tensor_parallel(case: Case, sizes: tuple[int, ...]) -> Iterator[Suggestion]:
     """Suggest the smallest valid size that fits on the devices at hand."""
     most = len(case.devices) // case.serving.pipeline_parallel
-    trials = [case.but(tensor_parallel=size) for size in _sizes(case) if size <= most]
+    trials = [case.but(tensor_parallel=size) for size in sizes if size <= most]
     trial, verdict = _first(trials)
     if trial is not None:
         size = trial.serving.tensor_parallel
@@ -225,13 +227,13 @@ def _lacking(kind: _Kind, devices: tuple[Device, ...]) -> list[str]:
     return [name for name in names if kind.gpus and not name.startswith(kind.gpus)]
 
 
-def _devices(case: Case) -> Iterator[Suggestion]:
+def _devices(case: Case, sizes: tuple[int, ...]) -> Iterator[Suggestion]:
     """Suggest the smallest number of devices of this kind that is enough."""
     tightest = min(case.devices, key=lambda device: device.free_bytes)
     stages = case.serving.pipeline_parallel
     trials = [
         replace(case.but(tensor_parallel=size), devices=(tightest,) * (size * stages))
-        for size in _sizes(case)
+        for size in sizes
         if len(case.devices) < size * stages <= _MOST_DEVICES
     ]
     trial, verdict = _first(trials)
@@ -243,11 +245,6 @@ def _devices(case: Case) -> Iterator[Suggestion]:
             f"{_gib(_rank_bytes(trial))} of weights on each rank",
             argument=f"--tensor-parallel-size={trial.serving.tensor_parallel}",
         )
-
-
-def _sizes(case: Case) -> tuple[int, ...]:
-    """Return the sizes that the model takes; powers of two when its heads are not known."""
-    return valid_tensor_parallel(case.model.shape) or _POWERS
 
 
 def _rank_bytes(case: Case) -> int:
