@@ -46,11 +46,13 @@ def vllm_gpus(pytestconfig: pytest.Config) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def vllm_memory(pytestconfig: pytest.Config, vllm_server: ServerInfo) -> ServerMemory:
-    """Return what can be seen of the server's memory: forecast, log, GPUs, processes."""
+def vllm_memory(pytestconfig: pytest.Config, vllm_server: ServerInfo) -> Iterator[ServerMemory]:
+    """What can be seen of the server's memory: forecast, log, GPUs, processes."""
     from pytest_vllm.plugin.memory import ServerMemory  # noqa: PLC0415 - loads on first use
 
-    return ServerMemory(_state(pytestconfig), vllm_server)
+    memory = ServerMemory(_state(pytestconfig), vllm_server)
+    yield memory
+    memory.close()
 
 
 @pytest.fixture(scope="session")

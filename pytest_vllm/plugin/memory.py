@@ -137,6 +137,12 @@ class ServerMemory:
             thread.join()
             watch.note(progress(), self.use())
 
+    def close(self) -> None:
+        """Let go of the monitor."""
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            monitor.close()
+
     @property
     def _on_this_host(self) -> bool:
         return self.owned or self._pid is not None
@@ -146,12 +152,9 @@ class ServerMemory:
             from pytest_vllm.adapters.gpus import probe  # noqa: PLC0415 - only with GPUs
 
             self._monitor = probe(self._target.text("monitor"))
-        found = {}
-        for bdf, gpu in _by_address(self._monitor.facts()).items():
-            used = gpu.get("vram_used_bytes")
-            if used is not None:
-                found[bdf] = int(used)
-        return found
+        readings = self._monitor.sample(rare=False).readings
+        used = {bdf: reading.get("vram_used_bytes") for bdf, reading in readings.items()}
+        return {bdf: int(count) for bdf, count in used.items() if count is not None}
 
 
 def gib(count: float) -> str:

@@ -12,8 +12,6 @@ from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.plugin.memory import ServerMemory, gib
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_vllm.plugin.recorder import Recorder
     from pytest_vllm.plugin.state import RunState
 
@@ -41,16 +39,18 @@ class Release:
             self._pids = family(state.server_pid) if state.server_pid else ()
             self._held = self._memory.use()
 
-    def judge(self, *, left: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+    def judge(self, *, left: str = "") -> None:
         """Judge the check that waits, if one does; the wait is over when all is back, or in 120 s.
 
         Args:
             left: Why the server could not be stopped, empty when it was.
-            clock: Seconds that only grow.
         """
-        memory = self._memory
-        if memory is None:
-            return
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            self._judge(memory, left)
+            memory.close()
+
+    def _judge(self, memory: ServerMemory, left: str) -> None:
         left = left or self._recorder.interrupted
         if left:
             self._recorder.settle(CHECK, Outcome.NOT_RUN, f"not run: {left}")
@@ -59,8 +59,8 @@ class Release:
             reason = memory.unseen or memory.monitor_says or "nobody sees the server's memory"
             self._recorder.settle(CHECK, Outcome.NOT_RUN, f"not run: {reason}")
             return
-        end = clock() + LIMIT_S
-        while (over := self._over(memory)) and clock() < end:
+        end = time.monotonic() + LIMIT_S
+        while (over := self._over(memory)) and time.monotonic() < end:
             time.sleep(_POLL_S)
         if over:
             self._recorder.settle(
