@@ -1,15 +1,18 @@
 """Ask vLLM's own model classes how much memory the weights of a rank take.
 
-Runs in an interpreter that has vLLM, not in ours: `python -m tools.oracle CASES`, where CASES is a
-JSON file with a list of cases; prints one JSON object per case. The class is built on PyTorch's
-meta device, which allocates nothing, with groups of processes that only know their sizes; so a
-model of any size is asked in seconds on any machine. A case is
+Runs in an interpreter that has vLLM, not in ours: `python tools/oracle.py CASES [NAME...]` prints
+one JSON object for each case of the file, or for those named. The class is built on PyTorch's meta
+device, which allocates nothing, with groups of processes that only know their sizes; so a model of
+any size is asked in seconds on any machine. The file holds `models` (name: config.json) and
+`cases`:
 
-    {"name": ..., "config": {...}, "tp": 1, "pp": 1, "stage": 0, "dp": 1, "ep": false,
-     "dtype": "bfloat16", "quantization": null, "rocm": true, "variables": {}, "detail": false}
+    {"name": ..., "model": ..., "change": {...}, "tp": 1, "pp": 1, "stage": 0, "dp": 1, "ep": false,
+     "dtype": "auto", "quantization": null, "variables": {}, "detail": false}
 
-The platform is vLLM's own ROCm platform over a stand-in of `amdsmi` that shows MI300X (or what
-`gfx` says); with `"rocm": false` it is that of the installed wheel.
+`change` is laid over the config of the model. The platform is vLLM's own ROCm platform over a
+stand-in of `amdsmi` that shows MI300X; with `--cpu` it is that of the installed wheel. `--raise`
+shows the traceback of a case that fails; `--record` writes `record.json` beside the cases, which
+the tests of the closed forms compare with.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import io
 import json
 import logging
 import os
@@ -56,18 +58,53 @@ class _Group:
 
 def main(words: list[str]) -> int:
     """Answer the cases of a file, one line each; a case that fails says why."""
-    cases = json.loads(Path(words[0]).read_text(encoding="utf-8"))
-    for case in cases:
-        spoken = io.StringIO()
-        with contextlib.redirect_stdout(spoken):
+    document = json.loads(Path(words[0]).read_text(encoding="utf-8"))
+    wanted = {word for word in words[1:] if not word.startswith("--")}
+    failed = False
+    answers: dict[str, Any] = {}
+    for case in document["cases"]:
+        if wanted and case["name"] not in wanted:
+            continue
+        with contextlib.redirect_stdout(sys.stderr):
             try:
-                answer = ask(case)
-            except Exception as error:  # noqa: BLE001 - any failure of vLLM is the answer
+                config = _laid_over(document["models"][case["model"]], case.get("change", {}))
+                answer = ask({**case, "config": config})
+            except Exception as error:
                 if "--raise" in words:
                     raise
-                answer = {"error": f"{type(error).__name__}: {error}"[:600]}
-        print(json.dumps({"name": case.get("name", ""), **answer}), flush=True)
-    return 0
+                failed, answer = True, {"error": f"{type(error).__name__}: {error}"[:600]}
+        print(json.dumps({"name": case["name"], **answer}), flush=True)
+        answers[case["name"]] = answer
+    if "--record" in words and not failed:
+        _record(answers, Path(words[0]).with_name("record.json"))
+    return int(failed)
+
+
+def _record(answers: dict[str, Any], path: Path) -> None:
+    """Write the answers down beside the cases."""
+    from vllm import __version__  # noqa: PLC0415 - only the interpreter of vLLM has it
+
+    kept = {
+        name: {key: answer[key] for key in ("bytes", "rope", "by_dtype")}
+        for name, answer in answers.items()
+    }
+    about = "what vLLM's model classes allocate; written by tools/oracle.py cases.json --record"
+    document = {
+        "about": about,
+        "version": __version__,
+        "platform": "rocm gfx942",
+        "answers": kept,
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _laid_over(config: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return a config with some values changed, also inside its parts."""
+    result = dict(config)
+    for key, value in change.items():
+        inner = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _laid_over(result[key], value) if inner else value
+    return result
 
 
 def ask(case: dict[str, Any]) -> dict[str, Any]:

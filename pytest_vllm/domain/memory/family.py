@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ALWAYS = ("always",)
-"""A bias that the class has whatever the config says; else the keys of the config that ask for it."""
+"""A bias that the class has whatever the config says; other words are keys that ask for it."""
 
 
 class QueryNorm(StrEnum):
@@ -70,6 +70,9 @@ class Family:
         shared_gate: Whether these have a gate of one value for a token.
         latent: Whether attention is latent (MLA).
         pattern: How layers without a list of their kinds alternate.
+        longer_positions: Whether `model_max_length` says how long the tables of positions are.
+        ends_everywhere: Whether every pipeline stage holds both embeddings and the last norm, not
+            only the stages that use them.
         tower: The vision tower, empty for a model of text.
         float_rope: Whether the tables of positions are kept in 32 bits.
     """
@@ -96,6 +99,8 @@ class Family:
     shared_gate: bool = False
     latent: bool = False
     pattern: Pattern = Pattern.ALIKE
+    longer_positions: bool = False
+    ends_everywhere: bool = False
     tower: Tower = Tower.NONE
     float_rope: bool = False
 
@@ -110,6 +115,7 @@ _MISTRAL = replace(_LLAMA, defaults={"sliding_window": 4096})
 _QWEN3 = Family(qkv_bias=_BIAS, query_norm=QueryNorm.HEAD, pattern=Pattern.ASKED)
 _DEEPSEEK = Family(latent=True, mixture="mlp")
 _GEMMA = Family(
+    ends_everywhere=True,
     qkv_bias=_BIAS,
     output_bias=_BIAS,
     defaults={"tie_word_embeddings": True, "head_dim": 256},
@@ -170,6 +176,7 @@ FAMILIES: Mapping[str, Family] = {
         norm_bias=True,
         gated=False,
         learned_positions="n_positions",
+        ends_everywhere=True,
         defaults={
             "tie_word_embeddings": True,
             "vocab_size": 50257,
@@ -185,16 +192,25 @@ FAMILIES: Mapping[str, Family] = {
         mixture="mlp",
         shared="shared_expert",
         shared_gate=True,
+        ends_everywhere=True,
         pattern=Pattern.ASKED,
     ),
     "Qwen3ForCausalLM": replace(_QWEN3, defaults={"head_dim": 128}),
-    "Qwen3MoeForCausalLM": replace(_QWEN3, mixture="mlp", router_quantized=True),
-    "MixtralForCausalLM": Family(mixture="block_sparse_moe"),
-    "OlmoeForCausalLM": Family(mixture="mlp", query_norm=QueryNorm.WIDTH),
+    "Qwen3MoeForCausalLM": replace(
+        _QWEN3, mixture="mlp", router_quantized=True, ends_everywhere=True
+    ),
+    "MixtralForCausalLM": Family(mixture="block_sparse_moe", ends_everywhere=True),
+    "OlmoeForCausalLM": Family(mixture="mlp", query_norm=QueryNorm.WIDTH, ends_everywhere=True),
     "GraniteForCausalLM": replace(_LLAMA, qkv_bias=_BIAS, output_bias=_BIAS),
-    "CohereForCausalLM": Family(norms=1, defaults={"tie_word_embeddings": True}),
+    "CohereForCausalLM": Family(
+        norms=1, ends_everywhere=True, longer_positions=True, defaults={"tie_word_embeddings": True}
+    ),
     "Cohere2ForCausalLM": Family(
-        norms=1, pattern=Pattern.FOURTH_IS_FULL, defaults={"tie_word_embeddings": True, **_WINDOW}
+        norms=1,
+        ends_everywhere=True,
+        longer_positions=True,
+        pattern=Pattern.FOURTH_IS_FULL,
+        defaults={"tie_word_embeddings": True, **_WINDOW},
     ),
     "DeepseekV2ForCausalLM": _DEEPSEEK,
     "DeepseekV3ForCausalLM": _DEEPSEEK,
@@ -217,6 +233,7 @@ FAMILIES: Mapping[str, Family] = {
         expert_bias=True,
         pattern=Pattern.EVEN_SLIDES,
         float_rope=True,
+        ends_everywhere=True,
         defaults={"head_dim": 64, "sliding_window": 128, "num_local_experts": 128},
     ),
     "GemmaForCausalLM": _GEMMA,

@@ -185,7 +185,7 @@ class Rank:
         return -(-count // self.expert_ranks)
 
 
-def whole(
+def whole(  # noqa: PLR0913 - what a matrix is made of
     name: str,
     outputs: tuple[int, ...],
     inputs: int,

@@ -13,7 +13,7 @@ from pytest_vllm.domain.memory.family import FAMILIES
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.shape import Attention
 from pytest_vllm.domain.memory.tower import tower_rope_bytes
-from pytest_vllm.domain.memory.values import LARGEST, count, number, table, text
+from pytest_vllm.domain.memory.values import LARGEST, count, first, number, table, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -70,7 +70,9 @@ def _width(shape: ModelShape, layer: Layer, way: Mapping[str, object]) -> int:
 
 def _length(shape: ModelShape, way: Mapping[str, object]) -> int:
     """Return the positions of a table."""
-    longest = count(shape.text.get("max_position_embeddings")) or _POSITIONS
+    longer = FAMILIES[shape.architecture].longer_positions
+    keys = ("model_max_length",) if longer else ()
+    longest = first(shape.text, *keys, "max_position_embeddings") or _POSITIONS
     kind = text(way.get("rope_type")) or text(way.get("type")) or "default"
     factor = number(way.get("factor")) or 1.0
     original = count(way.get("original_max_position_embeddings"))

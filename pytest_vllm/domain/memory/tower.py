@@ -120,3 +120,12 @@ def _plain(linear: Linear) -> Linear:
         plain=True,
         shard=linear.shard,
     )
+
+
+def tower_heads(shape: ModelShape) -> int:
+    """Return the attention heads of the tower, 0 without one."""
+    kinds = {Tower.SIGLIP: _SIGLIP, Tower.LLAMA4: _LLAMA4}
+    defaults = kinds.get(FAMILIES[shape.architecture].tower)
+    if defaults is None:
+        return 0
+    return _Sizes(table(shape.raw.get("vision_config")), defaults)["num_attention_heads"]

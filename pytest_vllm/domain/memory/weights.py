@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.memory import decoder
+from pytest_vllm.domain.memory.blocks import norm
 from pytest_vllm.domain.memory.extras import latent_bytes, padding_bytes
 from pytest_vllm.domain.memory.family import FAMILIES
+from pytest_vllm.domain.memory.headers import held_bytes, layers_of
 from pytest_vllm.domain.memory.ignored import is_ignored
 from pytest_vllm.domain.memory.linear import Experts, Linear, Plain, rank_of
 from pytest_vllm.domain.memory.quantized import online
@@ -88,11 +90,17 @@ class RankWeights:
 def weigh(model: ModelMemory, serving: Serving) -> tuple[RankWeights, ...]:
     """Return what a rank of each pipeline stage loads.
 
-    From the closed form where the architecture is known, else from the files: their size divided
-    by the ranks, and a reserve. Empty when neither is known.
+    From the tensors of the checkpoint where their headers were read, else from the closed form
+    where the architecture is known, else from the files: their size divided by the ranks, and a
+    reserve for what is not spread. Empty when nothing of it is known.
     """
-    if isinstance(model.shape, ModelShape):
-        return _closed(model.shape, serving)
+    shape = model.shape
+    if isinstance(shape, ModelShape):
+        closed = _closed(shape, serving)
+        converted = bool(serving.quantization) and not shape.quantization.method
+        return _from_headers(model, serving, closed) if model.tensors and not converted else closed
+    if model.tensors:
+        return _from_headers(model, serving, ())
     if model.files_bytes is None:
         return ()
     share = -(-model.files_bytes // serving.ranks)
@@ -101,6 +109,31 @@ def weigh(model: ModelMemory, serving: Serving) -> tuple[RankWeights, ...]:
         RankWeights(stage=stage, parameters_bytes=share + reserve, basis=Basis.FILES)
         for stage in range(serving.pipeline_parallel)
     )
+
+
+def _from_headers(
+    model: ModelMemory, serving: Serving, closed: tuple[RankWeights, ...]
+) -> tuple[RankWeights, ...]:
+    """Return the parameters that the headers name, and the rest from the closed form."""
+    shape = model.shape
+    known = isinstance(shape, ModelShape)
+    layers = len(shape.layers) if isinstance(shape, ModelShape) else layers_of(model.tensors)
+    stages = decoder.stages(layers, serving.pipeline_parallel)
+    rank = rank_of(serving, shape.dtype if isinstance(shape, ModelShape) else "")
+    sizes = held_bytes(model.tensors, shape, rank, stages)
+    result = []
+    for stage, size in enumerate(sizes):
+        base = closed[stage] if known else RankWeights(stage=stage, parameters_bytes=0)
+        own = (
+            sum(
+                attention_bytes(shape.layers[i], shape.quantization, rank.element)
+                for i in stages[stage]
+            )
+            if isinstance(shape, ModelShape)
+            else 0
+        )
+        result.append(replace(base, parameters_bytes=size + own, basis=Basis.HEADERS))
+    return tuple(result)
 
 
 def _closed(shape: ModelShape, serving: Serving) -> tuple[RankWeights, ...]:
@@ -124,13 +157,14 @@ class _Scale:
     def weigh(self, stage: int, indices: range) -> RankWeights:
         """Return what a rank of a stage loads."""
         shape, rank = self._shape, self._rank
-        last = stage == self._serving.pipeline_parallel - 1
+        family = FAMILIES[shape.architecture]
+        last = family.ends_everywhere or stage == self._serving.pipeline_parallel - 1
         outside: list[Held] = list(tower(shape, rank))
-        if stage == 0 or (last and shape.tied):
+        if family.ends_everywhere or stage == 0 or (last and shape.tied):
             outside += decoder.embedding(shape, rank)
         if last:
             outside += [] if shape.tied else decoder.head(shape, rank, self._how)
-            outside += decoder.norm("norm", shape.hidden, FAMILIES[shape.architecture])
+            outside += norm("norm", shape.hidden, family)
         sizes = [self._sum(outside, tuple(False for _ in outside))]
         sizes += [self._layer(index) for index in indices]
         layers = [shape.layers[index] for index in indices]
