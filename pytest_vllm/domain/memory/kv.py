@@ -85,7 +85,7 @@ def lay_out(shape: ModelShape, serving: Serving, stage: int = 0) -> KvLayout:
     )
     groups: list[KvGroup] = []
     bytes_per_block = 0
-    for members in group(pages, hybrid=serving.hybrid_manager):
+    for members in group(pages, hybrid=_keeps_windows(shape, serving)):
         held = [page for page in members if page.layer in mine]
         size = sum(page.bytes for page in held)
         bytes_per_block = max(bytes_per_block, size)
@@ -155,6 +155,17 @@ def longest(layout: KvLayout, blocks: int, limit: int, in_flight: int) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _keeps_windows(shape: ModelShape, serving: Serving) -> bool:
+    """Tell whether layers with a window keep no more than it; chunks only where that is allowed."""
+    chunked = any(layer.attention is Attention.CHUNKED for layer in shape.layers)
+    if not serving.hybrid_manager or not chunked:
+        return serving.hybrid_manager
+    default = "1" if serving.version[:2] >= _GROUP_AWARE_FROM else "0"
+    return (
+        serving.variables.get("VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE", default) != "0"
+    )
 
 
 def _describe(first: Page, held: list[Page], size: int) -> KvGroup:

@@ -53,7 +53,7 @@ def _notes(case: Case, forecast: Forecast) -> Iterator[str]:
 
 
 def _about_devices(case: Case) -> Iterator[str]:
-    used = case.devices[: case.serving.ranks]
+    used = case.used
     spare = len(case.devices) - case.serving.ranks * case.serving.data_parallel
     if spare > 0:
         yield (

@@ -52,6 +52,11 @@ class Case:
         return self.serving.utilization or default_utilization(self.serving.version)
 
     @property
+    def used(self) -> tuple[Device, ...]:
+        """Devices here that get a rank: those of all copies of the model, as far as they are."""
+        return self.devices[: self.serving.ranks * self.serving.data_parallel]
+
+    @property
     def length(self) -> int:
         """Longest request in tokens, 0 when nothing says how long."""
         context = self.model.shape.context if isinstance(self.model.shape, ModelShape) else None
@@ -82,9 +87,9 @@ class Case:
         """Return every rank, but those only once that hold the same on the same kind of device."""
         weights, serving, load = self._weights(), self.serving, self.load
         found: dict[tuple[Device, int], Rank] = {}
-        for number in range(serving.ranks):
+        for number in range(max(serving.ranks, len(self.used))):
             device = self.devices[number % len(self.devices)]
-            stage = number // serving.tensor_parallel
+            stage = number % serving.ranks // serving.tensor_parallel
             if (device, stage) in found:
                 continue
             found[device, stage] = Rank(
@@ -157,7 +162,7 @@ def reckon(case: Case) -> Forecast:
         devices=case.devices,
         serving=case.serving,
         utilization=case.utilization,
-        utilization_max=largest_share(case.devices[: case.serving.ranks]),
+        utilization_max=largest_share(case.used),
         max_model_len=case.length,
     )
     if tightest is None:

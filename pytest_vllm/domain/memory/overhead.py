@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SECOND_RUNNER_FROM = (0, 26)
 """From here on the second model runner is the default; its dummy sampler does not sort."""
 _WASTEFUL_SAMPLERS = ((0, 15), (0, 16))
+_SETTLED_FROM = (0, 27)
+"""Before it a window kept one batch besides itself; 0.30 and 0.32 count every batch under way."""
 _GRAPHS_COUNTED_FROM = (0, 21)
 _GRAPHS_NOT_COUNTED = (0, 26)
 """Measured: 58.84 GiB of cache = 72.84 requested - 12.87 weights - 0.91 - 0.22, without 0.71 of
@@ -100,6 +102,8 @@ def batch(serving: Serving, total_bytes: int, length: int | None) -> Batch:
 def in_flight(serving: Serving, tokens: int) -> int:
     """Return the tokens that may be scheduled and not yet settled (`max_in_flight_tokens`)."""
     stages = serving.pipeline_parallel
+    if serving.version[:2] < _SETTLED_FROM:
+        return tokens
     if not serving.overlapped:
         return stages * tokens
     if serving.version[:2] >= SECOND_RUNNER_FROM:

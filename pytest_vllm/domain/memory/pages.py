@@ -27,6 +27,8 @@ _BACKEND_BLOCKS = {
 """Backends that raise the default block, by the name that `--attention-backend` takes."""
 _SPARSE_TOKEN = {"fp8": 656, "nvfp4": 352}
 """Bytes of a token of sparse MLA, packed with its scales (`fp8_ds_mla`, `nvfp4_ds_mla`)."""
+_PACKED = ("turboquant", "ultraquant")
+"""Caches of about 4 bits with scales, reckoned as 4.5: an estimate."""
 _INDEX_SCALE_GROUP = 128
 _SCALE = 4
 _WIDTHS = {"float32": 4, "float": 4}
@@ -164,6 +166,8 @@ def _row(shape: ModelShape, layer: Layer, serving: Serving) -> int:
     width = layer.head_dim + (layer.v_head_dim or layer.head_dim)
     if kind.startswith("nvfp4"):
         return heads * (width // 2 + width // 16)
+    if kind.startswith(_PACKED):
+        return heads * width * 9 // 16
     if kind == "int4_per_token_head":
         width //= 2
     scales = 2 * _SCALE if kind.endswith("per_token_head") else 0

@@ -21,7 +21,7 @@ def to_json(forecast: Forecast) -> dict[str, object]:
         "reason": forecast.reason,
         "model": forecast.model,
         "weights_bytes_per_rank": max((rank.total_bytes for rank in forecast.weights), default=0),
-        "basis": forecast.basis.value,
+        "basis": forecast.basis.value if forecast.weights else None,
         "kv_bytes_per_token": layout.bytes_per_token if layout else None,
         "kv_bytes_per_rank": forecast.kv_bytes,
         "kv_tokens": forecast.kv_tokens,

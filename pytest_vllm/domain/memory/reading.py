@@ -115,7 +115,7 @@ def read_serving(
         attention_backend=backend or variables.get("VLLM_ATTENTION_BACKEND", ""),
         graphs_estimated=variables.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", "1") != "0",
         variables={key: value for key, value in variables.items() if key.startswith("VLLM_")},
-        unmodelled=words.unmodelled(),
+        unmodelled=words.unmodelled() + _packed_cache(words),
     )
 
 
@@ -215,6 +215,12 @@ def _share(words: _Words) -> float | None:
     if not 0 < share <= 1:
         _refuse(names[0], text, "above 0 and at most 1")
     return share
+
+
+def _packed_cache(words: _Words) -> tuple[str, ...]:
+    kind = words.text("--kv-cache-dtype")
+    packed = kind.startswith(("turboquant", "ultraquant"))
+    return (f"--kv-cache-dtype {kind}: reckoned with about 4.5 bits",) if packed else ()
 
 
 def _dtype(text: str) -> str:

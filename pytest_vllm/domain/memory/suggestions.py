@@ -106,7 +106,7 @@ def _utilization(case: Case) -> Iterator[Suggestion]:
     """Suggest the largest safe share: below what is free, less what the context will take."""
     if case.serving.platform is Platform.CPU and case.serving.kv_cache_bytes is not None:
         return
-    used = case.devices[: case.serving.ranks]
+    used = case.used
     before = max((rank.overhead.before for rank in look(case)[1]), default=0)
     safe = min(
         safe_utilization(max(device.free_bytes - before, 0), device.total_bytes) for device in used
