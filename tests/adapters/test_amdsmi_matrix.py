@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.adapters.conftest import Smi
-    from tests.data.smi.standin import State
+    from tests.data.smi.standin import Smi, State
 
     Use = Callable[[str, str], State]
 

@@ -40,6 +40,12 @@ def test_a_default_is_marked_as_such() -> None:
     assert _resolve("timeout") == (3600.0, "default")
 
 
+@pytest.mark.parametrize("places", [{"option": "0"}, {"env": "0"}, {"profile": 0}, {"ini": "0"}])
+def test_an_interval_of_zero_means_never(places: dict[str, object]) -> None:
+    assert _resolve("sample-interval", **places)[0] == 0.0
+    assert _resolve("sample-interval", option="0.25")[0] == 0.25
+
+
 def test_an_empty_environment_variable_is_unset() -> None:
     assert _resolve("model", env="", ini="x") == ("x", "ini vllm_model")
 
@@ -56,6 +62,8 @@ def test_a_list_from_the_environment_is_split_like_a_shell_does() -> None:
         ("timeout", {"option": "soon"}, ("--vllm-timeout", "soon")),
         ("timeout", {"option": "nan"}, ("--vllm-timeout", "nan")),
         ("timeout", {"profile": -1}, ("profile p", "-1")),
+        ("sample-interval", {"option": "-1"}, ("--vllm-sample-interval", "-1")),
+        ("sample-interval", {"env": "often"}, ("env PYTEST_VLLM_SAMPLE_INTERVAL", "often")),
         ("model", {"profile": 7}, ("profile p", "7")),
         ("serve-arg", {"profile": [1]}, ("profile p", "[1]")),
         ("serve-arg", {"env": "'open"}, ("env PYTEST_VLLM_SERVE_ARG", "open")),

@@ -72,6 +72,31 @@ class State:
         new.replace(self.file)
 
 
+@dataclass(slots=True)
+class Smi:
+    """Real wheels of amdsmi, and libraries for them to stand on, compiled when first asked for.
+
+    Attributes:
+        wheels: Holds a folder for each version of the wheel.
+        folder: Where libraries are compiled.
+    """
+
+    wheels: Path
+    folder: Path
+    _made: dict[str, Path] = field(default_factory=dict)
+
+    def wheel(self, version: str) -> Path:
+        """Return the folder to be put on Python's path."""
+        return self.wheels / version
+
+    def library(self, version: str) -> Path:
+        """Return the ROCm folder with the library of a version."""
+        if version not in self._made:
+            folder = self.folder / version
+            self._made[version] = compile_library(self.wheel(version), folder, abi=ABIS[version])
+        return self._made[version]
+
+
 def compile_library(wheel: Path, folder: Path, *, abi: int) -> Path:
     """Compile the library that a wheel binds; return the folder to be named in `ROCM_PATH`.
 
