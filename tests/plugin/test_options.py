@@ -25,6 +25,7 @@ ATTACHED: Mapping[str, object] = {
     "artifacts": "proof",
     "keep": True,
     "monitor": "none",
+    "sample-interval": "2",
     "python": "py",
     "entrypoint": "module",
     "docker-flags": "documented",
