@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -435,6 +437,27 @@ def test_what_the_hub_refuses_is_told_with_its_cure(
     assert message in answer.err
     assert "fix: " in answer.err
     assert not any(value in answer.err for value in variables.values() if "hf_" in value)
+
+
+def test_a_hub_that_says_nothing_is_not_waited_for(told: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        variables = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+        answer = told("org/model", "--gpus", "MI300X", **variables)
+    assert answer.code == 75
+    assert f"127.0.0.1:{port} cannot be reached: timed out" in answer.err
+
+
+def test_a_dns_that_says_nothing_is_not_waited_for(
+    told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ended.wait(60))
+    variables = {"HF_ENDPOINT": "https://hub.example", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+    answer = told("org/model", "--gpus", "MI300X", **variables)
+    ended.set()
+    assert answer.code == 75
+    assert "https://hub.example cannot be reached: no answer from DNS in 1 s" in answer.err
 
 
 def test_a_hub_that_is_not_there_is_told_at_once(fit: Any) -> None:
