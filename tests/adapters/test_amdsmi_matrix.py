@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import subprocess
+import sys
 from contextlib import closing
 from shutil import copytree
 from typing import TYPE_CHECKING, Any
@@ -291,6 +294,39 @@ def test_the_process_that_asks_is_one_and_ends_with_the_monitor(use_smi: Use) ->
     with pytest.raises(ProcessLookupError):
         os.kill(pids.pop(), signal.SIG_DFL)
     assert "is asked no more" in monitor.sample(rare=False).problem
+
+
+HANGING = """
+import sys
+from pathlib import Path
+from pytest_vllm.adapters.gpus.amd import AmdMonitor
+monitor = AmdMonitor(timeout_s=3600)
+assert monitor.facts()["gpus"]
+print(monitor._companion._child.pid, flush=True)
+sys.stdin.readline()
+monitor.facts()
+"""
+
+
+def test_a_library_that_hangs_does_not_outlive_a_run_that_is_killed(
+    use_smi: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that asks ends when nobody listens, also in the middle of a call."""
+    state = use_smi(NEWEST, NEWEST)
+    state.show(*HOSTS["MI355X x1"])
+    os.mkfifo(tmp_path / "hangs")
+    monkeypatch.setenv("SMI_HANGS", str(tmp_path / "hangs"))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HANGING], **pipes) as run:  # type: ignore[call-overload]
+        child = os.pidfd_open(int(run.stdout.readline()))
+        state.show(*HOSTS["MI355X x1"], lines=("do=hang",))
+        run.stdin.write("go on\n")
+        run.stdin.flush()
+        (tmp_path / "hangs").read_text(encoding="utf-8")  # returns when the library hangs
+        assert select.select([child], [], [], 0) == ([], [], [])
+        run.kill()
+        assert select.select([child], [], [], 30)[0] == [child], "it is still there"
+        os.close(child)
 
 
 def test_auto_takes_amd_smi_where_it_sees_a_gpu(use_smi: Use) -> None:

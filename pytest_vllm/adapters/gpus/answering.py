@@ -1,6 +1,7 @@
 """The far end of a companion: a process that answers one line of JSON for each word it is given.
 
-It ends when its input does, so it never outlives the process that started it.
+It ends when its input does, even in the middle of a call that hangs, so it never outlives the
+process that started it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,10 +36,13 @@ def answer_all(answer: Callable[[str], Any]) -> None:
     os.dup2(2, 1)
     with suppress(OSError):
         Path("/proc/self/comm").write_text(NAME, encoding="ascii")
-    for line in sys.stdin:
+    words: SimpleQueue[str] = SimpleQueue()
+    Thread(target=_listen, args=(words,), daemon=True).start()
+    while True:
+        word = words.get()
         before = time.process_time()
         try:
-            reply: dict[str, Any] = {"answer": answer(line.strip())}
+            reply: dict[str, Any] = {"answer": answer(word)}
         except BaseException as error:  # noqa: BLE001 - whatever it is, the other side words it
             reply = {"error": describe(error)}
         sys.stdout.flush()
@@ -44,6 +50,13 @@ def answer_all(answer: Callable[[str], Any]) -> None:
         reply["cpu_s"] = time.process_time() - before
         channel.write(f"{json.dumps(reply)}\n")
         channel.flush()
+
+
+def _listen(words: SimpleQueue[str]) -> None:
+    """Take in what is asked; end the process when nobody can ask any more."""
+    for line in sys.stdin:
+        words.put(line.strip())
+    os._exit(0)
 
 
 def describe(error: BaseException) -> dict[str, Any]:

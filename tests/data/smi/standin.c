@@ -185,12 +185,20 @@ Status amdsmi_get_gpu_memory_total(void *handle, uint32_t kind, uint64_t *bytes)
   return kind ? NOT_SUPPORTED : tell(gpu->total, bytes);
 }
 
+/* Hang; before that, open and close the file $SMI_HANGS, so that a test can wait for it. */
+static void hang(void) {
+  const char *name = getenv("SMI_HANGS");
+  FILE *file = name ? fopen(name, "w") : NULL;
+  if (file) fclose(file);
+  for (;;) pause();
+}
+
 Status amdsmi_get_gpu_memory_usage(void *handle, uint32_t kind, uint64_t *bytes) {
   FIND(handle);
   if (saying[0]) printf("%s\n", saying), fflush(stdout);
   if (!strcmp(deed, "abort")) abort();
   if (!strcmp(deed, "segfault")) *(volatile int *)0 = 0;
-  while (!strcmp(deed, "hang")) pause();
+  if (!strcmp(deed, "hang")) hang();
   return kind ? NOT_SUPPORTED : tell(gpu->used, bytes);
 }
 
