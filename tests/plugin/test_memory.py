@@ -153,8 +153,8 @@ def test_a_sound_launch_is_as_forecast(host: Host) -> None:
     assert judged.verdict.decision is Decision.PROMOTE
 
 
-@pytest.mark.parametrize("workers", [("-n", "2"), ()][: 2 if ALL else 1], ids=str)
-def test_what_is_not_as_forecast_is_rejected(host: Host, workers: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("workers", ["-n2", "-n0"][: 2 if ALL else 1])
+def test_what_is_not_as_forecast_is_rejected(host: Host, workers: str) -> None:
     """Weights, blocks, use and a log that says other than the metrics: each is noticed."""
     told = host.told(
         weights=host.forecast["weights_bytes_per_rank"] + GIB // 2,
@@ -162,7 +162,7 @@ def test_what_is_not_as_forecast_is_rejected(host: Host, workers: tuple[str, ...
         used=host.state.gpus[0]["total"],
         defects=["kv-cache-smaller-than-told"],
     )
-    judged = host.run(told, "--vllm-soak-requests=0", *workers)
+    judged = host.run(told, "--vllm-soak-requests=0", workers)
     wrong = {
         "memory.weights.as-forecast": "the log says 13.37 GiB, the forecast 12.87 GiB",
         "memory.kv-cache.log-and-metrics-agree": "in /metrics",
@@ -192,7 +192,7 @@ if ALL:  # the second waits for the two minutes that memory may take to come bac
 
     def test_memory_that_does_not_come_back_is_told(host: Host) -> None:
         """120 s after the stop the check says what is still in use; it is no fault of the image."""
-        judged = host.run(host.told(keeps=True), "-k", "test_release")
-        assert outcomes(judged) == {"memory.release.after-stop": FAIL}
+        judged = host.run(host.told(keeps=True), "-k", "test_release or test_weights")
+        assert outcomes(judged)["memory.release.after-stop"] is FAIL
         assert "more in use than before the launch" in messages(judged, "memory.release.after-stop")
         assert "SHOULD memory.release.after-stop" in " ".join(judged.verdict.reasons)
