@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from pytest_vllm.adapters.hub_files import HubRepository, MissingFileError, NoPartsError
 from pytest_vllm.adapters.model_facts import is_hub_id
 from pytest_vllm.adapters.model_memory import as_object
-from pytest_vllm.adapters.safetensors_headers import LENGTH_BYTES, HeaderError, header_bytes, parse
+from pytest_vllm.adapters.safetensors_headers import (
+    LENGTH_BYTES,
+    HeaderError,
+    header_bytes,
+    parse,
+    together,
+)
 from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.fit import ModelMemory
 from pytest_vllm.domain.memory.config import read_shape
@@ -20,6 +26,7 @@ from pytest_vllm.domain.text import one_line
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_vllm.adapters.safetensors_headers import Row
     from pytest_vllm.domain.memory.weights import Tensor
 
 _AT_A_TIME = 8
@@ -92,12 +99,12 @@ def _read_weights(repository: HubRepository) -> _Weights:
         why = one_line(error.args[0], 200)
         return _Weights(notes=(f"{why}: the weights are reckoned from the config",))
     return _Weights(
-        tensors=tuple(tensor for tensors, _ in headers for tensor in tensors),
+        tensors=together(row for rows, _ in headers for row in rows),
         total_bytes=sum(size for _, size in headers),
     )
 
 
-def _header(repository: HubRepository, file: str) -> tuple[tuple[Tensor, ...], int]:
+def _header(repository: HubRepository, file: str) -> tuple[list[Row], int]:
     """Return the tensors of a file and its size."""
     start = repository.part(file, first=0, last=_FIRST_BYTES - 1)
     end = LENGTH_BYTES + header_bytes(start.body)

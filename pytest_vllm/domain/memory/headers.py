@@ -92,7 +92,7 @@ def held_bytes(
         for stage, layers in enumerate(stages):
             last = stage == len(stages) - 1
             if _belongs(place, layers, first=stage == 0, last=last, tied=tied, ends=ends):
-                size = _bytes(tensor, shape, rank) if size is None else size
+                size = _all_bytes(tensor, shape, rank) if size is None else size
                 totals[stage] += size
     return tuple(totals)
 
@@ -128,6 +128,16 @@ def _place(name: str) -> _Place:
 def _is_mask(tensor: Tensor) -> bool:
     """Tell whether it is one of GPT-2's attention masks, which no one loads."""
     return tensor.name.endswith("attn.bias") and len(tensor.shape) > 1
+
+
+def _all_bytes(tensor: Tensor, shape: ModelShape | UnknownShape, rank: Rank) -> int:
+    """Return the bytes of a tensor, and of the experts that it stands for."""
+    if tensor.count == 1:
+        return _bytes(tensor, shape, rank)
+    local = min(tensor.count, _local_experts(shape, rank))
+    if _size(tensor.shape) == 1:  # scales of one element are kept by the rank that needs them
+        local = _whole(tensor.name, tensor.count, rank)
+    return local * _bytes(tensor, shape, rank)
 
 
 def _bytes(tensor: Tensor, shape: ModelShape | UnknownShape, rank: Rank) -> int:
@@ -192,7 +202,7 @@ def _stacked(tensor: Tensor, module: str, what: str, rank: Rank) -> int:
     local, down = rank.experts(count), module == "down_proj"
     if not what:
         return local * _size(rest) // rank.expert_slices * rank.element
-    step = _MXFP4_STEP if rank.platform is Platform.ROCM else _MXFP4_GROUP
+    step = _MXFP4_GROUP if rank.platform is Platform.CPU else _MXFP4_STEP
     rows = rest[0] if rest else 1
     if what == "_bias":
         wide = round_up(rows, step) if down else _up_rows(rows, rank, step)

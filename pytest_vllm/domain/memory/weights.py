@@ -54,11 +54,13 @@ class Tensor:
         name: Name in the checkpoint.
         dtype: Type in the spelling of safetensors: `BF16`, `F8_E4M3`, ...
         shape: Its dimensions.
+        count: How many there are: experts of one layer that are alike go by the first one's name.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
