@@ -13,6 +13,7 @@ around them, which hold the arguments, are stand-ins.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def ask(case: dict[str, Any]) -> dict[str, Any]:
     from vllm.v1.core import kv_cache_utils as real  # noqa: PLC0415
 
     config = _config(case)
-    layers = [layer for part in case["pattern"] * case["repeat"] for layer in _several(part)]
+    layers = _layers(case)
     _align(case, config, layers)
     specs = {}
     for index, layer in enumerate(layers):
@@ -74,6 +75,38 @@ def ask(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _layers(case: dict[str, Any]) -> list[dict[str, Any]]:
+    if "config" not in case:
+        return [layer for part in case["pattern"] * case["repeat"] for layer in _several(part)]
+    part = {**case["config"], **case["config"].get("text_config", {})}
+    heads = part["num_attention_heads"]
+    width = part.get("head_dim") or part["hidden_size"] // heads
+    full = {
+        "attention": "full",
+        "kv_heads": part["num_key_value_heads"],
+        "head_dim": width,
+        "v_head_dim": width,
+    }
+    return [full if one == "full" else {"attention": one} for one in _kinds(part) if one]
+
+
+def _kinds(part: dict[str, Any]) -> list[str]:
+    """Return what each layer is, as the classes of vLLM choose it."""
+    count = part["num_hidden_layers"]
+    if "hybrid_override_pattern" in part:
+        return [{"M": "state", "*": "full"}.get(one, "") for one in part["hybrid_override_pattern"]]
+    if "layer_types" in part:
+        return [
+            "full" if one.endswith("attention") and "linear" not in one else "state"
+            for one in part["layer_types"]
+        ]
+    if "attn_layer_period" in part:
+        at, every = part["attn_layer_offset"], part["attn_layer_period"]
+        return ["full" if index % every == at else "state" for index in range(count)]
+    every = part["full_attention_interval"]
+    return ["full" if (index + 1) % every == 0 else "state" for index in range(count)]
+
+
 def _several(part: dict[str, Any]) -> list[dict[str, Any]]:
     return [part] * part.get("times", 1)
 
@@ -87,7 +120,7 @@ def _config(case: dict[str, Any]) -> Any:
         tensor_parallel_size=serving.get("tensor_parallel", 1),
         pipeline_parallel_size=serving.get("pipeline_parallel", 1),
     )
-    has_states = any(part["attention"] == "state" for part in case["pattern"])
+    has_states = any(layer["attention"] == "state" for layer in _layers(case))
     keeps = serving.get("prefix_caching", True) and has_states
     cache = SimpleNamespace(
         block_size=serving.get("block_size") or (128 if serving.get("platform") == "cpu" else 16),
@@ -199,8 +232,36 @@ def _states(case: dict[str, Any], layer: dict[str, Any]) -> tuple[Any, Any]:
     import torch  # noqa: PLC0415
 
     split = case["serving"].get("tensor_parallel", 1)
+    if "config" in case:
+        return _states_of_class(case, split)
     shapes = tuple((count // split,) for _, count, _ in layer["state"])
     return shapes, tuple(getattr(torch, _TYPES[size]) for _, _, size in layer["state"])
+
+
+def _states_of_class(case: dict[str, Any], split: int) -> tuple[Any, Any]:
+    """Ask the class of a model for the states of one of its layers."""
+    import torch  # noqa: PLC0415
+
+    module, name = case["model"].split(":")
+    found = importlib.import_module(f"vllm.model_executor.models.{module}")
+    part = {**case["config"], **case["config"].get("text_config", {})}
+    # What `MODELS_CONFIG_MAP` makes of `auto` for these classes.
+    asked = part.get("mamba_ssm_dtype") or part.get("mamba_ssm_cache_dtype") or "auto"
+    hf = SimpleNamespace(**part)
+    config = SimpleNamespace(
+        parallel_config=SimpleNamespace(tensor_parallel_size=split),
+        cache_config=SimpleNamespace(
+            mamba_cache_dtype="auto", mamba_ssm_cache_dtype=asked, use_replayssm=False
+        ),
+        model_config=SimpleNamespace(hf_config=hf, hf_text_config=hf, dtype=torch.bfloat16),
+        speculative_config=None,
+        num_speculative_tokens=0,
+    )
+    owner = getattr(found, name)
+    return (
+        owner.get_mamba_state_shape_from_config(config),
+        owner.get_mamba_state_dtype_from_config(config),
+    )
 
 
 def _dtype(case: dict[str, Any], mode: str) -> Any:

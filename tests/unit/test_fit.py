@@ -14,6 +14,7 @@ from pytest_vllm.domain.memory.config import read_shape
 from pytest_vllm.domain.memory.plain import to_json
 from pytest_vllm.domain.memory.serving import Platform, Serving
 from pytest_vllm.domain.memory.shape import UnknownShape
+from pytest_vllm.domain.memory.weights import Basis
 from tests.unit.fit_cases import (
     H100_FREE,
     MI300X_BYTES,
@@ -314,6 +315,20 @@ def test_an_unknown_architecture_is_not_promised() -> None:
     assert any("Brand-new" in note for note in found.notes)
     large = replace(unknown, files_bytes=400_000_000_000)
     assert forecast(large, mi300x(), Serving()).gate is Gate.WEIGHTS
+
+
+def test_a_model_with_states_has_a_known_cache() -> None:
+    """Nemotron-3-Nano: weights by the size of the files, the cache as its config says."""
+    nemotron = replace(
+        model("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16"), files_bytes=63_000_000_000
+    )
+    found = forecast(nemotron, mi300x(), Serving())
+    assert found.verdict is Fit.FITS
+    assert found.basis is Basis.FILES
+    assert found.layout is not None
+    assert found.layout.block_size == 2096
+    assert found.max_model_len == 262_144
+    assert forecast(nemotron, small(24), Serving()).gate is Gate.WEIGHTS
 
 
 def test_a_model_of_unknown_size_is_not_promised() -> None:

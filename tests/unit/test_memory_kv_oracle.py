@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_vllm.domain.memory.hybrid import read_cache
 from pytest_vllm.domain.memory.kv import concurrency, lay_out, longest, need_blocks, tokens
 from pytest_vllm.domain.memory.serving import Platform, Serving
 from pytest_vllm.domain.memory.shape import Attention, Layer, ModelShape
@@ -18,6 +19,10 @@ _ANSWERS = json.loads((_DATA / "0.32.json").read_text(encoding="utf-8"))["answer
 
 
 def _shape(case: dict[str, Any]) -> ModelShape:
+    if "config" in case:
+        cache = read_cache(case["config"])
+        assert cache is not None
+        return cache
     layers: list[Layer] = []
     for part in case["pattern"] * case["repeat"]:
         layer = Layer(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.facts.config import read_config
 from pytest_vllm.domain.memory.family import FAMILIES, Pattern
+from pytest_vllm.domain.memory.hybrid import read_cache
 from pytest_vllm.domain.memory.quantized import read_quantization
 from pytest_vllm.domain.memory.shape import Attention, Layer, ModelShape, UnknownShape
 from pytest_vllm.domain.memory.values import count, first, flag, table, text, texts
@@ -34,7 +35,7 @@ def read_shape(raw: Mapping[str, object]) -> ModelShape | UnknownShape:
     family = FAMILIES.get(names[0])
     if family is None:
         reason = f"no formula for the weights of {names[0]}"
-        return UnknownShape(reason=reason, architecture=names[0])
+        return UnknownShape(reason=reason, architecture=names[0], cache=read_cache(config))
     part = {**family.defaults, **_text_part(config)}
     missing = [
         keys[0]

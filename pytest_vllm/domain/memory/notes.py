@@ -31,7 +31,8 @@ def _notes(case: Case, forecast: Forecast) -> Iterator[str]:
         yield f"read from: {case.model.source}; weights by: {forecast.basis}"
     yield from case.model.notes
     if isinstance(shape, UnknownShape):
-        yield f"{shape.reason}: weights are taken from the size of the files, the cache is unknown"
+        rest = "" if shape.cache else ", and what the cache needs is not known"
+        yield f"{shape.reason}: weights are taken from the size of the files{rest}"
     elif forecast.weights and forecast.basis is Basis.FILES:
         yield "weights are estimated from the size of the files"
     if serving.platform is Platform.ROCM:

@@ -59,8 +59,14 @@ class Case:
     @property
     def length(self) -> int:
         """Longest request in tokens, 0 when nothing says how long."""
-        context = self.model.shape.context if isinstance(self.model.shape, ModelShape) else None
+        context = self.cache.context if self.cache is not None else None
         return self.serving.max_model_len or context or 0
+
+    @property
+    def cache(self) -> ModelShape | None:
+        """The layers as far as the cache goes, `None` when nothing describes them."""
+        shape = self.model.shape
+        return shape if isinstance(shape, ModelShape) else shape.cache
 
     @property
     def load(self) -> Batch:
@@ -123,11 +129,11 @@ class Case:
         return self.weighed[key]
 
     def _layout(self, stage: int) -> KvLayout | None:
-        if not isinstance(self.model.shape, ModelShape):
+        if self.cache is None:
             return None
         key = (self.serving.tensor_parallel, self.serving.pipeline_parallel, stage)
         if key not in self.laid_out:
-            self.laid_out[key] = lay_out(self.model.shape, self.serving, stage)
+            self.laid_out[key] = lay_out(self.cache, self.serving, stage)
         return self.laid_out[key]
 
 

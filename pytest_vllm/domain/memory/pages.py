@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.memory.grouping import Page
+from pytest_vllm.domain.memory.hybrid import GROUPS
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.shape import Attention
 
@@ -146,7 +147,15 @@ def _state_page(  # noqa: PLR0913 - one row of a table
 
 def _state_bytes(layer: Layer, serving: Serving) -> int:
     split = serving.tensor_parallel
-    return sum(-(-count // split) * size for _, count, size in layer.state)
+    total = 0
+    for name, elements, size in layer.state:
+        if name == GROUPS and layer.state_groups:
+            # Every rank holds whole groups, and the same ones where they do not go round.
+            groups, left = divmod(layer.state_groups, split)
+            total += elements // layer.state_groups * (1 if left else groups) * size
+        else:
+            total += -(-elements // split) * size
+    return total
 
 
 def _row(shape: ModelShape, layer: Layer, serving: Serving) -> int:

@@ -33,6 +33,7 @@ class Layer:
         experts: Routed experts, 0 for a dense layer. All of them are loaded.
         shared_intermediate: Width of the experts that every token uses, taken together.
         state: Sizes of the states of Mamba or linear attention, by name, as (elements, bytes each).
+        state_groups: Groups into which the part of the state called `groups` is divided.
         gated: Whether the MLP has a gate (three matrices), or is up and down only (two).
         rotary: Whether positions are rotated into its keys.
     """
@@ -47,6 +48,7 @@ class Layer:
     experts: int = 0
     shared_intermediate: int = 0
     state: tuple[tuple[str, int, int], ...] = ()
+    state_groups: int = 0
     gated: bool = True
     rotary: bool = True
 
@@ -138,9 +140,11 @@ class UnknownShape:
     """A model whose layers no formula here describes.
 
     Attributes:
+        cache: Its layers as far as the KV cache goes, where only the weights are not described.
         reason: Why, for a person: the architecture that is not known, or the field that is missing.
         architecture: Name of the model class, empty when the config has none.
     """
 
     reason: str
     architecture: str = ""
+    cache: ModelShape | None = None

@@ -152,9 +152,9 @@ def _first(trials: list[Case]) -> tuple[Case | None, Fit]:
 
 def _length(case: Case) -> Iterator[Suggestion]:
     """Suggest the longest request that fits, or may fit when none surely does."""
-    if case.serving.fits_length or not isinstance(case.model.shape, ModelShape):
+    if case.serving.fits_length or case.cache is None:
         return
-    limit = case.model.shape.context or case.length
+    limit = case.cache.context or case.length
     for accepted in ((Fit.FITS,), (Fit.FITS, Fit.MARGINAL)):
         best = _longest(case, limit, accepted)
         if best:
