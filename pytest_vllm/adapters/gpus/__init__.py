@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -72,6 +73,8 @@ _HOME = {
     "sysfs": ("pytest_vllm.adapters.gpus.sysfs", "SysfsMonitor"),
     "nvidia": ("pytest_vllm.adapters.gpus.nvidia", "NvidiaMonitor"),
 }
+_NVIDIA = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia", "/dev/dxg", "/usr/local/nvidia")
+"""Any of them where a GPU of NVIDIA may be; the last two in WSL and in some clouds' containers."""
 
 
 def probe(name: str) -> GpuMonitor:
@@ -89,6 +92,9 @@ def probe(name: str) -> GpuMonitor:
         return _make(name)
     reasons = []
     for candidate in _HOME:
+        if candidate == "nvidia" and not any(map(os.path.exists, _NVIDIA)):
+            reasons.append(f"{candidate}: there is no {_NVIDIA[0]}")
+            continue  # not worth a process that could only say so
         monitor = _make(candidate)
         facts = monitor.facts()
         if facts["gpus"]:
