@@ -1,7 +1,7 @@
 """The suite `memory` on real vLLM: green with the soak that users get, and red on a real leak.
 
 Both take minutes, so they run where PYTEST_VLLM_TEST_ALL is set. In CI the suite runs on real vLLM
-in every whole run of `test_run.py`, with a short soak.
+in the runs of `test_run.py`, with a short soak: on Docker, and on a process under xdist.
 """
 
 from __future__ import annotations

@@ -95,7 +95,6 @@ ARGUMENTS = (
             line="error: unrecognized arguments",
             phases=START,
         ),
-        always=True,
     ),
     Case(
         name="heads",
@@ -532,7 +531,6 @@ HOST = (
         blow=Blow(after=IN_MID_RUN, who="EngineCore", signal="SIGKILL"),
         late=Ending(ref="Q5", exit_code=REJECT, cure=""),
         suite="chat",
-        always=True,
     ),
 )
 
