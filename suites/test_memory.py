@@ -167,11 +167,12 @@ def test_other_gpus(vllm_memory: ServerMemory) -> None:
 def test_preemptions(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> None:
     """The most requests at a time MUST NOT lose their places while half of the cache is free."""
     before = vllm.metrics_at_rest().total(*PREEMPTIONS)
+    count = most_at_once(vllm_target, vllm_memory)
     with vllm_memory.watched(every_s=0.2) as watch:
-        peak_load(vllm, count=most_at_once(vllm_target), share=bound("light-load"))
+        count = peak_load(vllm, count=count, share=bound("light-load"))
     lost = vllm.metrics_at_rest().total(*PREEMPTIONS) - before
     most = {name: gib(use) for name, use in watch.most().items()}
-    vllm.observe("memory.peak", f"{most_at_once(vllm_target)} requests at a time: {most}")
+    vllm.observe("memory.peak", f"{count} requests at a time: {most}")
     assert lost == 0, f"{lost:g} preemptions although at most half of the KV cache was needed"
 
 
@@ -179,8 +180,9 @@ def test_preemptions(vllm: Client, vllm_memory: ServerMemory, vllm_target: Targe
 def test_peak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> None:
     """While the most requests run at a time, no GPU MUST be used above what it was given."""
     _said(vllm_memory)
+    count = most_at_once(vllm_target, vllm_memory)
     with vllm_memory.watched(every_s=0.2) as watch:
-        peak_load(vllm, count=most_at_once(vllm_target), share=bound("light-load"))
+        peak_load(vllm, count=count, share=bound("light-load"))
     _assert_within(vllm, vllm_memory, watch.most(), lower=False)
 
 
@@ -220,7 +222,7 @@ def test_soak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> N
             leg=leg,
             count=count,
             limit_s=end - time.monotonic(),
-            concurrency=most_at_once(vllm_target),
+            concurrency=most_at_once(vllm_target, vllm_memory),
         )
         if leg and not found.growths:
             break  # there was no time for another: the first one counts

@@ -33,6 +33,7 @@ USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 
 _MOST_AT_ONCE = 256
 _MOST_HELD = 1024
+_SOAKING = 64
 _UNTOLD_AT_ONCE = 16
 _PEAK_PROMPT, _PEAK_ANSWER = 64, 24
 _MARGIN_TOKENS = 8
@@ -45,20 +46,26 @@ _LOOKS = 120
 """Looks at the memory during a soak, evenly spread over its requests."""
 
 
-def most_at_once(target: Target) -> int:
-    """Return how many requests the server runs at a time, up to what one client can send."""
+def most_at_once(target: Target, memory: ServerMemory) -> int:
+    """Return how many requests the server runs at a time, up to what one client can send.
+
+    Where the launch does not say so, a GPU runs at least 256 (vLLM's smallest default).
+    """
     given = target.serve_args.value("--max-num-seqs") or ""
-    told = int(given) if given.isdigit() and int(given) else _UNTOLD_AT_ONCE
-    return min(told, _MOST_AT_ONCE)
+    untold = _MOST_AT_ONCE if memory.device == "gpu" else _UNTOLD_AT_ONCE
+    return min(int(given) if given.isdigit() and int(given) else untold, _MOST_AT_ONCE)
 
 
-def peak_load(vllm: Client, *, count: int, share: float) -> None:
+def peak_load(vllm: Client, *, count: int, share: float) -> int:
     """Send as many short requests as run at a time; together they need a share of the cache.
 
     Args:
         vllm: The client of the check.
         count: Requests at a time.
         share: Largest share of the KV cache that they may need.
+
+    Returns:
+        How many were sent: fewer where that share holds no more.
     """
     tokens = _stated_tokens(vllm)
     each = _PEAK_PROMPT + _PEAK_ANSWER
@@ -69,6 +76,7 @@ def peak_load(vllm: Client, *, count: int, share: float) -> None:
     prompts = [_text(rng, _PEAK_PROMPT // 2) for _ in range(count)]
     ask = partial(_answered, vllm, max_tokens=_PEAK_ANSWER)
     vllm.together([partial(ask, prompt) for prompt in prompts])
+    return count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +269,7 @@ def soak(  # noqa: PLR0913 - what makes a load
     Raises:
         AssertionError: One of them was not answered.
     """
+    concurrency = min(concurrency, _SOAKING)
     pieces = mixed_lengths(count, seed=_LEG_SEEDS * leg + vllm.seed, context=vllm.max_model_len)
     rng = random.Random(f"{vllm.seed}:words:{leg}")  # noqa: S311 - a load, no secret
     prompts = [_text(rng, piece.words) for piece in pieces]
