@@ -52,7 +52,7 @@ def render(
     if forecast.layout is not None and forecast.blocks:
         lines += ["", *_cache(forecast, page)]
     if forecast.suggestions:
-        head = "what would fit" if forecast.verdict is Fit.DOES_NOT_FIT else "what fits at most"
+        head = "what fits at most" if forecast.verdict is Fit.FITS else "what would fit"
         lines += ["", page.paint(head, _BOLD), *_suggestions(forecast, page)]
     if forecast.notes:
         lines += ["", page.paint("notes", _BOLD)]
