@@ -45,7 +45,7 @@ class Figure:
 
 
 def figures(record: RunRecord) -> tuple[Figure, ...]:
-    """Hold the forecast against the log; what neither of them knows is left out."""
+    """Hold the forecast against the log; what neither of them has is left out."""
     forecast, facts = record.forecast, record.server_facts
     rows = (
         Figure(name=name, unit=unit, expected=expected, measured=_measured(facts, field))
@@ -65,7 +65,7 @@ def figures(record: RunRecord) -> tuple[Figure, ...]:
             ),
         )
     )
-    return tuple(row for row in rows if row.expected is not None or row.measured is not None)
+    return tuple(row for row in rows if row.expected or row.measured is not None)
 
 
 def memory_rows(record: RunRecord) -> list[tuple[str, str, str, str]]:
