@@ -160,7 +160,9 @@ def _bytes(tensor: Tensor, shape: ModelShape | UnknownShape, rank: Rank) -> int:
     if expert and int(expert[1]) >= _local_experts(shape, rank):
         return 0
     rows, columns = (1, 0) if leaf in _INPUTS_FIRST or _transposed(module, dims, leaf) else (0, 1)
-    if module in _COLUMN:
+    if leaf == "sinks":  # one value for each attention head
+        dims[0] = -(-dims[0] // ways)
+    elif module in _COLUMN:
         place = rows if len(dims) > 1 else 0
         dims[place] = _rows(dims[place], module, tensor.name, shape, ways)
     elif module in _ROW and len(dims) > 1 and dims[columns] > 1:
