@@ -12,6 +12,7 @@ from pytest_vllm.adapters.backends.lease import lease_gpus
 from pytest_vllm.adapters.backends.vram import LIMIT_S, VramWatch
 from pytest_vllm.adapters.gpus.sysfs import SysfsMonitor
 from pytest_vllm.domain.errors import HostError
+from tests.data.smi.tree import add_card, add_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,3 +157,21 @@ def test_unknown_memory_is_no_leak() -> None:
     vram.settle(print)
     assert vram.check_release(print) == ()
     assert clock.now == 0.0
+
+
+def test_partitions_of_one_gpu_count_once(tmp_path: Path) -> None:
+    """Each of the eight tells the memory of the whole GPU; added up they would be eight GPUs."""
+    device = add_card(tmp_path, 0, bdf="0000:05:00.0", current_compute_partition="CPX")
+    for number in range(8):
+        where = {"bdf": "0000:05:00.0", "partition": number, "gpu_id": number + 1}
+        add_node(tmp_path, number + 1, gfx=90402, minor=128 + number, **where)
+    monitor = SysfsMonitor(tmp_path)
+    nodes = [gpu["render_node"] for gpu in monitor.facts()["gpus"]]
+    assert len(nodes) == 8
+    clock, said = Clock(), list[str]()
+    vram = VramWatch(monitor.facts, nodes=nodes, clock=clock, sleep=clock.sleep)
+    vram.settle(said.append)
+    (device / "mem_info_vram_used").write_text(str(60 * GIB))
+    clock.events = [(3.0, lambda: (device / "mem_info_vram_used").write_text(str(GIB)))]
+    assert vram.check_release(said.append) == ()
+    assert said[0] == "waiting: 59.7 GiB of VRAM not released yet"

@@ -88,12 +88,18 @@ class VramWatch:
         return ()
 
     def _gpus(self) -> dict[str, tuple[int, int]]:
-        """Return used and total bytes of our GPUs by render node; unknown ones are left out."""
+        """Return used and total bytes of our GPUs by render node; unknown ones are left out.
+
+        Partitions of a GPU all tell the same, that of the whole GPU, so the first stands for all.
+        """
         found = {}
+        counted = set()
         for gpu in self._look()["gpus"]:
             name = Path(gpu.get("render_node") or "").name
             used, total = gpu.get("vram_used_bytes"), gpu.get("vram_total_bytes")
-            if name in self._nodes and used is not None:
+            package = gpu.get("socket") if gpu.get("shared_with") else name
+            if name in self._nodes and used is not None and package not in counted:
+                counted.add(package)
                 found[name] = (int(used), int(total or 0))
         return found
 
