@@ -227,3 +227,24 @@ def test_the_rules_judge_nvidia_gpus_as_they_judge_amds() -> None:
     finding = only(memory.free_memory, busy)
     assert "GPU 0: 19.00 of 79.00 GiB are free" in finding.seen
     assert not found(memory.fits, busy)
+
+
+@pytest.mark.parametrize("percent", range(7, 28))
+def test_only_what_is_sure_ends_a_run(percent: int) -> None:
+    """Llama-3.1-8B loads 14.99 GiB, and 131,072 tokens of 128 KiB each are 16 GiB.
+
+    What vLLM takes besides is an estimate: where it decides, the run goes on with a warning.
+    """
+    share = percent / 100
+    facts = launch(LLAMA, f"--gpu-memory-utilization={share}", host=make_host(1))
+    grave = [finding.severity for finding in found(memory.fits, facts)]
+    spare = share * MI300X[2] / GIB - (14.989 + 16)
+    doubt = 4  # 2 % of the device
+    reserve = 2 + 1 + 2  # context, graphs, activation
+    assert grave in ([Severity.FATAL], [Severity.WARNING], [])
+    if grave == [Severity.FATAL]:
+        assert spare < 0
+    if spare < -(doubt + reserve):
+        assert grave == [Severity.FATAL]
+    if spare > 2 * (doubt + reserve):
+        assert grave == []
