@@ -12,6 +12,7 @@ from pytest_vllm.domain.memory.hybrid import read_cache
 from pytest_vllm.domain.memory.kv import concurrency, lay_out, longest, need_blocks, tokens
 from pytest_vllm.domain.memory.serving import Platform, Serving
 from pytest_vllm.domain.memory.shape import Attention, Layer, ModelShape
+from pytest_vllm.domain.memory.stages import stages
 
 _DATA = Path(__file__).parents[1] / "data" / "oracle-kv"
 _CASES = json.loads((_DATA / "cases.json").read_text(encoding="utf-8"))
@@ -85,3 +86,20 @@ def test_the_layout_is_that_of_vllm(case: dict[str, Any]) -> None:
 def test_every_case_has_an_answer() -> None:
     """A case that was added and not asked would test nothing."""
     assert [case["name"] for case in _CASES] == list(_ANSWERS)
+
+
+@pytest.mark.parametrize(
+    ("split", "sizes"),
+    [
+        ("", [10, 11, 11]),
+        ("12,12,8", [12, 12, 8]),
+        ("12,12", [10, 11, 11]),
+        ("a,b,c", [10, 11, 11]),
+    ],
+)
+def test_stages_are_split_as_vllm_splits_them(split: str, sizes: list[int]) -> None:
+    """Even, what is left over before the last; or as the variable says, when it adds up."""
+    variables = {"VLLM_PP_LAYER_PARTITION": split} if split else {}
+    found = stages(32, Serving(pipeline_parallel=3, variables=variables))
+    assert [len(one) for one in found] == sizes
+    assert [index for one in found for index in one] == list(range(32))

@@ -16,19 +16,6 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.memory.shape import Layer, ModelShape, Quantization
 
 
-def stages(layers: int, pipeline: int) -> tuple[range, ...]:
-    """Return the layers of each pipeline stage (`distributed/utils.get_pp_indices`).
-
-    What does not divide goes to the stages before the last, which has the output embedding.
-    """
-    each, rest = divmod(layers, pipeline)
-    sizes = [each] * pipeline
-    for place in range(2, rest + 2):
-        sizes[-place] += 1
-    starts = [sum(sizes[:stage]) for stage in range(pipeline)]
-    return tuple(range(start, start + size) for start, size in zip(starts, sizes, strict=True))
-
-
 def embedding(shape: ModelShape, rank: Rank) -> Iterator[Held]:
     """Yield the input embedding, on the first stage and, when it is tied, on the last."""
     rows = rank.vocabulary(shape.vocab)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_vllm.domain.memory.grouping import Page, group
 from pytest_vllm.domain.memory.pages import element_bytes, layer_pages
 from pytest_vllm.domain.memory.shape import Attention
-from pytest_vllm.domain.memory.stages import layers_of_stage
+from pytest_vllm.domain.memory.stages import stages
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.memory.serving import Serving
@@ -77,12 +77,7 @@ def lay_out(shape: ModelShape, serving: Serving, stage: int = 0) -> KvLayout:
         stage: Pipeline stage of the rank.
     """
     pages, block_size = layer_pages(shape, serving)
-    mine = layers_of_stage(
-        len(shape.layers),
-        serving.pipeline_parallel,
-        stage,
-        serving.variables.get("VLLM_PP_LAYER_PARTITION", ""),
-    )
+    mine = stages(len(shape.layers), serving)[stage]
     groups: list[KvGroup] = []
     bytes_per_block = 0
     for members in group(pages, hybrid=_keeps_windows(shape, serving)):

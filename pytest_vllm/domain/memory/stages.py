@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-def layers_of_stage(count: int, stages: int, stage: int, split: str = "") -> range:
-    """Return the indexes of the layers of a stage, as vLLM's `get_pp_indices` splits them.
+if TYPE_CHECKING:
+    from pytest_vllm.domain.memory.serving import Serving
+
+
+def stages(count: int, serving: Serving) -> tuple[range, ...]:
+    """Return the indexes of the layers of each stage, as `distributed/utils.get_pp_indices` does.
 
     What does not divide goes one each to the stages before the last, from the back: the last holds
-    the output embedding already.
+    the output embedding already. `VLLM_PP_LAYER_PARTITION` says it otherwise; one that does not add
+    up is ignored here, as vLLM refuses it before memory matters.
 
     Args:
         count: Layers of the model.
-        stages: Pipeline stages.
-        stage: The stage, from 0.
-        split: `VLLM_PP_LAYER_PARTITION`: layers of each stage, separated by commas; one that does
-            not add up is ignored, as vLLM would refuse it before it matters.
+        serving: How many stages there are, and the variable.
     """
-    sizes = _given(split, count, stages)
+    number = serving.pipeline_parallel
+    sizes = _given(serving.variables.get("VLLM_PP_LAYER_PARTITION", ""), count, number)
     if not sizes:
-        sizes = [count // stages] * stages
-        for back in range(2, count % stages + 2):
+        sizes = [count // number] * number
+        for back in range(2, count % number + 2):
             sizes[-back] += 1
-    start = sum(sizes[:stage])
-    return range(start, start + sizes[stage])
+    starts = [sum(sizes[:stage]) for stage in range(number)]
+    return tuple(range(start, start + size) for start, size in zip(starts, sizes, strict=True))
 
 
-def _given(split: str, count: int, stages: int) -> list[int]:
+def _given(split: str, count: int, number: int) -> list[int]:
     words = split.split(",") if split else []
     sizes = [int(word) for word in words if word.strip().isdecimal()]
-    return sizes if len(sizes) == len(words) == stages and sum(sizes) == count else []
+    return sizes if len(sizes) == len(words) == number and sum(sizes) == count else []

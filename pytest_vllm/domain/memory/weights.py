@@ -17,6 +17,7 @@ from pytest_vllm.domain.memory.quantized import online
 from pytest_vllm.domain.memory.rope import rope_bytes
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.shape import ModelShape, Quantization
+from pytest_vllm.domain.memory.stages import stages
 from pytest_vllm.domain.memory.storage import (
     attention_bytes,
     experts_bytes,
@@ -120,16 +121,16 @@ def _from_headers(
     shape = model.shape
     known = isinstance(shape, ModelShape)
     layers = len(shape.layers) if isinstance(shape, ModelShape) else layers_of(model.tensors)
-    stages = decoder.stages(layers, serving.pipeline_parallel)
+    held = stages(layers, serving)
     rank = rank_of(serving, shape.dtype if isinstance(shape, ModelShape) else "")
-    sizes = held_bytes(model.tensors, shape, rank, stages)
+    sizes = held_bytes(model.tensors, shape, rank, held)
     result = []
     for stage, size in enumerate(sizes):
         base = closed[stage] if known else RankWeights(stage=stage, parameters_bytes=0)
         own = (
             sum(
                 attention_bytes(shape.layers[i], shape.quantization, rank.element)
-                for i in stages[stage]
+                for i in held[stage]
             )
             if isinstance(shape, ModelShape)
             else 0
@@ -140,8 +141,8 @@ def _from_headers(
 
 def _closed(shape: ModelShape, serving: Serving) -> tuple[RankWeights, ...]:
     scale = _Scale(shape, serving)
-    stages = decoder.stages(len(shape.layers), serving.pipeline_parallel)
-    return tuple(scale.weigh(stage, layers) for stage, layers in enumerate(stages))
+    held = stages(len(shape.layers), serving)
+    return tuple(scale.weigh(stage, layers) for stage, layers in enumerate(held))
 
 
 class _Scale:
