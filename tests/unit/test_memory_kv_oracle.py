@@ -91,10 +91,10 @@ def test_every_case_has_an_answer() -> None:
 @pytest.mark.parametrize(
     ("split", "sizes"),
     [
-        ("", [10, 11, 11]),
+        ("", [11, 11, 10]),
         ("12,12,8", [12, 12, 8]),
-        ("12,12", [10, 11, 11]),
-        ("a,b,c", [10, 11, 11]),
+        ("12,12", [11, 11, 10]),
+        ("a,b,c", [11, 11, 10]),
     ],
 )
 def test_stages_are_split_as_vllm_splits_them(split: str, sizes: list[int]) -> None:
