@@ -37,6 +37,7 @@ _NEWEST = "0.32.0"
 _VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-+.\w]*)")
 _MONITORS = ("auto", "amd", "sysfs", "nvidia")
 _WIDTH, _WIDEST = 80, 120
+_SEPARATE = "vLLM's own arguments follow a --: pytest-vllm fit MODEL"
 _DESCRIPTION = """\
 Says whether vLLM can serve a model on these GPUs, before anything is started: FITS, MARGINAL (what
 is only estimated decides) or DOES_NOT_FIT with the step that fails, what each part takes of a
@@ -61,12 +62,15 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what would be printed."""
         words = message.removeprefix("unrecognized arguments: ")
-        if words != message:
+        if words == message:
+            raise TargetError(message, advice="see pytest-vllm fit --help")
+        name = words.split()[0].partition("=")[0]
+        if not name.startswith("-"):
             raise TargetError(
-                f"fit has no option {words}",
-                advice=f"vLLM's own arguments follow a --: pytest-vllm fit MODEL -- {words}",
+                f"fit takes one model, and {words} is one too many", advice=f"{_SEPARATE} -- ..."
             )
-        raise TargetError(message, advice="see pytest-vllm fit --help")
+        ours = closest(name, [name for action in self._actions for name in action.option_strings])
+        raise TargetError(f"fit has no option {name}{ours}", advice=f"{_SEPARATE} -- {words}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

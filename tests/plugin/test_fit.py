@@ -316,6 +316,8 @@ def test_an_unknown_architecture_is_judged_by_its_files(fit: Any, tmp_path: Path
         (["--gpus", "MI300X", "--free", "lots"], "cannot read 'lots'", "164.76GiB"),
         (["--gpus", "MI250", "--free", "1GiB,2GiB,3GiB"], "3 amounts for 2 devices", "two devices"),
         (["--gpus", "MI300X", "--vllm-version", "new"], "'new' is no version", "0.32"),
+        (["--gpu", "MI300X"], "no option --gpu; did you mean --gpus?", "-- --gpu MI300X"),
+        (["Qwen/Qwen3-4B"], "Qwen/Qwen3-4B is one too many", "MODEL -- ..."),
         (["--gpus", "MI300X", "--tensor-parallel-size", "2"], "no option", "-- --tensor-parallel"),
         (["--gpus", "MI300X", "--", "-tp", "two"], "--tensor-parallel-size", "correct"),
         (["--gpus", "MI300X", "--", "--tensor-sise", "2"], "unrecognized", "--vllm-version"),
