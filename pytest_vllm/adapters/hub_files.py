@@ -168,13 +168,13 @@ class HubRepository:
             raise self._unreachable(error) from None
 
     def _read(self, answer: httpx.Response, limit: int) -> bytes:
-        """Read a body up to a limit; the connection of one that has more is closed."""
+        """Read a body; the connection of one that has more than the limit is closed."""
         body = bytearray()
         for piece in answer.iter_bytes(_PIECE):
             body += piece
             if time.monotonic() > self._ends:
                 raise HostError(f"{self._hub} took more than {_LIMIT_S:.0f} s")
-            if len(body) >= limit:
+            if len(body) > limit:
                 break
         return bytes(body[:limit])
 
