@@ -108,8 +108,13 @@ class Rank:
 
     @property
     def unsure(self) -> int:
-        """By how many bytes the estimates may be off."""
+        """By how many bytes the estimates may be too low: so much must be to spare."""
         return int(_UNSURE_SHARE * self.device.total_bytes) + self.overhead.activation
+
+    @property
+    def hopeless(self) -> int:
+        """How many bytes must be missing before it is sure: estimates may be much too high."""
+        return max(self.unsure, self._taken * 3 // 4)
 
     @property
     def fixed(self) -> bool:
@@ -191,7 +196,7 @@ class Rank:
             reason = f"graphs of about {_gib(over.graphs)} come on top of what was asked for"
         if margin >= 0:
             return Finding()
-        sure = self.fixed and margin < -self.unsure
+        sure = self.fixed and margin < -self.hopeless
         verdict = Fit.DOES_NOT_FIT if sure else Fit.MARGINAL
         return Finding(verdict=verdict, gate=Gate.BLOCKS, margin=margin, reason=reason)
 
@@ -202,7 +207,7 @@ class Rank:
         margin = self.kv_bytes - block
         if margin > 0:
             return Finding()
-        sure = self.fixed or margin < -self.unsure
+        sure = self.fixed or margin < -self.hopeless
         return Finding(
             verdict=Fit.DOES_NOT_FIT if sure else Fit.MARGINAL,
             gate=Gate.BLOCKS,
@@ -232,10 +237,9 @@ class Rank:
             f"a request of {length:,} tokens needs {_gib(need)} of cache, and "
             f"{_gib(max(self.kv_bytes - block, 0))} are left"
         )
-        unsure = 0 if self.fixed else self.unsure
-        if margin >= unsure:
+        if margin >= (0 if self.fixed else self.unsure):
             return Finding(margin=margin)
-        sure = margin < -unsure
+        sure = margin < (0 if self.fixed else -self.hopeless)
         return Finding(
             verdict=Fit.DOES_NOT_FIT if sure else Fit.MARGINAL,
             gate=Gate.LENGTH,
