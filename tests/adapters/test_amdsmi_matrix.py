@@ -209,6 +209,17 @@ def test_a_gpu_that_is_lost_falls_silent_and_the_others_do_not(
     assert monitor.sample(rare=True).readings["0000:46:00.0"]["activity_percent"] == 3
 
 
+def test_a_gpu_that_is_lost_from_the_start_hides_no_other(
+    use_smi: Use, monitor: AmdMonitor
+) -> None:
+    state = use_smi(NEWEST, NEWEST)
+    state.show(*HOSTS["MI300X x8"])
+    state.change(2, lost=1)
+    facts = monitor.facts()
+    assert len(facts["gpus"]) == 7
+    assert facts["reason"] == "AMD SMI sees 1 GPUs that tell no address; see dmesg"
+
+
 def test_a_sensor_that_a_gpu_lacks_is_not_asked_again(use_smi: Use, monitor: AmdMonitor) -> None:
     """The hottest spot is preferred; a GPU without it tells the temperature of its edge."""
     state = use_smi(NEWEST, NEWEST)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 GpuFacts = dict[str, Any]
 """JSON-able facts about the GPUs of this host.
 
-`monitor`: who looked. `reason`: why no GPU is known, or empty. `source`: what was asked, such as
-`amdsmi 7.0.2`. `gpus`: one mapping each, by PCI address, with
+`monitor`: who looked. `reason`: why no GPU is known, or some are not, or empty. `source`: what was
+asked, such as `amdsmi 7.0.2`. `gpus`: one mapping each, by PCI address, with
 
 - `index`, `name`, `vendor`, `gfx` (AMD) or `compute_capability` (NVIDIA), `device_id`, `uuid`,
   `driver`

@@ -46,8 +46,10 @@ class AmdMonitor:
         reply = self._companion.ask("facts", timeout_s=self._timeout_s)
         if reply.down or reply.error is not None:
             return no_gpus(self.name, _explain(reply))
+        nameless = reply.answer["nameless"]
+        lost = f"AMD SMI sees {nameless} GPUs that tell no address; see dmesg" if nameless else ""
         if not reply.answer["gpus"]:
-            return no_gpus(self.name, "AMD SMI sees no GPU")
+            return no_gpus(self.name, lost or "AMD SMI sees no GPU")
         known = {gpu["bdf"]: gpu for gpu in self._names.facts()["gpus"]}
         gpus: list[dict[str, Any]] = []
         for gpu in sorted(reply.answer["gpus"], key=lambda gpu: str(gpu["bdf"])):
@@ -56,7 +58,7 @@ class AmdMonitor:
             gpus.append(UNKNOWN_GPU | by_sysfs | told | {"index": len(gpus)})
         return {
             "monitor": self.name,
-            "reason": "",
+            "reason": lost,
             "source": reply.answer["source"],
             "gpus": mark_shared(fill_names(gpus)),
         }

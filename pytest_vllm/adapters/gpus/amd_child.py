@@ -31,7 +31,9 @@ class AmdSmi:
         self._smi: Any = None
         self._failure: BaseException | None = None
         self._handles: list[tuple[str, Any]] | None = None
+        self._nameless = 0
         self._dumb: set[tuple[str, str]] = set()
+        self._is_unsupported = False
         self.source = ""
 
     def answer(self, word: str) -> Any:
@@ -40,6 +42,7 @@ class AmdSmi:
         if word == "facts":
             return {
                 "source": self.source,
+                "nameless": self._nameless,
                 "gpus": [self._facts(bdf, handle) for bdf, handle in handles],
             }
         rare = word.endswith("rare")
@@ -50,10 +53,10 @@ class AmdSmi:
         if self._handles is None:
             smi = self._load()
             smi.amdsmi_init()
-            self._handles = [
-                (str(smi.amdsmi_get_gpu_device_bdf(handle)).lower(), handle)
-                for handle in smi.amdsmi_get_processor_handles()
-            ]
+            handles = smi.amdsmi_get_processor_handles()
+            named = [(self._ask("amdsmi_get_gpu_device_bdf", h), h) for h in handles]
+            self._handles = [(str(bdf).lower(), handle) for bdf, handle in named if bdf]
+            self._nameless = len(handles) - len(self._handles)
         return self._handles
 
     def _load(self) -> Any:
@@ -72,12 +75,12 @@ class AmdSmi:
         smi = self._smi
         vram = smi.AmdSmiMemoryType.VRAM
         modes = (
-            self._ask("compute", "amdsmi_get_gpu_compute_partition", handle),
-            self._ask("memory", "amdsmi_get_gpu_memory_partition", handle),
+            self._ask("amdsmi_get_gpu_compute_partition", handle),
+            self._ask("amdsmi_get_gpu_memory_partition", handle),
         )
-        device = plain_number(self._ask("id", "amdsmi_get_gpu_id", handle))
+        device = plain_number(self._ask("amdsmi_get_gpu_id", handle))
         # wheels before 6.4 do not know the order in which HIP counts
-        enumerated = self._ask("order", "amdsmi_get_gpu_enumeration_info", handle) or {}
+        enumerated = self._ask("amdsmi_get_gpu_enumeration_info", handle) or {}
         return {
             "bdf": bdf,
             "vendor": "amd",
@@ -85,11 +88,9 @@ class AmdSmi:
             "hip_index": plain_number(enumerated.get("hip_id")),
             "partition": "/".join(str(m) for m in modes if m and m not in ("N/A", "UNKNOWN")),
             "vram_total_bytes": plain_number(
-                self._ask("total", "amdsmi_get_gpu_memory_total", handle, vram)
+                self._ask("amdsmi_get_gpu_memory_total", handle, vram)
             ),
-            "vram_used_bytes": plain_number(
-                self._ask("used", "amdsmi_get_gpu_memory_usage", handle, vram)
-            ),
+            "vram_used_bytes": plain_number(self._ask("amdsmi_get_gpu_memory_usage", handle, vram)),
         }
 
     def _sample(self, bdf: str, handle: Any, *, rare: bool) -> dict[str, Any]:
@@ -100,7 +101,7 @@ class AmdSmi:
             """Ask what this GPU has told before, or was not asked yet."""
             if (bdf, name) in self._dumb:
                 return None
-            value = self._ask(name, call, handle, *words)
+            value = self._ask(call, handle, *words)
             if value is None and self._is_unsupported:
                 self._dumb.add((bdf, name))
             return value
@@ -126,7 +127,7 @@ class AmdSmi:
             sample["ecc_errors"] = _field(errors, "uncorrectable_count")
         return {name: plain_number(value) for name, value in sample.items()}
 
-    def _ask(self, _name: str, call: str, *words: Any) -> Any:
+    def _ask(self, call: str, *words: Any) -> Any:
         """Make a call; a GPU that does not tell one thing is still a GPU."""
         self._is_unsupported = False
         try:

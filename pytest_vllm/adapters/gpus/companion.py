@@ -59,7 +59,7 @@ class Companion:
         self._child: subprocess.Popen[bytes] | None = None
         self._finalizer: weakref.finalize[..., Companion] | None = None
         self._starts = 0
-        self._closed = False
+        self._closed = threading.Event()
         self._last = ""
         self._noise = b""
 
@@ -80,7 +80,7 @@ class Companion:
 
     def close(self) -> None:
         """End the process at once; who waits for an answer is told that it ended."""
-        self._closed = True
+        self._closed.set()
         child = self._child
         if child is not None:
             child.kill()  # without the lock: another thread may hold it for as long as it waits
@@ -94,7 +94,7 @@ class Companion:
         """Make sure of the process; return why there is none."""
         if self._child is not None and self._child.poll() is None:
             return ""
-        if self._closed:
+        if self._closed.is_set():
             return f"{self._what} is asked no more"
         if self._child is not None:
             self._kill()
@@ -117,6 +117,8 @@ class Companion:
             return f"cannot start a process to ask {self._what}: {error.strerror}"
         self._child = child
         self._finalizer = weakref.finalize(self, _end, child)
+        if self._closed.is_set():  # closed by another thread just now
+            child.kill()
         return ""
 
     def _exchange(self, word: str, timeout_s: float) -> Reply:
@@ -152,8 +154,9 @@ class Companion:
             selector.register(child.stdout, selectors.EVENT_READ)
             selector.register(child.stderr, selectors.EVENT_READ)
             while child.stdout in selector.get_map():
-                ready = selector.select(max(end - time.monotonic(), 0))
-                if not ready:
+                left_s = end - time.monotonic()
+                ready = selector.select(max(left_s, 0))
+                if not ready or left_s < 0:  # silent, or printing for ever
                     return None
                 for key, _ in ready:
                     data = os.read(key.fd, _CHUNK)
