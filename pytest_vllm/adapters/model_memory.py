@@ -211,11 +211,16 @@ def _gguf(name: str) -> TargetError:
 
 
 def _unknown(name: str, env: Mapping[str, str], *, why: str) -> TargetError:
-    return TargetError(
-        f"{name} is neither a path, nor in the Hub cache {hub_cache(env)}, nor in the shipped "
-        f"table{similar(name, env)}, {why}",
-        advice=_NO_CONFIG,
-    )
+    listed = listed_model(name)
+    if listed is not None and isinstance(read_shape(listed.config), UnknownShape):
+        kind = ", ".join(listed.config.get("architectures", ()))
+        seen = f"only the Hub can tell the size of {name} ({kind})"
+    else:
+        seen = (
+            f"{name} is neither a path, nor in the Hub cache {hub_cache(env)}, nor in the shipped "
+            f"table{similar(name, env)}"
+        )
+    return TargetError(f"{seen}, {why}", advice=_NO_CONFIG)
 
 
 def similar(name: str, env: Mapping[str, str]) -> str:

@@ -422,6 +422,7 @@ def test_the_hub_is_asked_about_a_known_model_on_request_only(fit: Any, hub: Hub
         ("org/down", (), {}, 75, "HTTP 503"),
         ("org/small", ("--offline",), {}, 4, "--offline"),
         ("org/small", (), {"HF_HUB_OFFLINE": "1"}, 4, "HF_HUB_OFFLINE=1 forbids"),
+        ("zai-org/GLM-5", ("--offline",), {}, 4, "only the Hub can tell the size of zai-org/GLM-5"),
         ("a b", (), {}, 4, "no path and no ID"),
     ],
 )
