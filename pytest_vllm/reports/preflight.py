@@ -78,7 +78,7 @@ def _facts(facts: LaunchFacts) -> Iterator[str]:
     host, engine, image, model = facts.host, facts.engine, facts.image, facts.model
     gpus = [
         " ".join(filter(None, (gpu.name or "AMD GPU", gpu.gfx, _size(gpu.vram_total_bytes))))
-        for gpu in host.gpus
+        for gpu in (*host.gpus, *facts.cuda_gpus)
     ]
     kinds = [f"{gpus.count(kind)} x {kind}" for kind in dict.fromkeys(gpus)]
     found = ", ".join(kinds) or f"no AMD GPU ({host.gpus_reason})"

@@ -12,6 +12,8 @@ from pytest_vllm.domain.facts.host import DeviceNode, Gpu, HostFacts
 from pytest_vllm.domain.fit import Fit, ModelMemory
 from pytest_vllm.domain.memory.config import read_shape
 from pytest_vllm.domain.memory.serving import Platform
+from pytest_vllm.domain.preflight.outcome import Preflight
+from pytest_vllm.reports.preflight import preflight_text
 from tests.unit.launch_facts import MI300X, make_host, make_launch, make_model, public_configs
 
 GIB = 2**30
@@ -153,3 +155,16 @@ def test_a_server_that_runs_already_holds_its_memory_itself() -> None:
     plain = plain_forecast(facts)
     assert plain["verdict"] == "FITS"
     assert plain["weights_bytes_per_rank"] == facts.forecast.weights[0].total_bytes
+
+
+def test_the_preflight_shows_gpus_of_both_vendors_and_the_forecast() -> None:
+    cuda = (Gpu(index=0, name="NVIDIA H100 80GB HBM3", vram_total_bytes=80 * GIB),)
+    host = HostFacts(memory_bytes=64 * GIB, memory_free_bytes=60 * GIB)
+    facts = launch(host=host, backend="process")
+    shown = Preflight(facts=replace(facts, cuda_gpus=cuda), findings=(), took_s=0.1)
+    text = preflight_text(shown)
+    assert "1 x NVIDIA H100 80GB HBM3 80.0 GiB" in text
+    assert f"memory  FITS: {facts.forecast.reason}" in text
+    none = launch("--config=x.yaml", host=host, backend="process")
+    text = preflight_text(Preflight(facts=none, findings=(), took_s=0.1))
+    assert "memory  no forecast: --config names a file" in text
