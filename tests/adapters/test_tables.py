@@ -87,6 +87,12 @@ def test_a_shipped_config_has_the_published_number_of_parameters(model: ListedMo
     assert loaded == 2 * model.parameters + padding + wider
 
 
+def test_the_config_of_the_story_s_model_keeps_all_that_it_is_weighed_by() -> None:
+    name = "deepseek-ai/DeepSeek-V3.1"
+    (rank,) = weigh(ModelMemory(name=name, shape=read_shape(MODELS[name].config)), Serving())
+    assert rank.parameters_bytes == known_weight_sizes()[name] == 673_150_611_808
+
+
 def test_shipped_configs_name_models_that_are_known() -> None:
     ids = Counter(item for model in MODELS.values() for item in model.ids)
     assert set(ids.values()) == {1}
