@@ -214,6 +214,44 @@ def test_too_few_devices_are_no_matter_of_memory() -> None:
     assert "needs 8 devices" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("name", "asked", "reason"),
+    [
+        (_7B, Serving(max_model_len=4097), "4,096 tokens at most"),
+        (_LLAMA_8B, Serving(tensor_parallel=8, decode_context_parallel=2), "key-value heads"),
+        (_LLAMA_8B, Serving(tensor_parallel=16, decode_context_parallel=3), "does not divide"),
+        (V3, Serving(tensor_parallel=8, decode_context_parallel=3), "does not divide"),
+        (
+            "google/gemma-2-9b",
+            Serving(tensor_parallel=16, decode_context_parallel=2),
+            "sliding window",
+        ),
+        (_LLAMA_8B, Serving(tensor_parallel=5), "attention heads"),
+    ],
+)
+def test_arguments_that_contradict_the_model_are_refused_first(
+    name: str, asked: Serving, reason: str
+) -> None:
+    """Whatever the memory: vLLM says no before it looks."""
+    found = forecast(model(name), mi300x(16), asked)
+    assert (found.verdict, found.gate) == (Fit.DOES_NOT_FIT, Gate.INVALID)
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        (_7B, Serving(max_model_len=4097, variables={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"})),
+        (_7B, Serving(max_model_len=4097, unmodelled=("--rope-scaling: it changes ...",))),
+        (_LLAMA_8B, Serving(tensor_parallel=16, decode_context_parallel=2)),
+        (V3, Serving(tensor_parallel=8, decode_context_parallel=8)),
+    ],
+)
+def test_arguments_that_only_look_odd_are_taken(name: str, asked: Serving) -> None:
+    """No false alarm."""
+    assert forecast(model(name), mi300x(16), asked).verdict is Fit.FITS
+
+
 def test_ranks_on_other_hosts_are_believed() -> None:
     """Two hosts of eight are sixteen devices."""
     found = forecast(model(V3), mi300x(8), Serving(tensor_parallel=16, hosts=2))

@@ -42,6 +42,7 @@ _QUICK = settings(
     derandomize=not _EVERYTHING,
 )
 
+_LONG = {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
 _FIELDS = {
     "utilization": "utilization",
     "tensor-parallel": "tensor_parallel",
@@ -90,6 +91,7 @@ def servings(draw: st.DrawFn) -> Serving:
         prefix_caching=draw(st.none() | st.booleans()),
         hybrid_manager=draw(st.booleans()),
         overlapped=draw(st.booleans()),
+        variables=draw(st.sampled_from([{}, _LONG, _LONG])),
     )
 
 

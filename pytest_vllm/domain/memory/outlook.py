@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.fit import Device, Fit, Forecast, Gate, Part
 from pytest_vllm.domain.memory import GIB
+from pytest_vllm.domain.memory.admission import refusals
 from pytest_vllm.domain.memory.kv import concurrency, lay_out, longest, tokens
 from pytest_vllm.domain.memory.overhead import Batch, batch, estimate, in_flight
 from pytest_vllm.domain.memory.rank import Finding, Rank
@@ -87,7 +88,10 @@ class Case:
                 f"--pipeline-parallel-size {self.serving.pipeline_parallel} needs {ranks} devices, "
                 f"and there are {here}"
             )
-        return next(iter(objections(self.model.shape, self.serving)), "")
+        lines = objections(self.model.shape, self.serving)
+        if not lines and self.cache is not None:
+            lines = refusals(self.cache, self.serving)
+        return next(iter(lines), "")
 
     def ranks(self) -> tuple[Rank, ...]:
         """Return every rank, but those only once that hold the same on the same kind of device."""

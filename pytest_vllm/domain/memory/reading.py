@@ -57,6 +57,8 @@ _UNMODELLED = {
     "--prefill-context-parallel-size": "it is not modelled",
     "-pcp": "it is not modelled",
     "--quantization-config": "what it changes is not known here",
+    "--rope-scaling": "it changes the context, which is reckoned as the config says",
+    "--rope-theta": "it changes the context, which is reckoned as the config says",
     "--speculative-config": "the draft and its part of the cache are not counted",
     "-sc": "the draft and its part of the cache are not counted",
     "--spec-tokens": "the draft and its part of the cache are not counted",
