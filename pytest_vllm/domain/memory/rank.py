@@ -221,7 +221,11 @@ class Rank:
         return (
             f"of {_gib(self.requested)} asked for, {_gib(self.weights.total_bytes)} go to weights "
             f"and about {_gib(self._taken)} to activation, context and graphs: "
-            f"{_gib(self.kv_bytes)} are left for the cache"
+            + (
+                f"{_gib(self.kv_bytes)} are left for the cache"
+                if self.kv_bytes >= 0
+                else f"{_gib(-self.kv_bytes)} too much, and nothing is left for the cache"
+            )
         )
 
     def _length(self) -> Finding:

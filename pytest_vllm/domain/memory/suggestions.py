@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_vllm.domain.fit import Fit, Forecast, ModelMemory, Suggestion
+from pytest_vllm.domain.fit import Fit, Forecast, Gate, ModelMemory, Suggestion
 from pytest_vllm.domain.memory import GIB
 from pytest_vllm.domain.memory.notes import notes
 from pytest_vllm.domain.memory.outlook import Case, largest_share, look, reckon
@@ -93,8 +93,11 @@ def _suggestions(case: Case, forecast: Forecast) -> Iterator[Suggestion]:
     yield from _utilization(case)
     yield from _tensor_parallel(case, sizes)
     yield from _length(case)
-    if forecast.verdict is not Fit.FITS:
+    if forecast.verdict is Fit.FITS:
+        return
+    if forecast.gate not in (Gate.INVALID, Gate.STARTUP):  # there fewer bits change nothing
         yield from _quantizations(case)
+    if case.serving.platform is not Platform.CPU:
         yield from _devices(case, sizes)
 
 
@@ -118,7 +121,8 @@ def _utilization(case: Case) -> Iterator[Suggestion]:
     word = "is safe" if verdict is Fit.FITS else "is the most to try"
     yield Suggestion(
         kind="utilization",
-        text=f"a share of {safe:g} {word}; above {most:g} no start-up check can pass",
+        text=f"a share of {safe:g} {word}"
+        + (f"; above {most:g} no start-up check can pass" if most < 1 else ""),
         argument=f"--gpu-memory-utilization={safe:g}",
     )
 
@@ -193,6 +197,8 @@ def _quantizations(case: Case) -> Iterator[Suggestion]:
         lacking = _lacking(kind, case.devices)
         on_the_way = bool(kind.argument) and _loads_in_fewer_bits(case, shape)
         trial = case.but(quantization="fp8") if on_the_way else _stored(case, shape, kind)
+        if _whole(trial) >= _whole(case):  # MXFP4 is for experts only
+            continue
         verdict = _verdict(trial)
         text = f"{kind.name}: {_gib(_whole(trial))} of weights in all, {_ANSWERS[verdict]}"
         yield Suggestion(
