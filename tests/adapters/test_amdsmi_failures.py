@@ -1,4 +1,4 @@
-"""Every way in which AMD's library can fail, with the real wheels: one clear reason, and no harm."""
+"""Every way in which AMD's library can fail, with the real wheels: one clear reason, no harm."""
 
 from __future__ import annotations
 
