@@ -160,6 +160,7 @@ class HubRepository:
         try:
             with self._client.stream("GET", url, headers=headers) as answer:
                 if answer.status_code not in (_OK, _PARTIAL):
+                    self._read(answer, _PIECE)
                     raise self._refused(answer, url)
                 if first and answer.status_code == _OK:
                     raise NoPartsError(f"{self._hub} sends no parts of files")
