@@ -120,6 +120,14 @@ def test_what_may_fit_is_let_pass(args: tuple[str, ...]) -> None:
     assert not found(memory.fits, launch(V3, *args, host=make_host(4)))
 
 
+def test_files_alone_end_a_run_only_where_they_surely_do_not_fit() -> None:
+    """How files of an unknown architecture spread over ranks is an estimate."""
+    for size, severity in ((480 * GIB, Severity.WARNING), (520 * GIB, Severity.FATAL)):
+        model = make_model(weights_bytes=size)
+        finding = only(memory.fits, make_launch("-tp=8", model=model, host=make_host(8, MI250)))
+        assert (finding.id, finding.severity) == ("model.weights", severity)
+
+
 def test_what_is_not_known_is_no_reason_for_an_alarm() -> None:
     model = make_model(weights_bytes=20 * GIB)
     assert not found(memory.fits, make_launch(model=model, host=make_host(1)))

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_vllm.domain.expectation import loaded_bytes
 from pytest_vllm.domain.finding import Fault, Finding, Severity
 from pytest_vllm.domain.fit import Fit, Gate
 from pytest_vllm.domain.memory.kv import need_blocks
@@ -51,7 +52,7 @@ def fits(facts: LaunchFacts, /) -> Iterator[Finding]:
     offloads = any(word.startswith(_OFFLOADING) for word in facts.target.serve_args.argv)
     if rule is None or offloads:
         return
-    fatal = forecast.verdict is Fit.DOES_NOT_FIT and _is_proven(forecast)
+    fatal = forecast.verdict is Fit.DOES_NOT_FIT and _is_proven(facts, forecast)
     yield Finding(
         id=rule.id,
         severity=Severity.FATAL if fatal else Severity.WARNING,
@@ -157,12 +158,13 @@ def _invalid(facts: LaunchFacts, forecast: Forecast) -> Iterator[Finding]:
     )
 
 
-def _is_proven(forecast: Forecast) -> bool:
+def _is_proven(facts: LaunchFacts, forecast: Forecast) -> bool:
     """Tell whether what follows from model and arguments does not fit, without any estimate."""
-    if forecast.basis is Basis.FILES and forecast.gate is not Gate.WEIGHTS:
-        return False
-    exact = _rank_bytes(forecast)
     _, device = _tightest(forecast)
+    if forecast.basis is Basis.FILES:  # what every rank holds is an estimate then
+        share = (loaded_bytes(facts) or 0) / forecast.serving.ranks
+        return forecast.gate is Gate.WEIGHTS and share > device.total_bytes
+    exact = _rank_bytes(forecast)
     if forecast.gate is Gate.WEIGHTS:
         return exact > device.total_bytes
     if forecast.layout is None:
