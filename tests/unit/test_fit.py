@@ -356,17 +356,30 @@ def test_an_unknown_architecture_is_not_promised() -> None:
 
 
 def test_a_model_with_states_has_a_known_cache() -> None:
-    """Nemotron-3-Nano: weights by the size of the files, the cache as its config says."""
-    nemotron = replace(
-        model("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16"), files_bytes=63_000_000_000
-    )
-    found = forecast(nemotron, mi300x(), Serving())
+    """Jamba: weights by the size of the files, the cache as its config says."""
+    config = {
+        "architectures": ["JambaForCausalLM"],
+        "model_type": "jamba",
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 65_536,
+        "max_position_embeddings": 262_144,
+        "attn_layer_period": 8,
+        "attn_layer_offset": 4,
+        "mamba_expand": 2,
+        "mamba_d_state": 16,
+        "mamba_d_conv": 4,
+    }
+    jamba = ModelMemory(name="jamba", shape=read_shape(config), files_bytes=103_000_000_000)
+    found = forecast(jamba, mi300x(), Serving())
     assert found.verdict is Fit.FITS
     assert found.basis is Basis.FILES
     assert found.layout is not None
-    assert found.layout.block_size == 2096
+    assert found.layout.bytes_per_token == 4 * 2 * 8 * 128 * 2
     assert found.max_model_len == 262_144
-    assert forecast(nemotron, small(24), Serving()).gate is Gate.WEIGHTS
+    assert forecast(jamba, small(24), Serving()).gate is Gate.WEIGHTS
 
 
 def test_a_model_of_unknown_size_is_not_promised() -> None:
