@@ -43,8 +43,11 @@ class Gate:
 
     def wait(self, more: int = 2) -> None:
         """Wait until a sample has begun and ended after this call."""
+        self.reach(self._count + more)
+
+    def reach(self, goal: int) -> None:
+        """Wait until so many samples were taken in all."""
         with self._seen:
-            goal = self._count + more
             assert self._seen.wait_for(lambda: self._count >= goal, ENDS_S)
 
 
@@ -83,7 +86,7 @@ def test_the_last_sample_is_taken_at_the_end(tmp_path: Path, card: Path) -> None
     monitor = SysfsMonitor(tmp_path)
     sampler = Sampler(monitor, monitor.facts()["gpus"], interval_s=3600, on_sample=gate)
     sampler.start()
-    gate.wait(1)
+    gate.reach(1)
     (card / "mem_info_vram_used").write_text("7\n", encoding="ascii")
     assert sampler.stop()["gpus"][0]["vram_used_bytes"] == [100, 7]
 
@@ -141,7 +144,7 @@ def test_closing_the_monitor_frees_a_sampler_that_hangs(
     sampler = Sampler(monitor, gpus, interval_s=0.01, on_sample=gate)
     sampler.start()
     monitor.close()
-    gate.wait(1)
+    gate.reach(1)
     assert sampler.stop()["notes"]
 
 
