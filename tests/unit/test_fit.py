@@ -157,6 +157,16 @@ def test_the_storys_error() -> None:
     assert 0.83 <= float(_suggested(found, "utilization").partition("=")[2]) <= 0.85
 
 
+def test_what_would_fit_besides_at_a_share_that_passes() -> None:
+    """Where others hold memory, more devices help only with a smaller share."""
+    taken = mi300x(free=int(164.76 * GIB))
+    found = forecast(model(V3), taken, Serving(utilization=0.9))
+    assert found.gate is Gate.STARTUP
+    assert _suggested(found, "gpus") == "--gpu-memory-utilization=0.83 --tensor-parallel-size=8"
+    eight = forecast(model(V3), taken * 8, Serving(utilization=0.83, tensor_parallel=8))
+    assert eight.verdict is Fit.FITS
+
+
 @pytest.mark.parametrize(("share", "passes"), [(0.858, True), (0.859, False)])
 def test_the_boundary_of_the_start_up_check(share: float, *, passes: bool) -> None:
     """0.858 of the story's GPU is 164.72 GiB, 0.859 is 164.91."""

@@ -136,10 +136,15 @@ def test_what_is_suggested_does_fit(
         if not one.argument:
             continue
         said = read_serving(
-            ServeArgs((one.argument,)), {}, version=serving.version, platform=serving.platform
+            ServeArgs(tuple(one.argument.split(" "))),
+            {},
+            version=serving.version,
+            platform=serving.platform,
         )
-        field = _FIELDS[one.kind]
-        changed = replace(serving, **{field: getattr(said, field)})
+        fields = {_FIELDS[one.kind]} | (
+            {"utilization"} if "-utilization=" in one.argument else set()
+        )
+        changed = replace(serving, **{field: getattr(said, field) for field in fields})
         enough = given_devices
         if one.kind == "gpus":
             enough = (tightest,) * changed.ranks

@@ -89,13 +89,28 @@ def foresee(model: ModelMemory, devices: tuple[Device, ...], serving: Serving) -
 def _suggestions(case: Case, forecast: Forecast) -> Iterator[Suggestion]:
     if not case.devices or any(device.total_bytes <= 0 for device in case.devices):
         return
-    sizes = valid_tensor_parallel(case.model.shape) or _POWERS
     yield from _utilization(case)
+    refused = forecast.gate is Gate.STARTUP and forecast.verdict is Fit.DOES_NOT_FIT
+    if not refused:
+        yield from _others(case, forecast)
+        return
+    # Nothing helps at the share that was asked for, so the rest is tried at the safe one.
+    share = _safe_share(case)
+    if share <= 0:
+        return
+    lowered = case.but(utilization=share)
+    for one in _others(lowered, reckon(lowered)):
+        argument = f"--gpu-memory-utilization={share:g} {one.argument}" if one.argument else ""
+        yield replace(one, text=f"with a share of {share:g}, {one.text}", argument=argument)
+
+
+def _others(case: Case, forecast: Forecast) -> Iterator[Suggestion]:
+    sizes = valid_tensor_parallel(case.model.shape) or _POWERS
     yield from _tensor_parallel(case, sizes)
     yield from _length(case)
     if forecast.verdict is Fit.FITS:
         return
-    if forecast.gate not in (Gate.INVALID, Gate.STARTUP):  # there fewer bits change nothing
+    if forecast.gate is not Gate.INVALID:  # there fewer bits change nothing
         yield from _quantizations(case)
     if case.serving.platform is not Platform.CPU:
         yield from _devices(case, sizes)
@@ -109,21 +124,25 @@ def _utilization(case: Case) -> Iterator[Suggestion]:
     """Suggest the largest safe share: below what is free, less what the context will take."""
     if case.serving.platform is Platform.CPU and case.serving.kv_cache_bytes is not None:
         return
-    used = case.used
-    before = max((rank.overhead.before for rank in look(case)[1]), default=0)
-    safe = min(
-        safe_utilization(max(device.free_bytes - before, 0), device.total_bytes) for device in used
-    )
+    safe = _safe_share(case)
     verdict = _verdict(case.but(utilization=safe)) if safe > 0 else Fit.DOES_NOT_FIT
     if verdict is Fit.DOES_NOT_FIT:
         return
-    most = largest_share(used)
+    most = largest_share(case.used)
     word = "is safe" if verdict is Fit.FITS else "is the most to try"
     yield Suggestion(
         kind="utilization",
         text=f"a share of {safe:g} {word}"
         + (f"; above {most:g} no start-up check can pass" if most < 1 else ""),
         argument=f"--gpu-memory-utilization={safe:g}",
+    )
+
+
+def _safe_share(case: Case) -> float:
+    before = max((rank.overhead.before for rank in look(case)[1]), default=0)
+    return min(
+        safe_utilization(max(device.free_bytes - before, 0), device.total_bytes)
+        for device in case.used
     )
 
 
