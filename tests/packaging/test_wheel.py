@@ -97,6 +97,20 @@ def test_the_console_script_prints_a_command(python: Path, tmp_path: Path) -> No
     assert "some/image:1" in result.stdout
 
 
+def test_the_installed_wheel_brings_its_tables(python: Path, tmp_path: Path) -> None:
+    """A forecast needs the shipped configs, GPUs and flags."""
+    words = ("deepseek-ai/DeepSeek-V3.1", "--gpus", "MI300X:8", "--offline", "--", "-tp", "8")
+    result = subprocess.run(
+        [python.parent / "pytest-vllm", "fit", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("FITS: deepseek-ai/DeepSeek-V3.1 on 8 MI300X devices")
+
+
 def test_the_installed_wheel_accepts_a_real_model(
     python: Path, tmp_path: Path, real_vllm_python: str, real_model: str
 ) -> None:
