@@ -11,16 +11,16 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
+from pytest_vllm.adapters.hardware import read_hardware
 from pytest_vllm.adapters.model_memory import Network, gather
 from pytest_vllm.domain.errors import TargetError, VllmError
-from pytest_vllm.domain.fit import Device, Fit, forecast
+from pytest_vllm.domain.fit import Fit, forecast
 from pytest_vllm.domain.memory.free import with_free
 from pytest_vllm.domain.memory.plain import to_json
 from pytest_vllm.domain.memory.reading import read_serving
-from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.target import ServeArgs
 from pytest_vllm.domain.text import closest
 from pytest_vllm.reports.fit import render
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_vllm.domain.fit import Forecast
-    from pytest_vllm.domain.memory.serving import Serving
 
 _BAD_ARGUMENT = 4
 _NEWEST = "0.32.0"
@@ -69,23 +68,14 @@ class _Parser(argparse.ArgumentParser):
             raise TargetError(
                 f"fit takes one model, and {words} is one too many", advice=f"{_SEPARATE} -- ..."
             )
-        ours = closest(name, [name for action in self._actions for name in action.option_strings])
-        raise TargetError(f"fit has no option {name}{ours}", advice=f"{_SEPARATE} -- {words}")
+        raise TargetError(
+            f"fit has no option {name}{closest(name, self.names())}",
+            advice=f"{_SEPARATE} -- {words}",
+        )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Hardware:
-    """What to reckon with.
-
-    Attributes:
-        devices: All devices.
-        platform: What vLLM runs on there.
-        notes: What is not sure about them.
-    """
-
-    devices: tuple[Device, ...]
-    platform: Platform
-    notes: tuple[str, ...] = ()
+    def names(self) -> list[str]:
+        """Return all options."""
+        return [name for action in self._actions for name in action.option_strings]
 
 
 def main(words: Sequence[str]) -> int:
@@ -113,7 +103,7 @@ def main(words: Sequence[str]) -> int:
     return int(found.verdict is Fit.DOES_NOT_FIT)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="pytest-vllm fit",
         usage="pytest-vllm fit MODEL [options] [-- vLLM's own arguments]",
@@ -172,9 +162,9 @@ def _forecast(asked: argparse.Namespace, args: ServeArgs) -> Forecast:
     """
     version = _version(asked.vllm_version)
     args, strange = _known(args, version)
-    hardware = _hardware(asked)
+    hardware = read_hardware(asked.gpus, idle=asked.free is None, monitor=asked.monitor)
     serving = read_serving(args, os.environ, version=version, platform=hardware.platform)
-    devices = _shared(hardware, serving)
+    devices = hardware.for_ranks(serving)
     if asked.free is not None:
         devices = with_free(devices, asked.free)
     network = Network.ALWAYS if asked.online else Network.NEEDED
@@ -219,88 +209,13 @@ def _known(args: ServeArgs, version: tuple[int, ...]) -> tuple[ServeArgs, tuple[
         hint = closest(error.unknown[0].partition("=")[0], names) if error.unknown else ""
         if ".".join(map(str, version)) != known.version:
             return args, (f"vLLM {known.version} refuses these arguments: {error}{hint}",)
+        ours = [word for word in error.unknown if word.partition("=")[0] in _parser().names()]
+        advice = f"{ours[0]} comes before the --" if ours else "correct what follows the --"
         raise TargetError(
             f"vLLM {known.version} refuses its arguments: {error}{hint}",
-            advice="correct what follows the --, or name your version by --vllm-version",
+            advice=f"{advice}, or name your version by --vllm-version",
         ) from None
     return ServeArgs(spelled_out(args.argv, known.flags)), ()
-
-
-def _hardware(asked: argparse.Namespace) -> _Hardware:
-    text = str(asked.gpus).strip()
-    if text.lower() == "cpu":
-        return _host()
-    if text.lower() == "auto":
-        return _seen(asked.monitor)
-    from pytest_vllm.adapters.gpu_table import gpu_models  # noqa: PLC0415 - only for a name
-    from pytest_vllm.domain.memory.gpus import Basis, read_cards  # noqa: PLC0415
-
-    cards = read_cards(text, gpu_models())
-    gpu, notes = cards.gpu, []
-    if gpu.devices > 1:
-        notes.append(
-            f"{cards.count} {gpu.name} are {len(cards.devices)} devices of "
-            f"{gpu.reported_bytes / 2**30:.2f} GiB"
-        )
-    if gpu.basis is Basis.GUESS:
-        shared = "is shared with the CPU and depends on the host" if gpu.shared else "is not sure"
-        notes.append(f"the memory of a {gpu.name} {shared}: {gpu.source}; use --gpus auto there")
-    elif asked.free is None:
-        notes.append("idle GPUs are assumed; --free says what others leave")
-    return _Hardware(devices=cards.devices, platform=gpu.platform, notes=tuple(notes))
-
-
-def _seen(monitor: str) -> _Hardware:
-    """Ask a monitor for the GPUs of this host."""
-    from pytest_vllm.adapters.gpus import probe  # noqa: PLC0415 - a monitor takes its time
-    from pytest_vllm.domain.devices import usable_devices  # noqa: PLC0415
-    from pytest_vllm.domain.preflight.visibility import visible  # noqa: PLC0415
-
-    looking = probe(monitor)
-    try:
-        facts = looking.facts()
-    finally:
-        looking.close()
-    devices = usable_devices(facts)
-    if not devices:
-        raise TargetError(
-            f"--gpus auto: no GPU is seen on this host ({facts['reason'] or 'without memory'})",
-            advice="name the GPUs to reckon with, such as --gpus MI300X:8, or use --gpus cpu",
-        )
-    left = visible(devices, os.environ)
-    if not left and left is not None:
-        raise TargetError(
-            f"--gpus auto: variables hide all {len(devices)} devices of this host",
-            advice="unset ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES",
-        )
-    hidden = len(devices) - len(left or devices)
-    return _Hardware(
-        devices=left or devices,
-        platform=Platform.CUDA if facts["monitor"] == "nvidia" else Platform.ROCM,
-        notes=(
-            f"{len(devices)} devices as {facts['monitor']} sees them now"
-            + (f", {hidden} of which variables hide" if hidden else ""),
-        ),
-    )
-
-
-def _host() -> _Hardware:
-    """Return the memory of this host as one device."""
-    from pytest_vllm.adapters.facts.memory import host_memory  # noqa: PLC0415
-
-    total, free = host_memory()
-    device = Device(name="CPU", total_bytes=total, free_bytes=free)
-    return _Hardware(devices=(device,), platform=Platform.CPU)
-
-
-def _shared(hardware: _Hardware, serving: Serving) -> tuple[Device, ...]:
-    """Split the memory of a host between the ranks of the CPU backend."""
-    if hardware.platform is not Platform.CPU:
-        return hardware.devices
-    (host,) = hardware.devices
-    ranks = serving.ranks
-    total, free = host.total_bytes // ranks, host.free_bytes // ranks
-    return (replace(host, total_bytes=total, free_bytes=free),) * ranks
 
 
 def _shown(found: Forecast, *, as_json: bool) -> str:

@@ -321,6 +321,7 @@ def test_an_unknown_architecture_is_judged_by_its_files(fit: Any, tmp_path: Path
         (["--gpus", "MI300X", "--tensor-parallel-size", "2"], "no option", "-- --tensor-parallel"),
         (["--gpus", "MI300X", "--", "-tp", "two"], "--tensor-parallel-size", "correct"),
         (["--gpus", "MI300X", "--", "--tensor-sise", "2"], "unrecognized", "--vllm-version"),
+        (["--gpus", "MI300X", "--", "-tp", "2", "--json"], "unrecognized", "--json comes before"),
         (["--gpus", "MI300X", "--", "--max-model-len"], "expected one argument", "correct"),
         (["--gpus", "MI300X", "--online", "--offline"], "not allowed with", "--help"),
         (["--monitor", "smi"], "invalid choice: 'smi'", "--help"),
