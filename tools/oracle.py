@@ -176,8 +176,21 @@ def _build(case: dict[str, Any]) -> Any:
             set_default_torch_dtype(config.model_config.dtype),
             torch.device("meta"),
             set_current_vllm_config(config),
+            _on_meta(),
         ):
             return initialize_model(config)
+
+
+@contextlib.contextmanager
+def _on_meta() -> Any:
+    """Have what names the platform's device get the meta device, too."""
+    from vllm.platforms import current_platform  # noqa: PLC0415 - see above
+
+    kept, type(current_platform).device_type = current_platform.device_type, "meta"
+    try:
+        yield
+    finally:
+        type(current_platform).device_type = kept
 
 
 def _spread(parallel: Any, case: dict[str, Any]) -> None:
@@ -226,6 +239,7 @@ def prepare(*, rocm: bool, gfx: str = "gfx942") -> None:
         from vllm.platforms.rocm import RocmPlatform  # noqa: PLC0415
 
         RocmPlatform.num_compute_units = staticmethod(lambda *_words: 304)
+        RocmPlatform.current_device = staticmethod(lambda: "meta")
         RocmPlatform.get_mla_prefill_backend_cls = staticmethod(lambda *_words: _Kernel)
         vllm.platforms._current_platform = RocmPlatform()  # noqa: SLF001 - the choice is the case's
     from vllm.triton_utils import importing  # noqa: PLC0415
@@ -239,6 +253,7 @@ def prepare(*, rocm: bool, gfx: str = "gfx942") -> None:
     )
     from vllm.model_executor.models import registry  # noqa: PLC0415
     from vllm.utils import torch_utils  # noqa: PLC0415
+    from vllm.v1.worker import workspace  # noqa: PLC0415
 
     # A subprocess would look at the class without our stand-ins.
     registry._run_in_subprocess = lambda look: look()  # noqa: SLF001
@@ -254,6 +269,8 @@ def prepare(*, rocm: bool, gfx: str = "gfx942") -> None:
     mxfp4.has_triton_kernels = mxfp4._triton_kernel_moe_supports_current_device = lambda: True  # noqa: SLF001
     torch_utils._aux_stream = types.SimpleNamespace()  # noqa: SLF001 - there is no device to make one
     torch.cuda.Event = _Kernel
+    workspace.init_workspace_manager(torch.device("meta"))
+    torch.ops._C.relu_squared = None  # noqa: SLF001 - named when a layer is built, called later
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(_Missing("torchvision"))
 

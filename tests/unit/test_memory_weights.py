@@ -226,6 +226,11 @@ class TestUnknown:
             {(Attention.SLIDING, 4096): 24, (Attention.FULL, 0): 8},
         ),
         ("Qwen/Qwen1.5-MoE-A2.7B", {(Attention.FULL, 0): 24}),
+        ("Qwen/Qwen3.5-35B-A3B", {(Attention.STATE, 0): 30, (Attention.FULL, 0): 10}),
+        (
+            "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
+            {(Attention.STATE, 0): 23, (Attention.NONE, 0): 23, (Attention.FULL, 0): 6},
+        ),
         (
             "meta-llama/Llama-4-Scout-17B-16E-Instruct",
             {(Attention.CHUNKED, 8192): 36, (Attention.FULL, 0): 12},

@@ -35,11 +35,13 @@ def norm(name: str, width: int, family: Family) -> Iterator[Held]:
 def attention(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> Iterator[Held]:
     """Yield ordinary attention: grouped queries, each rank with at least one key-value head."""
     text = shape.text
-    queries = layer.heads // rank.tensor * layer.head_dim
+    name = "mixer" if family.mixers else "self_attn"
+    gate = bool(family.output_gate) and flag(text, family.output_gate)
+    queries = layer.heads // rank.tensor * layer.head_dim * (2 if gate else 1)
     keys = rank.heads(layer.kv_heads) * layer.head_dim
     rows = (queries, keys, keys)
     yield Linear(
-        name="self_attn.qkv_proj",
+        name=f"{name}.qkv_proj",
         parts=("q_proj", "k_proj", "v_proj"),
         outputs=rows,
         inputs=shape.hidden,
@@ -49,7 +51,7 @@ def attention(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> It
     )
     width = layer.heads * layer.head_dim
     bias = has(family.output_bias, text)
-    yield rank.row("self_attn.o_proj", shape.hidden, width, bias=bias)
+    yield rank.row(f"{name}.o_proj", shape.hidden, width, bias=bias)
     if family.sinks:
         yield Plain(name="self_attn.sinks", elements=layer.heads // rank.tensor)
     if family.query_norm_key and not flag(text, family.query_norm_key):
@@ -59,6 +61,8 @@ def attention(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> It
     elif family.query_norm is QueryNorm.WIDTH:
         elements = (layer.heads + layer.kv_heads) * layer.head_dim
         yield Plain(name="self_attn.q_norm", elements=elements)
+    elif family.query_norm is QueryNorm.SHARE:
+        yield Plain(name="self_attn.q_norm", elements=queries + keys)
 
 
 def latent(shape: ModelShape, layer: Layer, rank: Rank) -> Iterator[Held]:
@@ -112,9 +116,8 @@ def mixture(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> Iter
     yield experts(f"{name}.experts", hidden, layer, family, rank)
     if layer.shared_intermediate:
         shared = replace(rank, tensor=1) if rank.shared_whole else rank
-        yield from feed_forward(
-            f"{name}.{family.shared}", hidden, layer.shared_intermediate, shared
-        )
+        place = f"{name}.{family.shared}"
+        yield from feed_forward(place, hidden, layer.shared_intermediate, shared, gated=layer.gated)
         if family.shared_gate:
             yield whole(f"{name}.{family.shared}_gate", (1,), hidden, plain=True)
 

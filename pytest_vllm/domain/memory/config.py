@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.facts.config import read_config
@@ -23,6 +24,7 @@ _LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 _KV_HEADS = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num")
 _EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts")
 _MOST_LAYERS = 2000
+_MIXTURES, _DENSE = ("E", "moe"), ("-", "mlp")
 _SLIDING = "sliding_attention"
 
 
@@ -55,6 +57,12 @@ def _shape(
     if layers > _MOST_LAYERS:
         return UnknownShape(reason=f"{layers} layers are no model", architecture=architecture)
     facts = read_config(config)
+    stack = tuple(_layer(index, part, family) for index in range(layers))
+    if family.output_gate or family.mixers:
+        stack = _with_states(stack, config, part, family)
+        if not stack:
+            reason = f"config.json of {architecture} does not say which layers keep a state"
+            return UnknownShape(reason=reason, architecture=architecture)
     return ModelShape(
         architecture=architecture,
         model_type=text(config.get("model_type")),
@@ -62,7 +70,7 @@ def _shape(
         vocab=count(part.get("vocab_size")) or 0,
         tied=flag(config, "tie_word_embeddings", default=flag(part, "tie_word_embeddings")),
         dtype=_dtype(config, part),
-        layers=tuple(_layer(index, part, family) for index in range(layers)),
+        layers=stack,
         context=facts.context,
         quantization=read_quantization(config, part),
         kv_lora_rank=count(part.get("kv_lora_rank")) or 0 if family.latent else 0,
@@ -72,6 +80,42 @@ def _shape(
         raw=config,
         text=part,
     )
+
+
+def _with_states(
+    stack: tuple[Layer, ...], config: dict[str, object], part: dict[str, object], family: Family
+) -> tuple[Layer, ...]:
+    """Return the layers, those with a state for what they are; empty when the config is broken."""
+    cache = read_cache(config)
+    kept = cache.layers if cache is not None else ()
+    if len(kept) != len(stack):
+        return ()
+    names = texts(part.get("layers_block_type")) or tuple(text(part.get("hybrid_override_pattern")))
+    result = []
+    for index, (layer, cached) in enumerate(zip(stack, kept, strict=True)):
+        one = layer
+        if cached.attention is not Attention.FULL:
+            one = replace(
+                cached,
+                intermediate=layer.intermediate,
+                shared_intermediate=layer.shared_intermediate,
+                experts=layer.experts,
+                gated=layer.gated,
+            )
+        if family.mixers:
+            one = _mixer(one, names[index] if index < len(names) else "", part)
+        result.append(one)
+    return tuple(result)
+
+
+def _mixer(layer: Layer, name: str, part: Mapping[str, object]) -> Layer:
+    """Return a layer of a family whose layers are one thing only (Nemotron-H)."""
+    dense = count(part.get("intermediate_size")) or 0
+    if name in _MIXTURES:
+        shared = count(part.get("moe_shared_expert_intermediate_size")) or 0
+        return replace(layer, shared_intermediate=shared)
+    wide = dense if name in _DENSE else 0
+    return replace(layer, intermediate=wide, experts=0, shared_intermediate=0)
 
 
 def _layer(index: int, part: Mapping[str, object], family: Family) -> Layer:
@@ -95,7 +139,7 @@ def _layer(index: int, part: Mapping[str, object], family: Family) -> Layer:
         experts=experts,
         shared_intermediate=_shared(part, width, family) if experts else 0,
         gated=family.gated,
-        rotary=not family.learned_positions and _rotates(index, part, family),
+        rotary=not (family.learned_positions or family.unrotated) and _rotates(index, part, family),
     )
 
 

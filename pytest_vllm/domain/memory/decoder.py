@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from pytest_vllm.domain.memory.blocks import attention, feed_forward, has, latent, mixture, norm
 from pytest_vllm.domain.memory.family import FAMILIES
 from pytest_vllm.domain.memory.linear import Linear, Plain, Rank
+from pytest_vllm.domain.memory.recurrent import delta_net, mamba
+from pytest_vllm.domain.memory.shape import Attention
 from pytest_vllm.domain.memory.values import count
 
 if TYPE_CHECKING:
@@ -39,17 +41,19 @@ def head(shape: ModelShape, rank: Rank, how: Quantization) -> Iterator[Held]:
 
 
 def layer_of(shape: ModelShape, layer: Layer, rank: Rank) -> Iterator[Held]:
-    """Yield a layer of the common kind."""
+    """Yield a layer: what remembers, what reckons, and the norms before or after them."""
     family = FAMILIES[shape.architecture]
-    if family.latent:
+    if layer.latent:
         yield from latent(shape, layer, rank)
-    else:
+    elif layer.attention is Attention.STATE:
+        yield from mamba(shape, rank) if family.mixers else delta_net(shape, rank)
+    elif layer.attention is not Attention.NONE:
         yield from attention(shape, layer, family, rank)
     if layer.experts:
         yield from mixture(shape, layer, family, rank)
     elif layer.intermediate:
         yield from feed_forward(
-            "mlp",
+            "mixer" if family.mixers else "mlp",
             shape.hidden,
             layer.intermediate,
             rank,

@@ -18,7 +18,8 @@ class QueryNorm(StrEnum):
 
     NONE = "none"
     HEAD = "one for all heads"
-    WIDTH = "a weight for each value"
+    WIDTH = "a weight for each value, whole on every rank"
+    SHARE = "a weight for each value that the rank has"
 
 
 class Pattern(StrEnum):
@@ -38,8 +39,18 @@ class Tower(StrEnum):
     NONE = "none"
     SIGLIP = "SigLIP"
     LLAMA4 = "Llama 4"
+    QWEN3 = "Qwen 3"
 
 
+class End(StrEnum):
+    """What is before the first layer and after the last."""
+
+    EMBEDDING = "input embedding"
+    NORM = "last norm"
+    HEAD = "output embedding"
+
+
+ENDS = frozenset(End)
 _WINDOW: Mapping[str, object] = {"sliding_window": 4096}
 
 
@@ -68,12 +79,15 @@ class Family:
         expert_bias: Whether the experts have biases.
         shared: Name of the experts that every token uses.
         shared_gate: Whether these have a gate of one value for a token.
+        output_gate: Key of the config that gives attention's output a gate, as wide as the queries.
+        mixers: Whether a layer is one thing only: attention, a state, or an MLP.
         latent: Whether attention is latent (MLA).
         pattern: How layers without a list of their kinds alternate.
         longer_positions: Whether `model_max_length` says how long the tables of positions are.
-        ends_everywhere: Whether every pipeline stage holds both embeddings and the last norm, not
-            only the stages that use them.
+        everywhere: What of embeddings and last norm every pipeline stage holds, not only the
+            stages that use it.
         tower: The vision tower, empty for a model of text.
+        unrotated: Whether attention has no positions.
         float_rope: Whether the tables of positions are kept in 32 bits.
     """
 
@@ -97,11 +111,14 @@ class Family:
     expert_bias: bool = False
     shared: str = "shared_experts"
     shared_gate: bool = False
+    output_gate: str = ""
+    mixers: bool = False
     latent: bool = False
     pattern: Pattern = Pattern.ALIKE
     longer_positions: bool = False
-    ends_everywhere: bool = False
+    everywhere: frozenset[End] = frozenset()
     tower: Tower = Tower.NONE
+    unrotated: bool = False
     float_rope: bool = False
 
 
@@ -115,7 +132,7 @@ _MISTRAL = replace(_LLAMA, defaults={"sliding_window": 4096})
 _QWEN3 = Family(qkv_bias=_BIAS, query_norm=QueryNorm.HEAD, pattern=Pattern.ASKED)
 _DEEPSEEK = Family(latent=True, mixture="mlp")
 _GEMMA = Family(
-    ends_everywhere=True,
+    everywhere=ENDS,
     qkv_bias=_BIAS,
     output_bias=_BIAS,
     defaults={"tie_word_embeddings": True, "head_dim": 256},
@@ -160,6 +177,16 @@ _LLAMA4 = Family(
         "max_position_embeddings": 131072,
     },
 )
+_QWEN_NEXT = Family(
+    qkv_bias=_BIAS,
+    query_norm=QueryNorm.HEAD,
+    output_gate="attn_output_gate",
+    everywhere=frozenset({End.EMBEDDING}),
+    shared="shared_expert",
+    shared_gate=True,
+    mixture="mlp",
+    defaults={"attn_output_gate": True, "head_dim": 256},
+)
 _GLM4 = Family(qkv_bias=_BIAS, defaults={"head_dim": 128, "partial_rotary_factor": 0.5})
 
 FAMILIES: Mapping[str, Family] = {
@@ -176,7 +203,7 @@ FAMILIES: Mapping[str, Family] = {
         norm_bias=True,
         gated=False,
         learned_positions="n_positions",
-        ends_everywhere=True,
+        everywhere=ENDS,
         defaults={
             "tie_word_embeddings": True,
             "vocab_size": 50257,
@@ -192,22 +219,47 @@ FAMILIES: Mapping[str, Family] = {
         mixture="mlp",
         shared="shared_expert",
         shared_gate=True,
-        ends_everywhere=True,
+        everywhere=ENDS,
         pattern=Pattern.ASKED,
     ),
     "Qwen3ForCausalLM": replace(_QWEN3, defaults={"head_dim": 128}),
-    "Qwen3MoeForCausalLM": replace(
-        _QWEN3, mixture="mlp", router_quantized=True, ends_everywhere=True
+    "Qwen3MoeForCausalLM": replace(_QWEN3, mixture="mlp", router_quantized=True, everywhere=ENDS),
+    "Qwen3NextForCausalLM": replace(
+        _QWEN_NEXT,
+        everywhere=frozenset({End.EMBEDDING, End.HEAD}),
+        defaults={**_QWEN_NEXT.defaults, "partial_rotary_factor": 0.25},
     ),
-    "MixtralForCausalLM": Family(mixture="block_sparse_moe", ends_everywhere=True),
-    "OlmoeForCausalLM": Family(mixture="mlp", query_norm=QueryNorm.WIDTH, ends_everywhere=True),
+    "Qwen3_5MoeForConditionalGeneration": replace(_QWEN_NEXT, tower=Tower.QWEN3),
+    "Qwen3_5MoeForCausalLM": _QWEN_NEXT,
+    "Qwen3_5ForConditionalGeneration": replace(_QWEN_NEXT, mixture="", tower=Tower.QWEN3),
+    "Qwen3_5ForCausalLM": replace(_QWEN_NEXT, mixture=""),
+    "MiniMaxM2ForCausalLM": Family(
+        query_norm=QueryNorm.SHARE,
+        mixture="block_sparse_moe",
+        router_float=True,
+        correction=True,
+    ),
+    "NemotronHForCausalLM": Family(
+        qkv_bias=_BIAS,
+        output_bias=_BIAS,
+        norms=1,
+        gated=False,
+        mixture="mixer",
+        router_float=True,
+        correction=True,
+        mixers=True,
+        unrotated=True,
+        everywhere=ENDS,
+    ),
+    "MixtralForCausalLM": Family(mixture="block_sparse_moe", everywhere=ENDS),
+    "OlmoeForCausalLM": Family(mixture="mlp", query_norm=QueryNorm.WIDTH, everywhere=ENDS),
     "GraniteForCausalLM": replace(_LLAMA, qkv_bias=_BIAS, output_bias=_BIAS),
     "CohereForCausalLM": Family(
-        norms=1, ends_everywhere=True, longer_positions=True, defaults={"tie_word_embeddings": True}
+        norms=1, everywhere=ENDS, longer_positions=True, defaults={"tie_word_embeddings": True}
     ),
     "Cohere2ForCausalLM": Family(
         norms=1,
-        ends_everywhere=True,
+        everywhere=ENDS,
         longer_positions=True,
         pattern=Pattern.FOURTH_IS_FULL,
         defaults={"tie_word_embeddings": True, **_WINDOW},
@@ -233,7 +285,7 @@ FAMILIES: Mapping[str, Family] = {
         expert_bias=True,
         pattern=Pattern.EVEN_SLIDES,
         float_rope=True,
-        ends_everywhere=True,
+        everywhere=ENDS,
         defaults={"head_dim": 64, "sliding_window": 128, "num_local_experts": 128},
     ),
     "GemmaForCausalLM": _GEMMA,

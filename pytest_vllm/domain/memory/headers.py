@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_vllm.domain.memory.family import FAMILIES
+from pytest_vllm.domain.memory.family import FAMILIES, End
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.shape import ModelShape, UnknownShape
 from pytest_vllm.domain.memory.values import round_up
@@ -83,7 +83,8 @@ def held_bytes(
     totals = [0] * len(stages)
     known = shape if isinstance(shape, ModelShape) else None
     tied = known is not None and known.tied
-    ends = known is not None and FAMILIES[known.architecture].ends_everywhere
+    nothing: frozenset[End] = frozenset()
+    ends = FAMILIES[known.architecture].everywhere if known is not None else nothing
     for tensor in tensors:
         place = _place(tensor.name)
         if tensor.name.rpartition(".")[2] in _DROPPED or _is_mask(tensor) or (place.head and tied):
@@ -98,7 +99,7 @@ def held_bytes(
 
 
 def _belongs(  # noqa: PLR0913 - where a stage stands is several words
-    place: _Place, layers: range, *, first: bool, last: bool, tied: bool, ends: bool
+    place: _Place, layers: range, *, first: bool, last: bool, tied: bool, ends: frozenset[End]
 ) -> bool:
     """Tell whether a stage holds a tensor; some families hold both ends everywhere."""
     if place.everywhere:
@@ -106,8 +107,8 @@ def _belongs(  # noqa: PLR0913 - where a stage stands is several words
     if place.layer is not None:
         return place.layer in layers
     if place.embedding:
-        return first or ends or (last and tied)
-    return last or ends
+        return first or End.EMBEDDING in ends or (last and tied)
+    return last or (End.HEAD if place.head else End.NORM) in ends
 
 
 def _place(name: str) -> _Place:

@@ -25,8 +25,6 @@ _POSITIONS = 8192
 """What vLLM's Llama assumes when a config says nothing."""
 _FLOAT_BYTES = 4
 _YARN = ("yarn", "deepseek_yarn", "deepseek_llama_scaling")
-_MULTIMODAL_FACTOR = 4
-"""vLLM makes the tables of multi-modal positions so many times as long (`mrope.py`)."""
 _BY_KIND = {Attention.SLIDING: "sliding_attention"}
 
 
@@ -39,7 +37,7 @@ def rope_bytes(shape: ModelShape, layers: Iterable[Layer], rank: Rank) -> int:
             width = _width(shape, layer, way)
             size = width * _length(shape, way) * _element(shape, way, rank)
             tables[width, tuple(sorted((key, repr(value)) for key, value in way.items()))] = size
-    return sum(tables.values()) + tower_rope_bytes(shape)
+    return sum(tables.values()) + tower_rope_bytes(shape, rank.element)
 
 
 def _parameters(shape: ModelShape, layer: Layer) -> dict[str, object]:
@@ -59,7 +57,7 @@ def _parameters(shape: ModelShape, layer: Layer) -> dict[str, object]:
 def _width(shape: ModelShape, layer: Layer, way: Mapping[str, object]) -> int:
     """Return how many values of a head are rotated."""
     head = shape.rope_head_dim if layer.attention is Attention.LATENT else layer.head_dim
-    listed = count(way.get("rope_dim"))
+    listed = count(way.get("rope_dim")) or count(shape.text.get("rotary_dim"))
     if listed is not None:
         return listed
     keys = ("partial_rotary_factor", "rotary_pct", "rotary_emb_fraction")
@@ -77,14 +75,13 @@ def _length(shape: ModelShape, way: Mapping[str, object]) -> int:
     factor = number(way.get("factor")) or 1.0
     original = count(way.get("original_max_position_embeddings"))
     original = original or count(shape.text.get("original_max_position_embeddings")) or longest
-    times = _MULTIMODAL_FACTOR if "mrope_section" in way else 1
     if kind in _YARN:
-        return _positions(original * factor * times)
+        return _positions(original * factor)
     if kind == "linear":
         return _positions(longest * factor)
     if kind in ("longrope", "su"):
         return original + longest
-    return longest * times
+    return longest
 
 
 def _positions(length: float) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_vllm.domain.memory import decoder
 from pytest_vllm.domain.memory.blocks import norm
 from pytest_vllm.domain.memory.extras import latent_bytes, padding_bytes
-from pytest_vllm.domain.memory.family import FAMILIES
+from pytest_vllm.domain.memory.family import FAMILIES, End
 from pytest_vllm.domain.memory.headers import held_bytes, layers_of
 from pytest_vllm.domain.memory.ignored import is_ignored
 from pytest_vllm.domain.memory.linear import Experts, Linear, Plain, rank_of
@@ -161,12 +161,13 @@ class _Scale:
         """Return what a rank of a stage loads."""
         shape, rank = self._shape, self._rank
         family = FAMILIES[shape.architecture]
-        last = family.ends_everywhere or stage == self._serving.pipeline_parallel - 1
+        last = stage == self._serving.pipeline_parallel - 1
         outside: list[Held] = list(tower(shape, rank))
-        if family.ends_everywhere or stage == 0 or (last and shape.tied):
+        if stage == 0 or End.EMBEDDING in family.everywhere or (last and shape.tied):
             outside += decoder.embedding(shape, rank)
-        if last:
-            outside += [] if shape.tied else decoder.head(shape, rank, self._how)
+        if not shape.tied and (last or End.HEAD in family.everywhere):
+            outside += decoder.head(shape, rank, self._how)
+        if last or End.NORM in family.everywhere:
             outside += norm("norm", shape.hidden, family)
         sizes = [self._sum(outside, tuple(False for _ in outside))]
         sizes += [self._layer(index) for index in indices]
