@@ -68,6 +68,13 @@ def test_every_failure_is_one_clear_reason(
     assert tuple(capfd.readouterr()) == ("", "")
 
 
+def test_a_library_that_prints_for_ever_hangs_all_the_same(use_smi: Use, tmp_path: Path) -> None:
+    use_smi(NEWEST, NEWEST).show(*HOSTS["MI355X x1"], lines=("do=chatter",))
+    with closing(AmdMonitor(SysfsMonitor(tmp_path), timeout_s=1.0)) as monitor:
+        reason = monitor.facts()["reason"]
+    assert reason == "AMD SMI did not answer within 1 s; see dmesg for a GPU that hangs"
+
+
 @pytest.mark.parametrize("version", [OLDER, NEWEST])
 def test_without_the_library_the_reason_says_so(
     version: str, use_smi: Use, monitor: AmdMonitor, monkeypatch: pytest.MonkeyPatch

@@ -39,7 +39,9 @@ class AmdMonitor:
     def __init__(self, names: SysfsMonitor | None = None, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._names = names or SysfsMonitor()
         self._timeout_s = timeout_s
-        self._companion = Companion("pytest_vllm.adapters.gpus.amd_child", what="AMD SMI")
+        self._companion = Companion(
+            "pytest_vllm.adapters.gpus.amd_child", what="AMD SMI", first_s=timeout_s
+        )
 
     def facts(self) -> GpuFacts:
         """Ask now."""

@@ -23,6 +23,7 @@ _STARTS = 5
 _KILLED_S = 2.0
 _NOISE_BYTES = 8192
 _CHUNK = 65536
+_DRAINED = 16  # chunks; a library may print faster than they are read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +51,13 @@ class Companion:
     Args:
         module: Program of the far end.
         what: Name of the library for messages.
+        first_s: Seconds that the first answer may take, for the library has to be loaded.
     """
 
-    def __init__(self, module: str, *, what: str) -> None:
+    def __init__(self, module: str, *, what: str, first_s: float) -> None:
         self._module = module
         self._what = what
+        self._first_s = first_s
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._finalizer: weakref.finalize[..., Companion] | None = None
@@ -72,8 +75,10 @@ class Companion:
         """
         with self._lock:
             try:
+                before = self._starts
                 down = self._start()
-                return Reply(down=down) if down else self._exchange(word, timeout_s)
+                limit_s = timeout_s if self._starts == before else max(timeout_s, self._first_s)
+                return Reply(down=down) if down else self._exchange(word, limit_s)
             except BaseException:  # in the middle of an answer: the channel is of no use any more
                 self._kill()
                 raise
@@ -156,7 +161,8 @@ class Companion:
             while child.stdout in selector.get_map():
                 left_s = end - time.monotonic()
                 ready = selector.select(max(left_s, 0))
-                if not ready or left_s < 0:  # silent, or printing for ever
+                answers = any(key.fileobj is child.stdout for key, _ in ready)
+                if not ready or (left_s < 0 and not answers):  # silent, or printing for ever
                     return None
                 for key, _ in ready:
                     data = os.read(key.fd, _CHUNK)
@@ -178,8 +184,8 @@ class Companion:
         for key in list(selector.get_map().values()):
             if key.fileobj is not stderr:
                 selector.unregister(key.fileobj)
-        while selector.select(0):
-            data = os.read(stderr.fileno(), _CHUNK)
+        for _ in range(_DRAINED):
+            data = os.read(stderr.fileno(), _CHUNK) if selector.select(0) else b""
             if not data:
                 return
             self._noise = (self._noise + data)[-_NOISE_BYTES:]

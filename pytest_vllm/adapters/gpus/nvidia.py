@@ -34,7 +34,9 @@ class NvidiaMonitor:
 
     def __init__(self, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
-        self._companion = Companion("pytest_vllm.adapters.gpus.nvidia_child", what="NVML")
+        self._companion = Companion(
+            "pytest_vllm.adapters.gpus.nvidia_child", what="NVML", first_s=timeout_s
+        )
 
     def facts(self) -> GpuFacts:
         """Ask now."""
