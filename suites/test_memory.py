@@ -30,7 +30,7 @@ FILES = "file sizes"
 LEGS = 2
 
 
-@check("memory.weights.as-forecast", launched=True)
+@check("memory.weights.as-forecast", ref="X08", launched=True)
 def test_weights(vllm: Client, vllm_memory: ServerMemory) -> None:
     """The weights that the log tells MUST be those of the forecast."""
     said, expected = _said(vllm_memory), _expected(vllm_memory)
@@ -49,7 +49,7 @@ def test_weights(vllm: Client, vllm_memory: ServerMemory) -> None:
     )
 
 
-@check("memory.kv-cache.as-forecast", needs=METRICS, launched=True)
+@check("memory.kv-cache.as-forecast", ref="X08", needs=METRICS, launched=True)
 def test_kv_cache(vllm: Client, vllm_memory: ServerMemory) -> None:
     """The KV cache MUST have the blocks of the forecast, as far as that can be exact."""
     said, expected = _said(vllm_memory), _expected(vllm_memory)
@@ -68,7 +68,7 @@ def test_kv_cache(vllm: Client, vllm_memory: ServerMemory) -> None:
     )
 
 
-@check("memory.kv-cache.fills-its-pool", level=SHOULD, needs=METRICS, launched=True)
+@check("memory.kv-cache.fills-its-pool", ref="X08", level=SHOULD, needs=METRICS, launched=True)
 def test_pool(vllm: Client, vllm_memory: ServerMemory) -> None:
     """The blocks SHOULD take the room that the log gives the KV cache, by the model's layout."""
     said, expected = _said(vllm_memory), _expected(vllm_memory)
@@ -80,7 +80,7 @@ def test_pool(vllm: Client, vllm_memory: ServerMemory) -> None:
     assert abs(pool - taken) <= room, f"{gib(taken)} of blocks in a pool of {gib(pool)}"
 
 
-@check("memory.kv-cache.log-and-metrics-agree", needs=METRICS, launched=True)
+@check("memory.kv-cache.log-and-metrics-agree", ref="X08", needs=METRICS, launched=True)
 def test_log_and_metrics(vllm: Client, vllm_memory: ServerMemory) -> None:
     """`/metrics` MUST tell the KV cache that the log tells, in tokens and in blocks."""
     said, config = _said(vllm_memory), vllm.metrics().info(CACHE)
@@ -96,6 +96,7 @@ def test_log_and_metrics(vllm: Client, vllm_memory: ServerMemory) -> None:
 
 @check(
     "memory.kv-cache.figures-fit",
+    ref="X08",
     needs=METRICS,
     catches=("cache-blocks-wrong", "kv-tokens-wrong"),
 )
@@ -120,7 +121,7 @@ def test_figures(vllm: Client) -> None:
     assert groups < 64, f"{tokens} tokens in {blocks} blocks, which hold {room}"
 
 
-@check("memory.free.as-seen-before", level=SHOULD, launched=True)
+@check("memory.free.as-seen-before", ref="G07", level=SHOULD, launched=True)
 def test_free(vllm_memory: ServerMemory) -> None:
     """What vLLM found free at its start-up check SHOULD be what was free before the launch."""
     said = _said(vllm_memory)
@@ -137,13 +138,13 @@ def test_free(vllm_memory: ServerMemory) -> None:
     assert least + bound("use-below") >= asked, f"{gib(least)} were free, {gib(asked)} asked for"
 
 
-@check("memory.use.as-forecast", launched=True)
+@check("memory.use.as-forecast", ref="X08", launched=True)
 def test_use(vllm: Client, vllm_memory: ServerMemory) -> None:
     """A server that is ready MUST hold its weights and cache, and no more than it was given."""
     _assert_within(vllm, vllm_memory, vllm_memory.use(), lower=True)
 
 
-@check("memory.use.of-other-gpus", level=SHOULD, launched=True)
+@check("memory.use.of-other-gpus", ref="X08", level=SHOULD, launched=True)
 def test_other_gpus(vllm_memory: ServerMemory) -> None:
     """GPUs that were not handed over SHOULD be used as before: others may have begun there."""
     _said(vllm_memory)
@@ -159,6 +160,7 @@ def test_other_gpus(vllm_memory: ServerMemory) -> None:
 
 @check(
     "memory.peak.no-preemptions",
+    ref="L02 L09",
     needs=METRICS,
     catches=("preempts-under-light-load",),
     alone=True,
@@ -176,7 +178,7 @@ def test_preemptions(vllm: Client, vllm_memory: ServerMemory, vllm_target: Targe
     assert lost == 0, f"{lost:g} preemptions although at most half of the KV cache was needed"
 
 
-@check("memory.peak.within-the-budget", launched=True, alone=True, long=True)
+@check("memory.peak.within-the-budget", ref="L02", launched=True, alone=True, long=True)
 def test_peak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> None:
     """While the most requests run at a time, no GPU MUST be used above what it was given."""
     _said(vllm_memory)
@@ -188,6 +190,7 @@ def test_peak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> N
 
 @check(
     "memory.kv-cache.is-real",
+    ref="L09",
     needs=("metrics", "tokenize"),
     catches=("kv-cache-smaller-than-told",),
     alone=True,
@@ -205,7 +208,14 @@ def test_capacity(vllm: Client, vllm_target: Target) -> None:
         not_run(f"{held}; the requests did not run at the same time")
 
 
-@check("memory.soak.no-growth", catches=("memory-leak",), launched=True, alone=True, long=True)
+@check(
+    "memory.soak.no-growth",
+    ref="L08",
+    catches=("memory-leak",),
+    launched=True,
+    alone=True,
+    long=True,
+)
 def test_soak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> None:
     """Memory MUST NOT grow by more than the profile allows per 1,000 requests of a long load."""
     count = vllm_target.number("soak-requests")
@@ -235,7 +245,7 @@ def test_soak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> N
     pytest.fail("\n".join(grown), pytrace=False)
 
 
-@check("memory.release.after-stop", level=SHOULD, launched=True)
+@check("memory.release.after-stop", ref="G07", level=SHOULD, launched=True)
 def test_release(vllm_memory: ServerMemory, vllm_target: Target) -> None:
     """Memory SHOULD be given back within 120 s after the stop: else the next server fails."""
     if not vllm_memory.owned:

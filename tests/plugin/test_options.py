@@ -36,6 +36,10 @@ ATTACHED: Mapping[str, object] = {
     "golden": "some.json",
     "accuracy-floor": "55",
     "accuracy-task": "gsm8k",
+    "soak-requests": "300",
+    "soak-limit": "90",
+    "soak-growth": "8",
+    "soak-growth-host": "16",
     "pull": "missing",
     "dns": ["10.0.0.1"],
     "compose-override": "more.json",
@@ -46,6 +50,12 @@ ATTACHED: Mapping[str, object] = {
 }
 """A value for every option that can stand beside --vllm-url."""
 OTHERS = {"image", "profile", "baseline", "host-facts"}
+
+
+@pytest.fixture(autouse=True)
+def _no_short_soak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away the variable that shortens the soak of all runs of these tests."""
+    monkeypatch.delenv("PYTEST_VLLM_SOAK_REQUESTS", raising=False)
 
 
 def _header(result: pytest.RunResult) -> str:

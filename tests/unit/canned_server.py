@@ -25,7 +25,8 @@ vllm:prefix_cache_hits_total{engine="0"} 16.0
 vllm:request_success_total{finished_reason="stop"} 1.0
 vllm:request_success_total{finished_reason="length"} 3.0
 vllm:e2e_request_latency_seconds_count{engine="0"} 4.0
-vllm:cache_config_info{block_size="16"} 1.0
+vllm:num_preemptions_total{engine="0"} 0.0
+vllm:cache_config_info{block_size="16",num_gpu_blocks="64",kv_cache_size_tokens="1024"} 1.0
 """
 
 

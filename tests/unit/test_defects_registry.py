@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -110,6 +111,8 @@ TOGETHER = frozenset(
 )
 """Shown by requests that run together, in `test_defects_load.py`."""
 DELAYS = frozenset({"decode-slows", "refusal-slow", "stream-stall"})
+SILENT = frozenset({"memory-leak"})
+"""What no reply shows; tried below."""
 ON_THE_WIRE = [d for d in DEFECTS.values() if d.where is Where.WIRE and d.name not in TOGETHER]
 
 
@@ -140,13 +143,27 @@ def test_a_defect_changes_what_is_asked_or_said(
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     changed = run([defect]) != sound
-    if defect.name == "stream-stall":  # the canned streams are shorter than what it stalls
-        assert not changed
+    if defect.name == "stream-stall" or defect.name in SILENT:
+        assert not changed  # the canned streams are shorter than what it stalls
     elif defect.name in DELAYS:
         assert sum(slept) > 0
         assert not changed
     else:
         assert changed
+
+
+def test_a_leak_takes_memory_for_good() -> None:
+    """The defect that no reply shows takes a mebibyte of each request that generates."""
+    asked = sum(request.path in (COMPLETIONS, CHAT) for request in REQUESTS)
+    tracemalloc.start()
+    try:
+        run(())
+        _, sound = tracemalloc.get_traced_memory()
+        run(find_defects(["memory-leak"]))
+        _, leaking = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert leaking - sound >= (asked - 1) * 2**20
 
 
 def test_a_sound_handler_is_left_alone(sound: list[Any]) -> None:
