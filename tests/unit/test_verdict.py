@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_vllm.domain.checks import Level, Outcome
+from pytest_vllm.domain.checks import CheckResult, Level, Outcome
 from pytest_vllm.domain.verdict import Decision, decide
 from tests.unit.records import all_passed, make_check, make_failure, make_result
 
@@ -80,6 +83,35 @@ def test_a_required_check_without_result_leaves_it_open() -> None:
 def test_a_required_should_may_be_missing() -> None:
     optional = make_check("chat.gone.now", level=Level.SHOULD)
     assert decide(all_passed(), required=[optional]).decision is Decision.PROMOTE
+
+
+def behind_the_api(outcome: Outcome) -> CheckResult:
+    check = replace(make_check("memory.weights.as-forecast"), launched=True)
+    return CheckResult(check=check, outcome=outcome, message="not run: only attached to")
+
+
+def test_what_a_url_cannot_show_is_named_and_promotes() -> None:
+    """On a server that is only attached to; a launched one has to show it."""
+    results = [*all_passed(), behind_the_api(Outcome.NOT_RUN)]
+    required = [result.check for result in results]
+    attached = decide(results, required=required, only_attached=True)
+    assert attached.decision is Decision.PROMOTE
+    assert attached.reasons[1].startswith("1 checks were not run, for they look behind the API")
+    assert attached.reasons[1].endswith(": memory.weights.as-forecast")
+    assert decide(results, required=required).decision is Decision.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.ERROR])
+def test_what_a_url_shows_all_the_same_is_judged(outcome: Outcome) -> None:
+    """A growth that was seen rejects, and an error leaves it open, attached or not."""
+    decision = Decision.REJECT if outcome is Outcome.FAIL else Decision.INCONCLUSIVE
+    results = [*all_passed(), behind_the_api(outcome)]
+    assert decide(results, only_attached=True).decision is decision
+
+
+def test_other_checks_that_were_not_run_leave_an_attached_server_open() -> None:
+    results = [*all_passed(), make_result("chat.a.b", Outcome.NOT_RUN)]
+    assert decide(results, only_attached=True).decision is Decision.INCONCLUSIVE
 
 
 def test_a_waiver_keeps_the_way_open() -> None:
