@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vllm.domain.expectation import with_forecast
+from pytest_vllm.domain.facts.config import read_config
 from pytest_vllm.domain.facts.host import Gpu, Holder, HostFacts
 from pytest_vllm.domain.finding import Fault, Severity
 from pytest_vllm.domain.fit import ModelMemory
 from pytest_vllm.domain.memory.config import read_shape
 from pytest_vllm.domain.preflight import gpu_count, memory
+from pytest_vllm.domain.preflight.fit import valid_sizes
 from tests.unit.launch_facts import (
     MI250,
     MI300X,
@@ -107,6 +109,14 @@ def test_what_contradicts_the_model_is_told_once() -> None:
     finding = only(memory.fits, stages)
     assert (finding.id, finding.severity) == ("model.cannot-be-split", Severity.FATAL)
     assert "28 layers" in finding.seen
+
+
+def test_a_vocabulary_that_does_not_divide_is_told_and_no_such_size_suggested() -> None:
+    """40 heads and 10 key-value heads divide by 5, 100,352 rows of the vocabulary do not."""
+    finding = only(memory.fits, launch("microsoft/phi-4", "-tp=5", host=make_host(8)))
+    assert (finding.id, finding.severity) == ("model.cannot-be-split", Severity.FATAL)
+    assert "padded to 100352" in finding.seen
+    assert valid_sizes(read_config(public_configs()["microsoft/phi-4"]["config"])) == (1, 2)
 
 
 def test_weights_that_leave_nothing_for_the_cache_are_a_warning() -> None:

@@ -52,6 +52,7 @@ class ConfigFacts:
         quantization: Method that the weights are stored in, in vLLM's spelling.
         fp8: Whether that method stores 8-bit floats.
         layers: Layers of the main model.
+        vocab: Tokens of the vocabulary, without padding.
         pooling: Whether the architecture makes embeddings or scores instead of text.
     """
 
@@ -69,6 +70,7 @@ class ConfigFacts:
     quantization: str = ""
     fp8: bool = False
     layers: int | None = None
+    vocab: int | None = None
     pooling: bool = False
 
 
@@ -92,6 +94,7 @@ def read_config(raw: Mapping[str, object]) -> ConfigFacts:
         quantization=_quantization(raw) or _quantization(text),
         fp8=_stores_fp8(raw) or _stores_fp8(text),
         layers=_first(text, ("num_hidden_layers", "n_layer", "n_layers")),
+        vocab=_count(text.get("vocab_size")),
         pooling=bool(architectures) and _is_pooling(architectures[0]),
     )
 

@@ -33,6 +33,7 @@ _SPLITS_KV_HEADS = frozenset(
 )
 """Architectures that were read to assert it; of others it is only likely."""
 _MOST_GPUS = 128
+_VOCABULARY_STEP = 64
 _TRUE = ("1", "true", "True")
 
 
@@ -233,7 +234,9 @@ def valid_sizes(config: ConfigFacts) -> tuple[int, ...]:
     """Return the tensor-parallel sizes that a model takes."""
     top = min(config.heads or 1, _MOST_GPUS)
     divisors = [size for size in range(1, top + 1) if (config.heads or 1) % size == 0]
-    return tuple(size for size in divisors if _splits(config, size))
+    # The vocabulary is padded to 64 and then split evenly (`VocabParallelEmbedding`).
+    padded = -(-(config.vocab or 0) // _VOCABULARY_STEP) * _VOCABULARY_STEP
+    return tuple(size for size in divisors if _splits(config, size) and padded % size == 0)
 
 
 def _splits(config: ConfigFacts, tp: int) -> bool:
