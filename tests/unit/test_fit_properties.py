@@ -36,7 +36,7 @@ _NAMES = (
 _VERSIONS = ((0, 9, 0), (0, 10, 2), (0, 20, 0), (0, 26, 0), (0, 32, 0))
 _EVERYTHING = bool(os.environ.get("PYTEST_VLLM_TEST_ALL"))
 _QUICK = settings(
-    max_examples=1000 if _EVERYTHING else 60,
+    max_examples=500 if _EVERYTHING else 60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=not _EVERYTHING,
@@ -93,11 +93,6 @@ def servings(draw: st.DrawFn) -> Serving:
         overlapped=draw(st.booleans()),
         variables=draw(st.sampled_from([{}, _LONG, _LONG])),
     )
-
-
-def bare(known: ModelMemory, given_devices: tuple[Device, ...], serving: Serving) -> Forecast:
-    """Make a forecast without suggestions, which take most of the time."""
-    return reckon(Case(model=known, devices=given_devices, serving=serving))
 
 
 def _check(found: Forecast) -> None:
@@ -161,10 +156,8 @@ def test_a_larger_share_leaves_more_for_the_cache(
     other: float,
 ) -> None:
     """Bytes, blocks and tokens never shrink, and only the start-up check comes closer."""
-    low, high = (
-        bare(known, given_devices, replace(serving, utilization=share, fits_length=False))
-        for share in sorted((one, other))
-    )
+    case = Case(model=known, devices=given_devices, serving=replace(serving, fits_length=False))
+    low, high = (reckon(case.but(utilization=share)) for share in sorted((one, other)))
     assume(low.gate is not Gate.INVALID)
     assert low.blocks <= high.blocks
     assert low.kv_tokens <= high.kv_tokens
@@ -183,10 +176,8 @@ def test_a_longer_request_never_fits_better(
     """It needs more, fewer of them fit at a time, and the verdict is no better."""
     # Named, as vLLM lowers its default for requests so short that the batch cannot be filled.
     asked = replace(serving, fits_length=False, max_num_batched_tokens=8192)
-    short, long = (
-        bare(known, given_devices, replace(asked, max_model_len=length))
-        for length in sorted((one, other))
-    )
+    case = Case(model=known, devices=given_devices, serving=asked)
+    short, long = (reckon(case.but(max_model_len=length)) for length in sorted((one, other)))
     assert short.need_bytes <= long.need_bytes or short.gate is not long.gate
     assert short.max_concurrency >= long.max_concurrency
     order = [Fit.FITS, Fit.MARGINAL, Fit.DOES_NOT_FIT]
@@ -205,7 +196,8 @@ def test_more_ranks_load_less_each(known: ModelMemory, size: int, serving: Servi
         # There the default batch grows with the ranks.
         asked = replace(asked, max_num_batched_tokens=2048, max_num_seqs=16)
     many = (Device(name="any", total_bytes=size, free_bytes=size),) * 16
-    found = [bare(known, many, replace(asked, tensor_parallel=count)) for count in (1, 2, 4, 8, 16)]
+    case = Case(model=known, devices=many, serving=asked)
+    found = [reckon(case.but(tensor_parallel=count)) for count in (1, 2, 4, 8, 16)]
     valid = [one for one in found if one.gate is not Gate.INVALID]
     weights = [one.weights[0].total_bytes for one in valid]
     assert weights == sorted(weights, reverse=True)
@@ -225,7 +217,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(parent=_QUICK, max_examples=5000 if _EVERYTHING else 100)
+@settings(parent=_QUICK, max_examples=2000 if _EVERYTHING else 100)
 @given(
     st.sampled_from(_NAMES),
     st.dictionaries(st.integers(0, 60), _VALUES, max_size=4),
