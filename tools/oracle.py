@@ -269,6 +269,7 @@ def prepare(*, rocm: bool, gfx: str = "gfx942") -> None:
     mxfp4.has_triton_kernels = mxfp4._triton_kernel_moe_supports_current_device = lambda: True  # noqa: SLF001
     torch_utils._aux_stream = types.SimpleNamespace()  # noqa: SLF001 - there is no device to make one
     torch.cuda.Event = _Kernel
+    torch.accelerator.empty_cache = lambda: None
     workspace.init_workspace_manager(torch.device("meta"))
     torch.ops._C.relu_squared = None  # noqa: SLF001 - named when a layer is built, called later
     if importlib.util.find_spec("torchvision") is None:

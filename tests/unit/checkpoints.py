@@ -107,7 +107,7 @@ def _gpt2(config: dict[str, Any]) -> Iterator[Tensor]:
 
 
 def _deepseek(config: dict[str, Any]) -> Iterator[Tensor]:
-    """DeepSeek-V3 in fp8 blocks, with its layer for multi-token prediction."""
+    """DeepSeek-V3 and V3.2 in fp8 blocks, with its layer for multi-token prediction."""
     hidden, layers = config["hidden_size"], config["num_hidden_layers"]
     yield from _ends(config)
     for index in range(layers + config.get("num_nextn_predict_layers", 0)):
@@ -138,6 +138,13 @@ def _latent(name: str, config: dict[str, Any]) -> Iterator[Tensor]:
     yield _vector(f"{name}.kv_a_layernorm.weight", kv)
     yield from _matrix(f"{name}.kv_b_proj", heads * (nope + value), kv, fp8=True)
     yield from _matrix(f"{name}.o_proj", hidden, heads * value, fp8=True)
+    if "index_n_heads" in config:
+        picks, head = config["index_n_heads"], config["index_head_dim"]
+        yield from _matrix(f"{name}.indexer.wq_b", picks * head, q, fp8=True)
+        yield from _matrix(f"{name}.indexer.wk", head, hidden, fp8=True)
+        yield from _matrix(f"{name}.indexer.weights_proj", picks, hidden)
+        yield _vector(f"{name}.indexer.k_norm.weight", head, "F32")
+        yield _vector(f"{name}.indexer.k_norm.bias", head, "F32")
 
 
 def _experts(name: str, config: dict[str, Any]) -> Iterator[Tensor]:
@@ -187,5 +194,6 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], Iterator[Tensor]]] = {
     "phi3": _phi3,
     "gpt2": _gpt2,
     "deepseek_v3": _deepseek,
+    "deepseek_v32": _deepseek,
     "gpt_oss": _gpt_oss,
 }

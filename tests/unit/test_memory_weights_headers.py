@@ -23,10 +23,11 @@ _MODELS = (
     "microsoft/phi-4",
     "openai-community/gpt2",
     "deepseek-ai/DeepSeek-V3.1",
+    "deepseek-ai/DeepSeek-V3.2",
     "openai/gpt-oss-20b",
 )
-_LARGE = ("DeepSeek-V3.1 tp8", "DeepSeek-V3.1 tp8 pp2 stage 1", "DeepSeek-V3.1 tp8 dp2 ep")
-"""Of the model with 92,000 tensors, of which each takes seconds; all of them at night."""
+_LARGE = ("DeepSeek-V3.1 tp8 pp2 stage 1", "DeepSeek-V3.1 tp8 dp2 ep", "DeepSeek-V3.2 tp8")
+"""Of the models with 92,000 tensors, of which each takes seconds; all of them at night."""
 _CASES = [
     case["name"]
     for case in oracle.document()["cases"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.memory.family import ALWAYS, QueryNorm
 from pytest_vllm.domain.memory.linear import Experts, Linear, Plain, Rank, whole
-from pytest_vllm.domain.memory.values import flag
+from pytest_vllm.domain.memory.values import first, flag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,6 +82,15 @@ def latent(shape: ModelShape, layer: Layer, rank: Rank) -> Iterator[Held]:
     up = layer.heads * (shape.nope_head_dim + layer.v_head_dim)
     yield rank.column("self_attn.kv_b_proj", (up,), kv)
     yield rank.row("self_attn.o_proj", shape.hidden, layer.heads * layer.v_head_dim)
+
+
+def indexer(shape: ModelShape) -> Iterator[Held]:
+    """Yield what picks the tokens that sparse attention looks at; every rank holds it whole."""
+    text, name = shape.text, "self_attn.indexer"
+    heads, head = first(text, "index_n_heads") or 0, first(text, "index_head_dim") or 0
+    yield whole(f"{name}.wq_b", (heads * head,), shape.q_lora_rank)
+    yield whole(f"{name}.wk_weights_proj", (head, heads), shape.hidden, plain=True)
+    yield Plain(name=f"{name}.k_norm", elements=2 * head, bytes_each=_FLOAT_BYTES)
 
 
 def feed_forward(  # noqa: PLR0913 - what an MLP is made of

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_vllm.domain.memory.blocks import attention, feed_forward, has, latent, mixture, norm
+from pytest_vllm.domain.memory.blocks import (
+    attention,
+    feed_forward,
+    has,
+    indexer,
+    latent,
+    mixture,
+    norm,
+)
 from pytest_vllm.domain.memory.family import FAMILIES
 from pytest_vllm.domain.memory.linear import Linear, Plain, Rank
 from pytest_vllm.domain.memory.recurrent import delta_net, mamba
@@ -45,6 +53,8 @@ def layer_of(shape: ModelShape, layer: Layer, rank: Rank) -> Iterator[Held]:
     family = FAMILIES[shape.architecture]
     if layer.latent:
         yield from latent(shape, layer, rank)
+        if family.indexer:
+            yield from indexer(shape)
     elif layer.attention is Attention.STATE:
         yield from mamba(shape, rank) if family.mixers else delta_net(shape, rank)
     elif layer.attention is not Attention.NONE:

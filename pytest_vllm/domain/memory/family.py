@@ -82,6 +82,7 @@ class Family:
         output_gate: Key of the config that gives attention's output a gate, as wide as the queries.
         mixers: Whether a layer is one thing only: attention, a state, or an MLP.
         latent: Whether attention is latent (MLA).
+        indexer: Whether MLA looks at some tokens only, which an indexer picks.
         pattern: How layers without a list of their kinds alternate.
         longer_positions: Whether `model_max_length` says how long the tables of positions are.
         everywhere: What of embeddings and last norm every pipeline stage holds, not only the
@@ -114,6 +115,7 @@ class Family:
     output_gate: str = ""
     mixers: bool = False
     latent: bool = False
+    indexer: bool = False
     pattern: Pattern = Pattern.ALIKE
     longer_positions: bool = False
     everywhere: frozenset[End] = frozenset()
@@ -266,6 +268,8 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "DeepseekV2ForCausalLM": _DEEPSEEK,
     "DeepseekV3ForCausalLM": _DEEPSEEK,
+    "DeepseekV32ForCausalLM": replace(_DEEPSEEK, indexer=True),
+    "GlmMoeDsaForCausalLM": replace(_DEEPSEEK, indexer=True),
     "Glm4ForCausalLM": replace(_GLM4, norms=4),
     "Glm4MoeForCausalLM": replace(
         _GLM4,

@@ -31,6 +31,7 @@ _COLUMN = frozenset(
 _ROW = frozenset(
     {"o_proj", "down_proj", "w2", "fc2", "c_proj", "dense", "dense_4h_to_h", "out_proj"}
 )
+_INDEXER = frozenset({"wk", "weights_proj", "k_norm"})
 _KEYS = frozenset({"k_proj", "v_proj"})
 _TRANSPOSED = frozenset({"c_attn", "c_fc", "c_proj"})
 """GPT-2 keeps its matrices as (columns, rows)."""
@@ -147,6 +148,8 @@ def _bytes(tensor: Tensor, shape: ModelShape | UnknownShape, rank: Rank) -> int:
     stacked = _STACKED.search(tensor.name)
     if stacked:
         return _stacked(tensor, stacked[1], stacked[2] or "", rank)
+    if ".indexer." in tensor.name and module in _INDEXER:
+        return _indexer(tensor, module, leaf, rank)
     each = _element(tensor, leaf, shape, rank)
     dims = list(tensor.shape)
     if module in _EMBEDDINGS and len(dims) > 1 and leaf == "weight":
@@ -169,6 +172,13 @@ def _bytes(tensor: Tensor, shape: ModelShape | UnknownShape, rank: Rank) -> int:
     elif module in _ROW and len(dims) > 1 and dims[columns] > 1:
         dims[columns] = -(-dims[columns] // ways)
     return _size(dims) * each
+
+
+def _indexer(tensor: Tensor, module: str, leaf: str, rank: Rank) -> int:
+    """Return the bytes of what vLLM keeps in 16 bits, and of the norm that it keeps in 32."""
+    if leaf == "weight_scale_inv":
+        return 0
+    return _size(tensor.shape) * (_FLOAT_BYTES if module == "k_norm" else rank.element)
 
 
 def _transposed(module: str, dims: list[int], leaf: str) -> bool:

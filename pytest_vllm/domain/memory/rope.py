@@ -13,7 +13,7 @@ from pytest_vllm.domain.memory.family import FAMILIES
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.shape import Attention
 from pytest_vllm.domain.memory.tower import tower_rope_bytes
-from pytest_vllm.domain.memory.values import LARGEST, count, first, number, table, text
+from pytest_vllm.domain.memory.values import LARGEST, count, first, flag, number, table, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,6 +37,9 @@ def rope_bytes(shape: ModelShape, layers: Iterable[Layer], rank: Rank) -> int:
             width = _width(shape, layer, way)
             size = width * _length(shape, way) * _element(shape, way, rank)
             tables[width, tuple(sorted((key, repr(value)) for key, value in way.items()))] = size
+    if FAMILIES[shape.architecture].indexer and not flag(shape.text, "indexer_rope_interleave"):
+        # the indexer rotates halves where attention rotates pairs: a table of its own
+        tables["indexer"] = sum(tables.values())
     return sum(tables.values()) + tower_rope_bytes(shape, rank.element)
 
 
