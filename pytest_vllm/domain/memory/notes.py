@@ -38,7 +38,7 @@ def _notes(case: Case, forecast: Forecast) -> Iterator[str]:
     if serving.platform is Platform.ROCM:
         yield (
             "context, activation and graphs are not measured on AMD: "
-            "2 GiB are kept for the context of one rank, 4 GiB for each of several"
+            "2.5 GiB are kept for the context of one rank, 5 GiB for each of several"
         )
     yield from _about_devices(case)
     if forecast.layout is not None and not forecast.layout.bytes_per_block:

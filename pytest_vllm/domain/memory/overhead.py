@@ -148,7 +148,7 @@ def _context(serving: Serving) -> tuple[int, int]:
 
     H100: 0.52 GiB before (78.66 of 79.18 free at the check on an idle GPU); after it 0.22 alone,
     0.07 with pipeline stages only, 2.1 with tensor parallelism. AMD: a reserve of 2 GiB alone and
-    4 GiB otherwise, of which a quarter is taken to be there before the check.
+    4 GiB otherwise after the check, and a quarter of that before it.
     """
     if serving.platform is Platform.CPU:
         return 0, _CPU_PROCESS
