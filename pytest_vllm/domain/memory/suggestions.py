@@ -99,7 +99,10 @@ def _suggestions(case: Case, forecast: Forecast) -> Iterator[Suggestion]:
     if share <= 0:
         return
     lowered = case.but(utilization=share)
-    for one in _others(lowered, reckon(lowered)):
+    again = reckon(lowered)
+    if again.verdict is Fit.FITS:
+        return
+    for one in _others(lowered, again):
         argument = f"--gpu-memory-utilization={share:g} {one.argument}" if one.argument else ""
         yield replace(one, text=f"with a share of {share:g}, {one.text}", argument=argument)
 
