@@ -80,8 +80,8 @@ DEFECTS = (
     ),
     Defect(
         name="cache-blocks-wrong",
-        summary="`/metrics` tells half the blocks that the KV cache has.",
-        breaks=_in_info(lambda value: value // 2, "num_gpu_blocks"),
+        summary="`/metrics` tells three quarters of the blocks that the KV cache has.",
+        breaks=_in_info(lambda value: value * 3 // 4, "num_gpu_blocks"),
     ),
     Defect(
         name="kv-cache-smaller-than-told",
