@@ -204,6 +204,24 @@ class TestUnknown:
         ranks = weigh(model, Serving(tensor_parallel=4, pipeline_parallel=2))
         assert [rank.total_bytes for rank in ranks] == [175 * GIB] * 2
 
+    def test_way_of_storing_falls_back_to_the_files_too(self) -> None:
+        """Two thirds of the size in 16 bits would be a wrong answer to a launch that fits."""
+        way = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+        model = ModelMemory(name="new", shape=shape(LLAMA, quantization_config=way))
+        (without,) = weigh(model, Serving())
+        assert without.parameters_bytes == weights(LLAMA, Serving()).parameters_bytes
+        ranks = weigh(replace(model, files_bytes=6 * GIB), Serving(tensor_parallel=2))
+        assert [rank.parameters_bytes for rank in ranks] == [3 * GIB + int(0.3 * GIB)]
+        assert (ranks[0].basis, ranks[0].rope_bytes) == (Basis.FILES, 131072 * 128 * 2)
+
+    def test_mix_of_ways_falls_back_to_the_files(self) -> None:
+        """One group in 4 bits, another in 8."""
+        groups = {"a": {"weights": INT4}, "b": {"weights": {**INT4, "num_bits": 8}}}
+        way = {"quant_method": "compressed-tensors", "config_groups": groups}
+        mixed = shape(LLAMA, quantization_config=way)
+        model = ModelMemory(name="new", shape=mixed, files_bytes=6 * GIB)
+        assert weigh(model, Serving())[0].basis is Basis.FILES
+
     def test_of_unknown_size_has_no_weights(self) -> None:
         assert weigh(ModelMemory(name="new", shape=self.UNKNOWN), Serving()) == ()
 

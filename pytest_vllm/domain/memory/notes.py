@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.memory import GIB
 from pytest_vllm.domain.memory.overhead import graphs_counted
+from pytest_vllm.domain.memory.quantized import is_described
 from pytest_vllm.domain.memory.serving import Platform
-from pytest_vllm.domain.memory.shape import UnknownShape
+from pytest_vllm.domain.memory.shape import ModelShape, UnknownShape
 from pytest_vllm.domain.memory.weights import Basis
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ def _notes(case: Case, forecast: Forecast) -> Iterator[str]:
         yield f"{shape.reason}: weights are taken from the size of the files{rest}"
     elif forecast.weights and forecast.basis is Basis.FILES:
         yield "weights are estimated from the size of the files"
+    if isinstance(shape, ModelShape) and not is_described(shape.quantization):
+        taken = "taken as 16 bits" if forecast.basis is Basis.FORMULA else f"from {forecast.basis}"
+        yield f"no formula for weights stored as {shape.quantization.method}: {taken}"
     if serving.platform is Platform.ROCM:
         yield (
             "context, activation and graphs are not measured on AMD: "

@@ -30,6 +30,20 @@ def read_quantization(config: Mapping[str, object], part: Mapping[str, object]) 
     return NONE
 
 
+def is_described(how: Quantization) -> bool:
+    """Tell whether there is a formula for the size of weights that are stored in this way."""
+    match how.method:
+        case "" | "fp8" | "mxfp4" | "awq" | "gptq" | "modelopt":
+            return how.bits <= _FP8_BITS or not how.method
+        case "compressed-tensors":
+            packed = how.bits == _GROUPED_BITS and not how.floats and how.group != 0
+            return not how.mixed and (how.bits == _FP8_BITS or packed)
+        case "quark":
+            return how.bits == _FP8_BITS or (how.bits == _GROUPED_BITS and how.group > 0)
+        case _:
+            return False
+
+
 def _read(found: Mapping[str, object]) -> Quantization:
     method = (
         text(found.get("quant_method")).lower().replace("compressed_tensors", "compressed-tensors")
@@ -97,6 +111,7 @@ def _compressed(found: Mapping[str, object]) -> Quantization:
     group = count(weights.get("group_size")) or 0
     return Quantization(
         method="compressed-tensors",
+        mixed=any(table(one.get("weights")) not in ({}, weights) for one in groups),
         bits=count(weights.get("num_bits")) or 16,
         floats=text(weights.get("type")) == "float",
         group=-1 if strategy == "channel" else group if strategy == "group" else 0,

@@ -76,6 +76,7 @@ class Quantization:
         activations: Bits of an activation, 16 when they stay as they are.
         sorted_groups: Whether the order of the groups is that of the activations (`desc_act`).
         head: Whether the output embedding is quantized, too.
+        mixed: Whether groups of modules are stored in different ways.
         online: Whether vLLM quantizes weights that are stored in 16 bits while it loads them.
     """
 
@@ -91,6 +92,7 @@ class Quantization:
     activations: int = 16
     sorted_groups: bool = False
     head: bool = False
+    mixed: bool = False
     online: bool = False
 
 

@@ -13,7 +13,7 @@ from pytest_vllm.domain.memory.family import FAMILIES, End
 from pytest_vllm.domain.memory.headers import held_bytes, layers_of
 from pytest_vllm.domain.memory.ignored import is_ignored
 from pytest_vllm.domain.memory.linear import Experts, Linear, Plain, rank_of
-from pytest_vllm.domain.memory.quantized import online
+from pytest_vllm.domain.memory.quantized import is_described, online
 from pytest_vllm.domain.memory.rope import rope_bytes
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.shape import ModelShape, Quantization
@@ -94,24 +94,34 @@ def weigh(model: ModelMemory, serving: Serving) -> tuple[RankWeights, ...]:
     """Return what a rank of each pipeline stage loads.
 
     From the tensors of the checkpoint where their headers were read, else from the closed form
-    where the architecture is known, else from the files: their size divided by the ranks, and a
-    reserve for what is not spread. Empty when nothing of it is known.
+    where the architecture and the way of storing are known, else from the files: their size divided
+    by the ranks, and a reserve for what is not spread. Empty when nothing of it is known. Where only
+    the way of storing is unknown and there is no file, it is the size in 16 bits.
     """
     shape = model.shape
     if isinstance(shape, ModelShape):
         closed = _closed(shape, serving)
         converted = bool(serving.quantization) and not shape.quantization.method
-        return _from_headers(model, serving, closed) if model.tensors and not converted else closed
+        if model.tensors and not converted:
+            return _from_headers(model, serving, closed)
+        if is_described(shape.quantization) or model.files_bytes is None:
+            return closed
+        each = _from_files(model.files_bytes, serving)
+        return tuple(replace(one, parameters_bytes=each, basis=Basis.FILES) for one in closed)
     if model.tensors:
         return _from_headers(model, serving, ())
     if model.files_bytes is None:
         return ()
-    share = -(-model.files_bytes // serving.ranks)
-    reserve = int(model.files_bytes * _RESERVE) if serving.ranks > 1 else 0
+    each = _from_files(model.files_bytes, serving)
     return tuple(
-        RankWeights(stage=stage, parameters_bytes=share + reserve, basis=Basis.FILES)
+        RankWeights(stage=stage, parameters_bytes=each, basis=Basis.FILES)
         for stage in range(serving.pipeline_parallel)
     )
+
+
+def _from_files(size: int, serving: Serving) -> int:
+    reserve = int(size * _RESERVE) if serving.ranks > 1 else 0
+    return -(-size // serving.ranks) + reserve
 
 
 def _from_headers(
