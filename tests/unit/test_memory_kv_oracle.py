@@ -13,6 +13,7 @@ from pytest_vllm.domain.memory.kv import concurrency, lay_out, longest, need_blo
 from pytest_vllm.domain.memory.serving import Platform, Serving
 from pytest_vllm.domain.memory.shape import Attention, Layer, ModelShape
 from pytest_vllm.domain.memory.stages import stages
+from tests.unit.fit_cases import model, shape_of
 
 _DATA = Path(__file__).parents[1] / "data" / "oracle-kv"
 _CASES = json.loads((_DATA / "cases.json").read_text(encoding="utf-8"))
@@ -103,3 +104,17 @@ def test_stages_are_split_as_vllm_splits_them(split: str, sizes: list[int]) -> N
     found = stages(32, Serving(pipeline_parallel=3, variables=variables))
     assert [len(one) for one in found] == sizes
     assert [index for one in found for index in one] == list(range(32))
+
+
+@pytest.mark.parametrize("split", [1, 2, 8])
+@pytest.mark.parametrize(
+    "name", ["Qwen/Qwen3.5-35B-A3B", "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16"]
+)
+def test_models_with_states_and_known_weights_keep_the_same(name: str, split: int) -> None:
+    """The shape that is weighed and the one that was held against vLLM lay out alike."""
+    shape = shape_of(model(name))
+    assert isinstance(shape, ModelShape)
+    cache = read_cache(shape.raw)
+    assert cache is not None
+    serving = Serving(tensor_parallel=split)
+    assert lay_out(shape, serving) == lay_out(cache, serving)
