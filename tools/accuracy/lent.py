@@ -8,7 +8,14 @@ from typing import Any
 from tools.accuracy.reckoning import DATA, gib, percent, prose, rows
 
 GIB = 2**30
-_HEAD = ("what", "forecast", "log", "off", "monitor")
+_HEAD = ("served", "what", "forecast", "log", "off", "monitor")
+_SINCE = {
+    ("memory.weights.as-forecast", "fail"): (
+        " (weights that are quantized while they are loaded have a bound of their own since)"
+    ),
+    ("memory.kv-cache.is-real", "not run"): " (the run was given 120 s instead of the default 600)",
+}
+"""What to know of results that no run of today would repeat."""
 
 
 def measured() -> list[dict[str, Any]]:
@@ -29,28 +36,37 @@ def section() -> list[str]:
     if not found:
         return []
     hosts = {case["before"].get("name", "") for case in found}
+    first = found[0]
     return [
         "## A lent GPU: forecast, log and monitor",
         "",
         *prose(
-            f"{' and '.join(sorted(hosts))}, driver {found[0]['before']['driver_version']}, vLLM "
-            f"{found[0]['host']['vllm']}, torch {found[0]['host']['torch']}, {found[0]['date']}. "
+            f"{' and '.join(sorted(hosts))}, driver {first['before']['driver_version']}, vLLM "
+            f"{first['host']['vllm']}, torch {first['host']['torch']}, {first['date']}. "
             "`pytest-vllm fit --gpus auto` was asked first, with the version of vLLM; then `pytest "
             "--vllm-backend=process --vllm-suite=memory` launched the server with random weights "
             "of the true shapes and ran the suite (`tools/gpu`). The columns are that forecast, "
-            "what the server logged, and what our monitor `nvidia` sampled meanwhile. Whole "
-            "records and logs are in `tests/data/accuracy/gpu`. GiB of one GPU."
+            "what the server logged, and what our monitor `nvidia` (NVML) sampled each second. "
+            "Records and logs are in `tests/data/accuracy/gpu`. GiB of the GPU."
         ),
-        *(line for case in found for line in _case(case)),
+        "",
+        *rows(_HEAD, [line for case in found for line in _quantities(case)]),
+        "",
+        *prose(
+            "Context: the log tells what came after its first look at the GPU, when CUDA held "
+            "0.52 GiB already. In use: the whole GPU. Where a check below names a forecast of "
+            "blocks, it is that of the run's own preflight, which did not know the version of "
+            "vLLM and reckoned with 0.32."
+        ),
+        *(line for case in found for line in _outcome(case)),
     ]
 
 
-def _case(case: dict[str, Any]) -> list[str]:
+def _quantities(case: dict[str, Any]) -> list[tuple[str, ...]]:
     forecast, record = case["fit"]["document"], case["run"]["record"]
     told = record["server_facts"]
     parts = {part["name"]: part["bytes"] for part in forecast["parts"]}
     used = _used(record)
-    words = " ".join(f"`{word}`" for word in case["arguments"])
     lines = [
         _sizes("weights", weights(forecast), told["weights_gib"]),
         _sizes("KV cache", forecast["kv_bytes_per_rank"], told["kv_cache_gib"]),
@@ -65,15 +81,22 @@ def _case(case: dict[str, Any]) -> list[str]:
         _sizes("graphs", parts["graphs"], told["graph_gib"]),
         _sizes("context", parts["context"], told["non_torch_gib"], off=False),
         _sizes(
-            "in use when ready, all of the GPU",
+            "in use when ready",
             forecast["devices"][0]["total_bytes"] - parts["margin"],
             None,
             seen=used["ready"],
         ),
         ("most in use", "", "", "", gib(used["most"])),
-        ("in use at first", "", "", "", gib(used["first"])),
+        ("in use before", "", "", "", gib(used["first"])),
         ("in use after the stop", "", "", "", gib(used["last"])),
     ]
+    return [(case["case"], *line) for line in lines]
+
+
+def _outcome(case: dict[str, Any]) -> list[str]:
+    """Return how the run ended, and what it observed."""
+    forecast, record = case["fit"]["document"], case["run"]["record"]
+    words = " ".join(f"`{word}`" for word in case["arguments"])
     outcomes = [result["outcome"] for result in record["results"]]
     ended = f"{record['verdict']['decision']} in {case['run']['seconds']:.0f} s"
     counted = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in dict.fromkeys(outcomes))
@@ -81,14 +104,16 @@ def _case(case: dict[str, Any]) -> list[str]:
         "",
         f"### {case['case']}",
         "",
-        f"{case['model']}, {words}: {forecast['verdict']}, then {ended}.",
+        f"{case['model']}, {words}: {forecast['verdict']}, then {ended}; {counted}.",
         "",
-        *rows(_HEAD, lines),
-        "",
-        f"Checks of the run: {counted}.",
         *[f"- {_result(result)}" for result in record["results"] if _is_told(result)],
-        *[f"- {seen['name']}: {seen['value']}" for seen in record["observations"]],
+        *[f"- {name}: {value}" for name, value in _observed(record)],
     ]
+
+
+def _observed(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what checks observed; the last where a check observed twice."""
+    return list({seen["name"]: seen["value"] for seen in record["observations"]}.items())
 
 
 def _sizes(
@@ -126,4 +151,6 @@ def _is_told(result: dict[str, Any]) -> bool:
 
 
 def _result(result: dict[str, Any]) -> str:
-    return f"{result['check']['id']} {result['outcome']}: {result['message']}"
+    told = result["message"].partition("\n")[0].removeprefix("not run: ")
+    why = _SINCE.get((result["check"]["id"], result["outcome"]), "")
+    return f"{result['check']['id']} {result['outcome']}: {told}{why}"

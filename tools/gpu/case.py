@@ -31,10 +31,34 @@ SMI_FIELDS = "name,driver_version,memory.total,memory.used,memory.reserved"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A model and the arguments that it is served with, those of `--load-format` left out."""
+    """A model and the arguments that it is served with.
+
+    Attributes:
+        model: Its ID.
+        arguments: vLLM's own, that of the load format left out.
+        quantization: `quantization_config` of a checkpoint of it, `None` for the published one.
+    """
 
     model: str
     arguments: tuple[str, ...]
+    quantization: dict[str, Any] | None = None
+
+
+FLOAT_8: dict[str, Any] = {"num_bits": 8, "type": "float", "symmetric": True}
+PER_CHANNEL: dict[str, Any] = {
+    "quant_method": "compressed-tensors",
+    "format": "float-quantized",
+    "quantization_status": "compressed",
+    "ignore": ["lm_head"],
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": FLOAT_8 | {"strategy": "channel", "dynamic": False},
+            "input_activations": FLOAT_8 | {"strategy": "token", "dynamic": True},
+        }
+    },
+}
+"""As llm-compressor writes it for FP8-dynamic."""
 
 
 CASES = {
@@ -48,9 +72,10 @@ CASES = {
         model="deepseek-ai/deepseek-llm-7b-base",
         arguments=("--max-model-len=4096", "--quantization=fp8"),
     ),
-    "llama-3.1-8b-fp8-kv": Case(
+    "llama-3.1-8b-fp8": Case(
         model="meta-llama/Llama-3.1-8B-Instruct",
         arguments=("--max-model-len=16384", "--kv-cache-dtype=fp8", "--gpu-memory-utilization=0.8"),
+        quantization=PER_CHANNEL,
     ),
 }
 
@@ -74,7 +99,12 @@ def main(words: list[str]) -> int:
         model = (
             Path(options.model)
             if options.model
-            else write_model(case.model, work / options.case, tokenizer=options.tokenizer)
+            else write_model(
+                case.model,
+                work / options.case,
+                tokenizer=options.tokenizer,
+                quantization=case.quantization,
+            )
         )
         document: dict[str, Any] = {
             "schema": 1,

@@ -13,7 +13,9 @@ from typing import Any
 CONFIGS = Path(__file__).parents[2] / "tests" / "data" / "models" / "configs.json"
 
 
-def write_model(name: str, folder: Path, *, tokenizer: Path) -> Path:
+def write_model(
+    name: str, folder: Path, *, tokenizer: Path, quantization: dict[str, Any] | None = None
+) -> Path:
     """Write config and tokenizer of one of the public models that the tests know.
 
     Args:
@@ -21,6 +23,7 @@ def write_model(name: str, folder: Path, *, tokenizer: Path) -> Path:
         folder: Where to; made if it is not there.
         tokenizer: Folder of any byte-pair tokenizer; its vocabulary is filled up to the model's, so
             that every token that random weights choose has a text.
+        quantization: How the checkpoint is stored, where not as published.
     """
     config = json.loads(CONFIGS.read_text("utf-8"))["models"][name]["config"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,6 +35,8 @@ def write_model(name: str, folder: Path, *, tokenizer: Path) -> Path:
     (folder / "tokenizer.json").write_text(json.dumps(tokens), "utf-8")
     # the special tokens are those of the tokenizer that is there
     config |= {"bos_token_id": 1, "eos_token_id": 2}
+    if quantization is not None:
+        config["quantization_config"] = quantization
     (folder / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
     return folder
 
