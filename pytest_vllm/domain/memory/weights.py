@@ -95,8 +95,8 @@ def weigh(model: ModelMemory, serving: Serving) -> tuple[RankWeights, ...]:
 
     From the tensors of the checkpoint where their headers were read, else from the closed form
     where the architecture and the way of storing are known, else from the files: their size divided
-    by the ranks, and a reserve for what is not spread. Empty when nothing of it is known. Where only
-    the way of storing is unknown and there is no file, it is the size in 16 bits.
+    by the ranks, and a reserve for what is not spread. Empty when nothing of it is known. Where
+    only the way of storing is unknown and there is no file, it is the size in 16 bits.
     """
     shape = model.shape
     if isinstance(shape, ModelShape):
