@@ -164,8 +164,8 @@ def _refuse_what_takes_too_long(
     vllm: Client, target: Target, prompts: Sequence[list[int]], *, load: int, answer: int
 ) -> None:
     """End the check as NOT_RUN when a prompt shows that the load cannot be held in time."""
-    shown = [prompt[::-1] for prompt in prompts[:1] * 2]  # the load finds nothing of it cached
-    shown[1] = shown[1][1:]
+    backwards = prompts[0][::-1]  # the load finds nothing of it in the cache
+    shown = [backwards, backwards[1:]]
     # The faster of two: the first prompt of its length may have kernels compiled for it.
     reading = min(_seconds(vllm, prompt, 1) for prompt in shown) * load / len(shown[0])
     writing = _seconds(vllm, shown[0][:32], _LEAST_ANSWER) / _LEAST_ANSWER * answer
