@@ -30,7 +30,7 @@ def accept(seed: int, folder: Path) -> str:
     command += ["--vllm-backend=process", f"--vllm-python={os.environ['PYTEST_VLLM_TEST_PYTHON']}"]
     command += [f"--vllm-model={os.environ['PYTEST_VLLM_TEST_MODEL']}", f"--vllm-serve-arg={SERVE}"]
     command += ["--vllm-env=VLLM_CPU_KVCACHE_SPACE=1", "--vllm-env=TORCHDYNAMO_DISABLE=1"]
-    command += [f"--vllm-seed={seed}", f"--vllm-artifacts={folder}"]
+    command += [f"--vllm-seed={seed}", f"--vllm-artifacts={folder}", "--vllm-soak-requests=200"]
     subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False, timeout=LIMIT_S)
     record = json.loads(next(folder.glob("*/run.json")).read_text(encoding="utf-8"))
     results = record["results"]
