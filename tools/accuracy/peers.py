@@ -22,7 +22,7 @@ _EXACT = 0.0005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What vLLM allocates for a model on one CUDA device.
+    """What vLLM allocates for a model on one device of ROCm.
 
     Attributes:
         weights_bytes: Its parameters.
@@ -38,7 +38,7 @@ def truth(name: str) -> Truth | None:
     shape = read_shape(configs()[name])
     if isinstance(shape, UnknownShape):
         return None
-    serving = Serving(platform=Platform.CUDA)
+    serving = Serving(platform=Platform.ROCM)
     ranks = weigh(ModelMemory(name=name, shape=shape), serving)
     return Truth(
         weights_bytes=sum(rank.parameters_bytes for rank in ranks),
@@ -74,10 +74,11 @@ def section() -> list[str]:
             "in its sum."
         ),
         *prose(
-            "- vLLM's columns are what its classes allocate on one CUDA device, by the formulas "
-            "that the first section proves. Without speculative decoding it loads no layers that "
-            "predict ahead; the files of DeepSeek-V3 and GLM-4.5 hold them. Its KV cache is that "
-            "of a token within every window."
+            "- vLLM's columns are what its classes allocate on one device of ROCm, by the "
+            "formulas that the first section proves. Without speculative decoding it loads no "
+            "layers that predict ahead, which the files of DeepSeek-V3 and GLM-4.5 hold; it pads "
+            "the experts of gpt-oss to the tiles of its kernels. Its KV cache is that of a token "
+            "within every window."
         ),
         "",
         *prose(
