@@ -43,6 +43,13 @@ def test_the_story_ends_as_it_did(case: dict[str, Any], found: Forecast) -> None
         assert found.utilization_max == case["utilization_max"]
 
 
+def test_what_is_not_modelled_of_weights_quantized_at_loading_is_said() -> None:
+    named = [found for row, found in logged() if "within" in row]
+    assert [any("while it loads them" in note for note in found.notes) for found in named] == [True]
+    others = [found for row, found in logged() if "within" not in row]
+    assert not any("while it loads them" in note for found in others for note in found.notes)
+
+
 @pytest.mark.parametrize("case", LENT)
 def test_a_server_on_a_lent_gpu_was_foreseen(case: dict[str, Any]) -> None:
     """What was forecast there and then, before the launch, against the log of the server."""
