@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_vllm.domain.fit import Forecast
     from pytest_vllm.domain.memory.outlook import Case
+    from pytest_vllm.domain.memory.serving import Serving
 
 _NO_FP8 = ("gfx906", "gfx908", "gfx90a", "gfx10", "gfx11")
 _HELD = GIB
@@ -36,14 +37,8 @@ def _notes(case: Case, forecast: Forecast) -> Iterator[str]:
         yield f"{shape.reason}: weights are taken from the size of the files{rest}"
     elif forecast.weights and forecast.basis is Basis.FILES:
         yield "weights are estimated from the size of the files"
-    if isinstance(shape, ModelShape) and not is_described(shape.quantization):
-        taken = "taken as 16 bits" if forecast.basis is Basis.FORMULA else f"from {forecast.basis}"
-        yield f"no formula for weights stored as {shape.quantization.method}: {taken}"
-    if isinstance(shape, ModelShape) and serving.quantization and not shape.quantization.method:
-        yield (
-            "weights that vLLM quantizes while it loads them took 3 to 5 % more than is reckoned "
-            "here, on an H100"
-        )
+    if isinstance(shape, ModelShape):
+        yield from _about_quantization(shape, serving, forecast)
     if serving.platform is Platform.ROCM:
         yield (
             "context, activation and graphs are not measured on AMD: "
@@ -60,6 +55,17 @@ def _notes(case: Case, forecast: Forecast) -> Iterator[str]:
     if serving.hosts != 1:
         yield "ranks on other hosts are taken to have devices like those here"
     yield from serving.unmodelled
+
+
+def _about_quantization(shape: ModelShape, serving: Serving, forecast: Forecast) -> Iterator[str]:
+    if not is_described(shape.quantization):
+        taken = "taken as 16 bits" if forecast.basis is Basis.FORMULA else f"from {forecast.basis}"
+        yield f"no formula for weights stored as {shape.quantization.method}: {taken}"
+    if serving.quantization and not shape.quantization.method:
+        yield (
+            "weights that vLLM quantizes while it loads them took 3 to 5 % more than is reckoned "
+            "here, on an H100"
+        )
 
 
 def _about_devices(case: Case) -> Iterator[str]:
