@@ -247,6 +247,7 @@ def prepare(*, rocm: bool, gfx: str = "gfx942") -> None:
     # Modules of kernels name types of Triton when they are imported; nothing here runs a kernel.
     importing.TritonLanguagePlaceholder.__getattr__ = _absent
     importing.TritonPlaceholder.__getattr__ = _absent
+    from transformers.utils import import_utils  # noqa: PLC0415
     from vllm.model_executor.layers.fused_moe import expert_map_manager  # noqa: PLC0415
     from vllm.model_executor.layers.fused_moe.experts import (  # noqa: PLC0415
         gpt_oss_triton_kernels_moe as mxfp4,
@@ -271,7 +272,8 @@ def prepare(*, rocm: bool, gfx: str = "gfx942") -> None:
     torch.cuda.Event = _Kernel
     torch.accelerator.empty_cache = lambda: None
     workspace.init_workspace_manager(torch.device("meta"))
-    torch.ops._C.relu_squared = None  # noqa: SLF001 - named when a layer is built, called later
+    _forgive(torch._ops._OpNamespace, AttributeError)  # noqa: SLF001 - operators of a GPU's wheel
+    _forgive(import_utils._LazyModule, ModuleNotFoundError)  # noqa: SLF001 - processors of images
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(_Missing("torchvision"))
 
@@ -310,10 +312,23 @@ class _Missing(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Nothing to run."""
 
 
+def _forgive(kind: Any, error: type[Exception]) -> None:
+    """Have a kind of module give a stand-in for what it lacks: named while building, not called."""
+    look = kind.__getattr__
+
+    def get(module: Any, name: str) -> Any:
+        try:
+            return look(module, name)
+        except error:
+            return _absent(module, name)
+
+    kind.__getattr__ = get
+
+
 def _absent(_module: Any, name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
-    return type(name, (), {})
+    return type(name, (), {"default": None})
 
 
 def _stand_in(gfx: str) -> types.ModuleType:

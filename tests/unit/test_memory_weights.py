@@ -204,6 +204,14 @@ class TestUnknown:
         ranks = weigh(model, Serving(tensor_parallel=4, pipeline_parallel=2))
         assert [rank.total_bytes for rank in ranks] == [175 * GIB] * 2
 
+    def test_variant_of_a_known_family_says_so(self) -> None:
+        """Gemma 4's small models keep an embedding for each layer and share caches."""
+        config = oracle.document()["models"]["google/gemma-4-26B-A4B"]
+        part = {**config["text_config"], "hidden_size_per_layer_input": 256}
+        read = read_shape({**config, "text_config": part})
+        assert isinstance(read, UnknownShape)
+        assert "embeddings of each layer" in read.reason
+
     def test_way_of_storing_falls_back_to_the_files_too(self) -> None:
         """Two thirds of the size in 16 bits would be a wrong answer to a launch that fits."""
         way = {"quant_method": "bitsandbytes", "load_in_4bit": True}
@@ -244,6 +252,7 @@ class TestUnknown:
             {(Attention.SLIDING, 4096): 24, (Attention.FULL, 0): 8},
         ),
         ("Qwen/Qwen1.5-MoE-A2.7B", {(Attention.FULL, 0): 24}),
+        ("google/gemma-4-26B-A4B", {(Attention.SLIDING, 1024): 25, (Attention.FULL, 0): 5}),
         ("Qwen/Qwen3.5-35B-A3B", {(Attention.STATE, 0): 30, (Attention.FULL, 0): 10}),
         (
             "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",

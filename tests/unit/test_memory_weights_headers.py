@@ -96,6 +96,14 @@ def test_weights_to_be_quantized_are_reckoned_by_the_closed_form() -> None:
     assert weigh(model, serving) == weigh(ModelMemory(name="new", shape=shape), serving)
 
 
+def test_names_of_a_tower_are_left_to_the_closed_form() -> None:
+    """The rules know the names of language models only."""
+    config = oracle.document()["models"]["google/gemma-3-4b-it"]
+    plain = ModelMemory(name="gemma", shape=read_shape(config))
+    with_headers = replace(plain, tensors=(Tensor(name="x", dtype="BF16", shape=(1,)),))
+    assert weigh(with_headers, Serving()) == weigh(plain, Serving())
+
+
 def test_on_a_cpu_mxfp4_is_not_padded_to_tiles() -> None:
     config = oracle.document()["models"]["openai/gpt-oss-20b"]
     model = ModelMemory(

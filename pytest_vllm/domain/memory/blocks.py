@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.memory.shape import Layer, ModelShape
 
 _FLOAT_BYTES = 4
+_NORMS_BESIDE = 3
+"""Of Gemma 4: before the experts, after them, and after the MLP."""
 
 
 def has(keys: tuple[str, ...], text: Mapping[str, object]) -> bool:
@@ -107,9 +109,9 @@ def feed_forward(  # noqa: PLR0913 - what an MLP is made of
 
 def mixture(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> Iterator[Held]:
     """Yield a router, the routed experts of the rank, and the experts that every token uses."""
-    name, hidden = family.mixture, shape.hidden
+    name, hidden = f"{family.mixture}." if family.mixture else "", shape.hidden
     yield whole(
-        f"{name}.{family.router}",
+        f"{name}{family.router}",
         (layer.experts,),
         hidden,
         plain=not family.router_quantized,
@@ -118,17 +120,20 @@ def mixture(shape: ModelShape, layer: Layer, family: Family, rank: Rank) -> Iter
     )
     if family.correction or shape.text.get("topk_method") == "noaux_tc":
         yield Plain(
-            name=f"{name}.gate.e_score_correction_bias",
+            name=f"{name}gate.e_score_correction_bias",
             elements=layer.experts,
             bytes_each=_FLOAT_BYTES,
         )
-    yield experts(f"{name}.experts", hidden, layer, family, rank)
+    if family.beside:
+        yield Plain(name="router.scale", elements=hidden + layer.experts)
+        yield Plain(name="feedforward_layernorm", elements=_NORMS_BESIDE * hidden)
+    yield experts(f"{name}experts", hidden, layer, family, rank)
     if layer.shared_intermediate:
         shared = replace(rank, tensor=1) if rank.shared_whole else rank
-        place = f"{name}.{family.shared}"
+        place = f"{name}{family.shared}"
         yield from feed_forward(place, hidden, layer.shared_intermediate, shared, gated=layer.gated)
         if family.shared_gate:
-            yield whole(f"{name}.{family.shared}_gate", (1,), hidden, plain=True)
+            yield whole(f"{name}{family.shared}_gate", (1,), hidden, plain=True)
 
 
 def experts(name: str, hidden: int, layer: Layer, family: Family, rank: Rank) -> Experts:

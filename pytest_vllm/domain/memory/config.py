@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.facts.config import read_config
-from pytest_vllm.domain.memory.family import FAMILIES, Pattern
+from pytest_vllm.domain.memory.families import FAMILIES
+from pytest_vllm.domain.memory.family import Pattern
 from pytest_vllm.domain.memory.hybrid import read_cache
 from pytest_vllm.domain.memory.quantized import read_quantization
 from pytest_vllm.domain.memory.shape import Attention, Layer, ModelShape, UnknownShape
@@ -56,6 +57,9 @@ def _shape(
     layers = first(part, *_LAYERS) or 0
     if layers > _MOST_LAYERS:
         return UnknownShape(reason=f"{layers} layers are no model", architecture=architecture)
+    if family.wide_full and first(part, "hidden_size_per_layer_input", "num_kv_shared_layers"):
+        reason = f"no formula for a {architecture} with embeddings of each layer or shared caches"
+        return UnknownShape(reason=reason, architecture=architecture)
     facts = read_config(config)
     stack = tuple(_layer(index, part, family) for index in range(layers))
     if family.output_gate or family.mixers:
@@ -123,16 +127,21 @@ def _layer(index: int, part: Mapping[str, object], family: Family) -> Layer:
     hidden = first(part, *_HIDDEN) or 0
     head = count(part.get("head_dim")) or hidden // heads
     kind, window = _attention(index, part, family)
+    keys = first(part, *_KV_HEADS) or heads
+    if family.wide_full and kind is Attention.FULL:
+        head = count(part.get("global_head_dim")) or head
+        own = count(part.get("num_global_key_value_heads"))
+        keys = own if own and flag(part, "attention_k_eq_v") else keys
     experts = _has_experts(index, part, family)
     width = _width(part, family, experts=bool(experts))
     if family.latent:
-        keys = ("qk_nope_head_dim", "qk_rope_head_dim")
-        head = sum(count(part.get(key)) or 0 for key in keys)
+        both = ("qk_nope_head_dim", "qk_rope_head_dim")
+        head = sum(count(part.get(key)) or 0 for key in both)
     return Layer(
         attention=kind,
         window=window,
         heads=heads,
-        kv_heads=first(part, *_KV_HEADS) or heads,
+        kv_heads=keys,
         head_dim=head,
         v_head_dim=count(part.get("v_head_dim")) or head if family.latent else head,
         intermediate=width or 4 * hidden,
@@ -185,7 +194,7 @@ def _rotates(index: int, part: Mapping[str, object], family: Family) -> bool:
 def _has_experts(index: int, part: Mapping[str, object], family: Family) -> int:
     """Return the experts of a layer, 0 for a dense one."""
     experts = first(part, *_EXPERTS) or 0
-    if not family.mixture or not experts:
+    if not (family.mixture or family.beside) or not experts:
         return 0
     if family.pattern is Pattern.CHUNKS:
         step = count(part.get("interleave_moe_layer_step")) or 0
@@ -209,6 +218,8 @@ def _width(part: Mapping[str, object], family: Family, *, experts: bool) -> int:
 def _shared(part: Mapping[str, object], each: int, family: Family) -> int:
     if family.pattern is Pattern.CHUNKS:
         return each
+    if family.beside:
+        return count(part.get("intermediate_size")) or 0
     shared = count(part.get("shared_expert_intermediate_size"))
     return shared or (count(part.get("n_shared_experts")) or 0) * each
 

@@ -13,7 +13,7 @@ from pytest_vllm.domain.memory.blocks import (
     mixture,
     norm,
 )
-from pytest_vllm.domain.memory.family import FAMILIES
+from pytest_vllm.domain.memory.families import FAMILIES
 from pytest_vllm.domain.memory.linear import Linear, Plain, Rank
 from pytest_vllm.domain.memory.recurrent import delta_net, mamba
 from pytest_vllm.domain.memory.shape import Attention

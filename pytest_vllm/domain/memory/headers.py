@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_vllm.domain.memory.family import FAMILIES, End
+from pytest_vllm.domain.memory.families import FAMILIES
+from pytest_vllm.domain.memory.family import End, Tower
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.shape import ModelShape, UnknownShape
 from pytest_vllm.domain.memory.values import round_up
@@ -35,6 +36,8 @@ _INDEXER = frozenset({"wk", "weights_proj", "k_norm"})
 _KEYS = frozenset({"k_proj", "v_proj"})
 _TRANSPOSED = frozenset({"c_attn", "c_fc", "c_proj"})
 """GPT-2 keeps its matrices as (columns, rows)."""
+_OUTSIDE = ("vision", "visual", "audio", "multi_modal", "projector")
+"""In names of what is not the language model."""
 _EMBEDDINGS = frozenset({"embed_tokens", "wte", "lm_head", "word_embeddings"})
 _INPUTS_FIRST = frozenset({"qweight", "qzeros", "scales"})
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -57,6 +60,17 @@ class _Place:
     embedding: bool
     head: bool
     everywhere: bool
+
+
+def are_known(shape: ModelShape) -> bool:
+    """Tell whether the rules know all names of a family.
+
+    They do not know those of towers, of states and of attention with heads of two sizes; the
+    closed form does.
+    """
+    family = FAMILIES[shape.architecture]
+    other = family.output_gate or family.mixers or family.beside
+    return family.tower is Tower.NONE and not other
 
 
 def layers_of(tensors: Iterable[Tensor]) -> int:
@@ -114,7 +128,7 @@ def _belongs(  # noqa: PLR0913 - where a stage stands is several words
 
 def _place(name: str) -> _Place:
     found = _LAYER.search(name)
-    outside = "vision" in name or "multi_modal" in name or "projector" in name
+    outside = any(word in name for word in _OUTSIDE)
     if name.startswith("mtp.") or ".mtp." in name:
         return _Place(layer=-1, embedding=False, head=False, everywhere=False)
     words = name.split(".")

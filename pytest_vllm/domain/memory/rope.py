@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pytest_vllm.domain.memory.family import FAMILIES
+from pytest_vllm.domain.memory.families import FAMILIES
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.shape import Attention
 from pytest_vllm.domain.memory.tower import tower_rope_bytes
@@ -60,6 +60,8 @@ def _parameters(shape: ModelShape, layer: Layer) -> dict[str, object]:
 def _width(shape: ModelShape, layer: Layer, way: Mapping[str, object]) -> int:
     """Return how many values of a head are rotated."""
     head = shape.rope_head_dim if layer.attention is Attention.LATENT else layer.head_dim
+    if _kind(way) == "proportional":  # Gemma 4: the table is as wide as the head
+        return head
     listed = count(way.get("rope_dim")) or count(shape.text.get("rotary_dim"))
     if listed is not None:
         return listed
@@ -74,7 +76,7 @@ def _length(shape: ModelShape, way: Mapping[str, object]) -> int:
     longer = FAMILIES[shape.architecture].longer_positions
     keys = ("model_max_length",) if longer else ()
     longest = first(shape.text, *keys, "max_position_embeddings") or _POSITIONS
-    kind = text(way.get("rope_type")) or text(way.get("type")) or "default"
+    kind = _kind(way)
     factor = number(way.get("factor")) or 1.0
     original = count(way.get("original_max_position_embeddings"))
     original = original or count(shape.text.get("original_max_position_embeddings")) or longest
@@ -87,6 +89,10 @@ def _length(shape: ModelShape, way: Mapping[str, object]) -> int:
     return longest
 
 
+def _kind(way: Mapping[str, object]) -> str:
+    return text(way.get("rope_type")) or text(way.get("type")) or "default"
+
+
 def _positions(length: float) -> int:
     return math.ceil(length) if 0 < length < LARGEST else 0
 
@@ -96,7 +102,7 @@ def _element(shape: ModelShape, way: Mapping[str, object], rank: Rank) -> int:
 
     Gpt-oss asks for 32 bits; on CUDA, FlashInfer's kernel takes DeepSeek's table in 32 bits.
     """
-    kind = text(way.get("rope_type")) or text(way.get("type"))
+    kind = _kind(way)
     flashinfer = rank.platform is Platform.CUDA and bool(shape.kv_lora_rank) and kind in _YARN
     if FAMILIES[shape.architecture].float_rope or flashinfer:
         return _FLOAT_BYTES

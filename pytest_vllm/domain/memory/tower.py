@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_vllm.domain.memory.family import FAMILIES, Tower
+from pytest_vllm.domain.memory.families import FAMILIES
+from pytest_vllm.domain.memory.family import Tower
 from pytest_vllm.domain.memory.linear import Held, Linear, Plain, Rank
 from pytest_vllm.domain.memory.values import count, table
 
@@ -27,6 +28,8 @@ def tower(shape: ModelShape, rank: Rank) -> Iterator[Held]:
             yield from _llama4(shape, _Sizes(vision, _LLAMA4), rank)
         case Tower.QWEN3:
             yield from _qwen3(shape, _Sizes(vision, _QWEN3), rank)
+        case Tower.GEMMA4:
+            yield from _gemma4(shape, _Sizes(vision, _GEMMA4))
         case Tower.NONE:
             return
 
@@ -82,6 +85,16 @@ _QWEN3: Mapping[str, int] = {
     "out_hidden_size": 3584,
 }
 _QWEN3_POSITIONS = 8192
+_GEMMA4: Mapping[str, int] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 12,
+    "head_dim": 64,
+    "num_channels": 3,
+    "patch_size": 16,
+    "position_embedding_size": 10240,
+}
 
 
 class _Sizes:
@@ -139,6 +152,18 @@ def _qwen3(shape: ModelShape, sizes: _Sizes, rank: Rank) -> Iterator[Held]:
         yield _plain(rank.row("merger.linear_fc2", sizes["out_hidden_size"], merged, bias=True))
 
 
+def _gemma4(shape: ModelShape, sizes: _Sizes) -> Iterator[Held]:
+    """Yield the tower of Gemma 4 and its projector, whole on every rank (`gemma4_mm.py`)."""
+    hidden, head = sizes["hidden_size"], sizes["head_dim"]
+    wide = sizes["num_attention_heads"] * head
+    patch = sizes["num_channels"] * sizes["patch_size"] ** 2
+    positions = 2 * sizes["position_embedding_size"]
+    yield Plain(name="patch_embedder", elements=(positions + patch) * hidden)
+    each = 4 * hidden * wide + 3 * hidden * sizes["intermediate_size"] + 4 * hidden + 2 * head
+    yield Plain(name="encoder", elements=sizes["num_hidden_layers"] * each)
+    yield Plain(name="embed_vision", elements=hidden * shape.hidden)
+
+
 def _layers(sizes: _Sizes, rank: Rank, depth: int) -> Iterator[Held]:
     hidden, width = sizes["hidden_size"], sizes["intermediate_size"]
     for _ in range(min(depth, _MOST_LAYERS)):
@@ -172,5 +197,5 @@ def tower_heads(shape: ModelShape) -> int:
             return _Sizes(vision, _LLAMA4)["num_attention_heads"]
         case Tower.QWEN3:
             return _Sizes(vision, _QWEN3)["num_heads"]
-        case Tower.NONE:
+        case _:
             return 0

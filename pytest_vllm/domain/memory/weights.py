@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from pytest_vllm.domain.memory import decoder
 from pytest_vllm.domain.memory.blocks import norm
 from pytest_vllm.domain.memory.extras import latent_bytes, padding_bytes
-from pytest_vllm.domain.memory.family import FAMILIES, End
-from pytest_vllm.domain.memory.headers import held_bytes, layers_of
+from pytest_vllm.domain.memory.families import FAMILIES
+from pytest_vllm.domain.memory.family import End
+from pytest_vllm.domain.memory.headers import are_known, held_bytes, layers_of
 from pytest_vllm.domain.memory.ignored import is_ignored
 from pytest_vllm.domain.memory.linear import Experts, Linear, Plain, rank_of
 from pytest_vllm.domain.memory.quantized import is_described, online
@@ -102,7 +103,7 @@ def weigh(model: ModelMemory, serving: Serving) -> tuple[RankWeights, ...]:
     if isinstance(shape, ModelShape):
         closed = _closed(shape, serving)
         converted = bool(serving.quantization) and not shape.quantization.method
-        if model.tensors and not converted:
+        if model.tensors and not converted and are_known(shape):
             return _from_headers(model, serving, closed)
         if is_described(shape.quantization) or model.files_bytes is None:
             return closed
