@@ -34,6 +34,8 @@ USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 _MOST_AT_ONCE = 256
 _MOST_HELD = 1024
 _SOAKING = 64
+_ROOM = 0.96
+"""Share of the cache that blocks may take when a load is rounded up to them."""
 _UNTOLD_AT_ONCE = 16
 _PEAK_PROMPT, _PEAK_ANSWER = 64, 24
 _MARGIN_TOKENS = 8
@@ -131,8 +133,7 @@ def capacity_load(vllm: Client, target: Target) -> Held:
     given = target.serve_args.value("--max-num-seqs") or ""
     at_once = min(_MOST_HELD, int(given)) if given.isdigit() and int(given) else _MOST_HELD
     count = max(1, min(at_once, math.ceil(goal / each)))
-    rest = min(each, goal // count) // block * block - 1
-    each = max(rest, 2 * _LEAST_ANSWER)
+    each = _filling(goal / count, block=block, most=each, room=int(_ROOM * tokens / count))
     load = count * each
     if load + count * block < goal:
         not_applicable(
@@ -158,6 +159,16 @@ def capacity_load(vllm: Client, target: Target) -> Held:
         preemptions=vllm.metrics_at_rest().total(*PREEMPTIONS) - before,
         seconds=seconds,
     )
+
+
+def _filling(tokens: float, *, block: int, most: int, room: int) -> int:
+    """Return the length of one request that fills whole blocks, less the token that it ends with.
+
+    Rounded up where there is room for that, else down.
+    """
+    up = math.ceil((tokens + 1) / block) * block
+    down = max(int(min(tokens + 1, most + 1)) // block * block, 2 * _LEAST_ANSWER)
+    return (up if up <= min(most + 1, room) else down) - 1
 
 
 def _refuse_what_takes_too_long(

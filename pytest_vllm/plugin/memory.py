@@ -104,10 +104,14 @@ class ServerMemory:
         """Return the bytes that were in use on a GPU before the launch."""
         return int(self.gpus[bdf].get("vram_used_bytes") or 0)
 
+    def processes(self) -> tuple[int, ...]:
+        """Return the server's processes, none where they cannot be seen."""
+        return () if self._pid is None else family(self._pid)
+
     def use(self) -> dict[str, int]:
         """Look now: bytes in use by GPU address, and of the server's processes as `HOST`."""
         seen = self._use_of_gpus() if self.gpus and self._on_this_host else {}
-        if self._pid is not None and (members := family(self._pid)):
+        if members := self.processes():
             seen[HOST] = held_bytes(members)
         return seen
 

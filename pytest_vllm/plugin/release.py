@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.backends.vram import LIMIT_S
 from pytest_vllm.adapters.bounds import bound
-from pytest_vllm.adapters.rss import family, held_bytes, living
+from pytest_vllm.adapters.rss import held_bytes, living
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.plugin.memory import ServerMemory, gib
 
@@ -36,7 +36,7 @@ class Release:
         self._held: dict[str, int] = {}
         if CHECK in recorder.deferred and state.server is not None:
             self._memory = ServerMemory(state, state.server)
-            self._pids = family(state.server_pid) if state.server_pid else ()
+            self._pids = self._memory.processes()
             self._held = self._memory.use()
 
     def judge(self, *, left: str = "") -> None:
