@@ -24,6 +24,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 import types
@@ -272,7 +273,8 @@ def prepare(*, rocm: bool, gfx: str = "gfx942") -> None:
     torch.cuda.Event = _Kernel
     torch.accelerator.empty_cache = lambda: None
     workspace.init_workspace_manager(torch.device("meta"))
-    _forgive(torch._ops._OpNamespace, AttributeError)  # noqa: SLF001 - operators of a GPU's wheel
+    operators = torch._ops._OpNamespace  # noqa: SLF001 - those of a wheel for GPUs
+    _forgive(operators, AttributeError, r"_quant$|^relu_squared$|^fused_qk_norm_rope$")
     _forgive(import_utils._LazyModule, ModuleNotFoundError)  # noqa: SLF001 - processors of images
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(_Missing("torchvision"))
@@ -312,14 +314,22 @@ class _Missing(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Nothing to run."""
 
 
-def _forgive(kind: Any, error: type[Exception]) -> None:
-    """Have a kind of module give a stand-in for what it lacks: named while building, not called."""
+def _forgive(kind: Any, error: type[Exception], names: str = "") -> None:
+    """Have a kind of module give a stand-in for what it lacks: named while building, not called.
+
+    Args:
+        kind: The kind.
+        error: What it raises for a name that it lacks.
+        names: Pattern of the names, all without one; whether others exist decides what is built.
+    """
     look = kind.__getattr__
 
     def get(module: Any, name: str) -> Any:
         try:
             return look(module, name)
         except error:
+            if not re.search(names, name):
+                raise
             return _absent(module, name)
 
     kind.__getattr__ = get
