@@ -5,21 +5,32 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_vllm.adapters.gpus import probe
 from pytest_vllm.domain.checks import Outcome
+from pytest_vllm.domain.profile import Profile
 from pytest_vllm.domain.record import RunRecord, from_json
+from pytest_vllm.domain.server_facts import ServerFacts
+from pytest_vllm.domain.settings import Sources, resolve
+from pytest_vllm.domain.target import build_target
 from pytest_vllm.domain.verdict import Decision
-from tests.data.smi.standin import MI300X, State, compile_library
+from pytest_vllm.plugin.memory import ServerMemory
+from pytest_vllm.plugin.state import RunState
+from tests.data.smi.standin import HOSTS, MI300X, State, compile_library
+from tests.unit.test_memory_view import server as make_server
 
 DATA = Path(__file__).parents[1] / "data"
 MODEL = "deepseek-ai--deepseek-llm-7b-base.json"
+SUITE = Path(__file__).parents[2] / "suites" / "test_memory.py"
 CONFIGS = Path(__file__).parents[2] / "pytest_vllm" / "data" / "models" / "configs"
 GIB = 2**30
 ALL = bool(os.environ.get("PYTEST_VLLM_TEST_ALL"))
@@ -176,6 +187,31 @@ def test_what_is_not_as_forecast_is_rejected(host: Host, workers: str) -> None:
         assert part in messages(judged, name)
     assert seen["memory.soak.no-growth"] is Outcome.NOT_RUN
     assert judged.verdict.decision is Decision.REJECT
+
+
+def test_use_of_a_gpu_that_was_not_handed_over_is_told(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check itself, for no GPU can be chosen on a host without device nodes."""
+    for name in ("ROCM_PATH", "SMI_STATE"):
+        monkeypatch.setenv(name, host.env[name])
+    host.state.show(*(dict(gpu) for gpu in HOSTS["MI300X x8"][:2]))
+    options = {"backend": "process", "model": "/m", "gpus": "0", "monitor": "amd"}
+    settings = resolve(Sources(options=options, env={}, ini={}), profile={}, profile_name="")
+    with closing(probe("amd")) as monitor:
+        state = RunState(
+            target=build_target(settings, known_suites=()),
+            profile=Profile(name=""),
+            gpus=monitor.facts(),
+            server_facts=ServerFacts(device="cuda"),
+        )
+    check = runpy.run_path(str(SUITE))["test_other_gpus"]
+    with closing(ServerMemory(state, make_server())) as memory:
+        host.state.change(0, used=64 * GIB)
+        check(memory)
+        host.state.change(1, used=4 * GIB)
+        with pytest.raises(AssertionError, match="GPU 0000:26:00.0, not handed over: 3.72 GiB"):
+            check(memory)
 
 
 if ALL:  # the second waits for the two minutes that memory may take to come back
