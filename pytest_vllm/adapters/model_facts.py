@@ -26,7 +26,7 @@ from pytest_vllm.domain.facts.model import Flaw, FlawedFile, ModelFacts, ModelKi
 from pytest_vllm.domain.similar import similar_class, similar_models
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pytest_vllm.domain.target import Target
 
@@ -75,7 +75,7 @@ def gather_model(target: Target, env: Mapping[str, str]) -> ModelFacts:
         offline=any(variables.get(name, "").upper() in _TRUE for name in _VARIABLES[:2]),
         cache=str(hub_cache(env)),
         variables=variables,
-        server_version=_installed_version(target) if target.backend == "process" else "",
+        server_version=_installed_version(target, env) if target.backend == "process" else "",
     )
     path = Path(asked).expanduser()
     if target.model_is_path or path.exists():
@@ -121,21 +121,37 @@ def is_hub_id(text: str) -> bool:
 
 def _server_variables(target: Target, env: Mapping[str, str]) -> dict[str, str]:
     """Return what the server will see: a container inherits nothing of our environment."""
+    seen = _server_environment(target, env)
+    return {name: seen[name] for name in _VARIABLES if seen.get(name)}
+
+
+def _server_environment(target: Target, env: Mapping[str, str]) -> dict[str, str]:
     seen = dict(env) if target.backend == "process" else {}
     for variable in target.env:
         value = env.get(variable.name) if variable.value is None else variable.value
         if value is not None:
             seen[variable.name] = value
-    return {name: seen[name] for name in _VARIABLES if seen.get(name)}
+    return seen
 
 
-def installed_vllm(python: Path) -> tuple[str, int]:
-    """Return version and time of installation of the vLLM beside an interpreter, without a start.
+def python_path(target: Target, env: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the folders that the server's interpreter imports from before its own."""
+    words = _server_environment(target, env).get("PYTHONPATH", "").split(os.pathsep)
+    return tuple(Path(word).absolute() for word in words if word)
+
+
+def installed_vllm(python: Path, before: Iterable[Path] = ()) -> tuple[str, int]:
+    """Return version and time of installation of the vLLM of an interpreter, without a start.
+
+    Args:
+        python: The interpreter.
+        before: Folders that it imports from before its own (`PYTHONPATH`).
 
     Returns:
         The version and nanoseconds since the epoch; nothing and 0 when it is not found.
     """
-    places = python.absolute().parent.parent.glob("lib/python3*/site-packages")
+    own = python.absolute().parent.parent.glob("lib/python3*/site-packages")
+    places = (*before, *own)
     for path in (path for place in places for path in place.glob("vllm*.dist-info")):
         match = _DIST.fullmatch(path.name)
         if match:
@@ -143,10 +159,10 @@ def installed_vllm(python: Path) -> tuple[str, int]:
     return "", 0
 
 
-def _installed_version(target: Target) -> str:
+def _installed_version(target: Target, env: Mapping[str, str]) -> str:
     asked = target.settings["python"].value
     python = shutil.which(os.path.expanduser(str(asked))) if asked else sys.executable  # noqa: PTH111 - a name or a path
-    return installed_vllm(Path(python))[0] if python else ""
+    return installed_vllm(Path(python), python_path(target, env))[0] if python else ""
 
 
 def _gather_path(base: ModelFacts, path: Path) -> ModelFacts:

@@ -21,7 +21,7 @@ from pytest_vllm.adapters.backends.container import OWNER_LABEL, RUN_LABEL
 from pytest_vllm.adapters.backends.image import choose_start
 from pytest_vllm.adapters.backends.interpreter import find_python, start_words
 from pytest_vllm.adapters.backends.owner import this_owner
-from pytest_vllm.adapters.model_facts import installed_vllm
+from pytest_vllm.adapters.model_facts import installed_vllm, python_path
 from pytest_vllm.domain.decode import decode
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.facts.arguments import Flag, HelpFacts
@@ -104,7 +104,7 @@ def read_help(
             named = bool(start.model_flag)
             facts = _ask(lambda words: _print_in_container(image, client, start.entrypoint, words))
         else:
-            version = installed_vllm(find_python(target))[0]
+            version = installed_vllm(find_python(target), python_path(target, env))[0]
             command = start_words(target, find_python(target))
             named = command[-1] == _MODEL
             start_of = command[:-1] if named else command
@@ -203,7 +203,7 @@ def _cache_file(target: Target, image: ImageFacts | None, env: Mapping[str, str]
         key = f"image {image.id}"
     else:
         python = find_python(target)
-        version, changed = installed_vllm(python)
+        version, changed = installed_vllm(python, python_path(target, env))
         key = f"python {python} {version} {changed}"
     start = target.text("entrypoint")
     name = hashlib.sha256(f"{key} {start}".encode()).hexdigest()[:32]

@@ -338,6 +338,9 @@ def test_the_installed_vllm_is_told_without_starting_it(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     assert installed_vllm(tmp_path / "bin" / "python")[0] == "0.32.0"
     assert installed_vllm(Path("/no/bin/python")) == ("", 0)
+    (tmp_path / "first" / "vllm-0.26.0+cu130.dist-info").mkdir(parents=True)
+    before = [tmp_path / "none", tmp_path / "first"]
+    assert installed_vllm(tmp_path / "bin" / "python", before)[0] == "0.26.0"
 
 
 def test_the_model_of_the_tests_is_sound(real_model: str) -> None:
