@@ -7,7 +7,7 @@ Sources: `request_memory` (`v1/worker/utils.py`), `determine_available_memory`
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.fit import Fit, Gate
@@ -128,9 +128,16 @@ class Rank:
         return need_blocks(self.layout, length, self.in_flight) * self.layout.bytes_per_block
 
     def judge(self) -> Finding:
-        """Return what the first gate that objects says, else the narrowest one."""
+        """Return what the first gate that objects says, else the narrowest one.
+
+        A launch that surely fails, fails at the first gate where more is missing than not.
+        """
         findings = [self._startup(), self._weights(), self._room(), self._blocks(), self._length()]
-        return min(findings, key=lambda finding: finding.rank)
+        worst = min(findings, key=lambda finding: finding.rank)
+        if worst.verdict is not Fit.DOES_NOT_FIT:
+            return worst
+        short = (f for f in findings if f.verdict is not Fit.FITS and f.margin < 0)
+        return replace(next(short, worst), verdict=Fit.DOES_NOT_FIT)
 
     @property
     def _taken(self) -> int:

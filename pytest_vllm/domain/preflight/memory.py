@@ -165,13 +165,12 @@ def _is_proven(facts: LaunchFacts, forecast: Forecast) -> bool:
         share = (loaded_bytes(facts) or 0) / forecast.serving.ranks
         return forecast.gate is Gate.WEIGHTS and share > device.total_bytes
     exact = _rank_bytes(forecast)
-    if forecast.gate is Gate.WEIGHTS:
-        return exact > device.total_bytes
+    if exact > device.total_bytes:
+        return True
     if forecast.layout is None:
         return False
-    least = forecast.layout.bytes_per_block
-    if forecast.gate is Gate.LENGTH:
-        least *= need_blocks(forecast.layout, forecast.max_model_len, 0)
+    length = 1 if forecast.serving.fits_length else forecast.max_model_len
+    least = forecast.layout.bytes_per_block * need_blocks(forecast.layout, length, 0)
     room = forecast.serving.kv_cache_bytes or _requested(forecast, device) - exact
     return least > room
 
