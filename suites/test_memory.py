@@ -28,6 +28,7 @@ PREEMPTIONS = ("vllm:num_preemptions_total", "vllm:num_preemptions")
 ATTACHED = "the server is only attached to; launch it (--vllm-image, --vllm-backend=process)"
 FILES = "file sizes"
 LEGS = 2
+LOOKS, FAST_S = 4, 5.0
 
 
 @check("memory.weights.as-forecast", ref="X08", launched=True)
@@ -204,6 +205,10 @@ def test_peak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> N
 def test_capacity(vllm: Client, vllm_target: Target) -> None:
     """Requests that need 90 % of the stated tokens MUST all finish without a preemption."""
     held = capacity_load(vllm, vllm_target)
+    for attempt in range(1, LOOKS):  # a fast server may be done before anybody looked
+        if held.peak >= bound("capacity-held") * held.wanted or held.seconds > FAST_S:
+            break
+        held = capacity_load(vllm, vllm_target, attempt=attempt)
     vllm.observe("memory.kv-cache.is-real", held)
     assert held.preemptions == 0, f"{held.preemptions:g} preemptions: {held}"
     assert held.excess <= bound("capacity-over"), (

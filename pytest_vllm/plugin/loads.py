@@ -112,7 +112,7 @@ class Held:
         )
 
 
-def capacity_load(vllm: Client, target: Target) -> Held:
+def capacity_load(vllm: Client, target: Target, *, attempt: int = 0) -> Held:
     """Fill the KV cache with requests that run at the same time.
 
     Each prompt is another one, so that no two share a block, and each answer is long enough for the
@@ -141,7 +141,7 @@ def capacity_load(vllm: Client, target: Target) -> Held:
             f"{load / tokens:.0%} of the {tokens:,} that the KV cache holds"
         )
     answer = min(each // 2, max(_LEAST_ANSWER, math.ceil(load / _TOKENS_PER_STEP) + _LEAST_ANSWER))
-    prompts = _distinct_prompts(vllm, count, each - answer)
+    prompts = _distinct_prompts(vllm, count, each - answer, attempt=attempt)
     _refuse_what_takes_too_long(vllm, target, prompts, load=load, answer=answer)
     before = vllm.metrics_at_rest().total(*PREEMPTIONS)
     one = math.ceil(each / block) * block / tokens if _is_plain(vllm) else math.inf
@@ -206,7 +206,8 @@ class _Peak:
         excess: Largest use over what the requests that ran then can need.
     """
 
-    _EVERY_S = 0.1
+    _FIRST_S, _SLOWER, _LAST_S = 0.01, 1.2, 0.5
+    """Seconds between looks: a fast server is done in half a second, a slow one not disturbed."""
 
     def __init__(self, vllm: Client, *, one: float) -> None:
         self.seen = 0.0
@@ -224,7 +225,9 @@ class _Peak:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._end.wait(self._EVERY_S):
+        pause = self._FIRST_S
+        while not self._end.wait(pause):
+            pause = min(pause * self._SLOWER, self._LAST_S)
             metrics = self._vllm.metrics()
             use, running = metrics.total(*USAGE), metrics.total(RUNNING)
             self.seen = max(self.seen, use)
@@ -364,10 +367,10 @@ def _text(rng: random.Random, length: int) -> str:
     return " ".join(rng.choices(words(), k=max(1, length)))
 
 
-def _distinct_prompts(vllm: Client, count: int, length: int) -> list[list[int]]:
+def _distinct_prompts(vllm: Client, count: int, length: int, *, attempt: int) -> list[list[int]]:
     """Make prompts of so many tokens, none like another, out of tokens that the model has."""
     known = sorted(set(vllm.tokenize(" ".join(words()))))
-    rng = random.Random(f"{vllm.seed}:capacity")  # noqa: S311 - a load, no secret
+    rng = random.Random(f"{vllm.seed}:capacity:{attempt}")  # noqa: S311 - a load, no secret
     return [rng.choices(known, k=length) for _ in range(count)]
 
 
