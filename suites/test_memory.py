@@ -9,7 +9,8 @@ import pytest
 
 from pytest_vllm import SHOULD, Client, ServerMemory, check, not_applicable, not_run, suite
 from pytest_vllm.adapters.bounds import GIB, MIB, bound
-from pytest_vllm.plugin.loads import capacity_load, most_at_once, peak_load, soak
+from pytest_vllm.plugin.capacity import capacity_load
+from pytest_vllm.plugin.loads import most_at_once, peak_load, soak
 from pytest_vllm.plugin.memory import HOST, gib
 from pytest_vllm.plugin.skips import after_stop
 
