@@ -15,10 +15,18 @@ _FILE = Path(__file__).parent.parent / "data" / "serve" / "flags.json"
 def shipped_flags() -> HelpFacts:
     """Return the flags; `tools/docs.py` writes them from the help of that vLLM."""
     document = json.loads(_FILE.read_bytes())
+    choices, kinds, known = (document[key] for key in ("choices", "kinds", "known"))
     return HelpFacts(
         version=document["vllm"],
         source=str(document["source"]),
         flags=tuple(
-            Flag(names=tuple(names), values=values) for values, *names in document["flags"]
+            Flag(
+                names=tuple(names),
+                values=values,
+                choices=tuple(choices.get(names[0], ())),
+                kind=kinds.get(names[0], ""),
+                known=tuple(known.get(names[0], ())),
+            )
+            for values, *names in document["flags"]
         ),
     )

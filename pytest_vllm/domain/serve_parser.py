@@ -2,7 +2,8 @@
 
 vLLM parses with argparse after a few steps of its own (`utils/argparse_utils.py` in 0.32.0). The
 same argparse, told the same flags, accepts and refuses the same words: abbreviations, several
-values, negative numbers and all. Types are not in the help, so numbers are not checked here.
+values, negative numbers and all. Types are not in the help, so numbers are checked only where the
+shipped list of flags tells them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from argparse import SUPPRESS, ArgumentParser
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_vllm.domain.facts.arguments import Flag
+from pytest_vllm.domain.serve_values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,7 +75,7 @@ def check(argv: Sequence[str], flags: Iterable[Flag], *, spare_word: bool = Fals
         if flag.values:
             count = None if flag.values == "1" else flag.values
             parser.add_argument(
-                *flag.names, nargs=count, choices=flag.choices or None, dest=flag.names[0]
+                *flag.names, nargs=count, type=Value(flag), metavar="VALUE", dest=flag.names[0]
             )
         else:
             parser.add_argument(*flag.names, action="store_true", dest=flag.names[0])

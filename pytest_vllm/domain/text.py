@@ -27,9 +27,15 @@ _ANSI = re.compile(
 _JOINERS = "\u200c\u200d"  # parts of words and emoji
 
 
-def closest(name: str, known: Sequence[str]) -> str:
-    """Return `; did you mean X?` for the closest known name, or nothing."""
-    matches = get_close_matches(name, known, n=1, cutoff=0.5)
+def closest(name: str, known: Sequence[str], *, alike: float = 0.5) -> str:
+    """Return `; did you mean X?` for the closest known name, or nothing.
+
+    Args:
+        name: What was typed.
+        known: What could have been meant.
+        alike: How much it must be alike, from 0 to 1; with many known names something always is.
+    """
+    matches = get_close_matches(name, known, n=1, cutoff=alike)
     return f"; did you mean {matches[0]}?" if matches else ""
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_vllm.adapters.backends.container import OWNER_LABEL
 from pytest_vllm.adapters.backends.image import read_image
+from pytest_vllm.adapters.flag_table import shipped_flags
 from pytest_vllm.adapters.serve_help import read_help
 from pytest_vllm.domain.serve_parser import ServeArgumentError, check
 from pytest_vllm.domain.target import ImageRef
@@ -83,6 +84,33 @@ CASES = """
 --limit-mm-per-prompt.image 2
 --max-lora-rank 16
 --max-lora-rank 17
+""".strip().splitlines()
+VALUES = """
+-tp two
+-tp 1_6
+--max-num-seqs 8k
+--max-model-len 8k
+--max-model-len 1.5K
+--max-model-len 1.5k
+--max-model-len auto
+--max-model-len long
+--kv-cache-memory-bytes 25.6g
+--kv-cache-memory-bytes None
+--num-gpu-blocks-override None
+--num-gpu-blocks-override x
+--gpu-memory-utilization most
+--cpu-offload-gb 1.5
+--cudagraph-capture-sizes 1 2
+--cudagraph-capture-sizes 1 two
+--compilation-config nonsense
+--compilation-config {"mode":3}
+--kv-transfer-config nonsense
+--speculative-config nonsense
+--limit-mm-per-prompt {"image":2}
+--limit-mm-per-prompt image=2
+--default-chat-template-kwargs x
+--allowed-origins ["*"]
+--allowed-origins *
 """.strip().splitlines()
 REAL_PARSER = """
 import contextlib, io, json, sys
@@ -165,6 +193,21 @@ def test_real_vllm_takes_and_refuses_the_same_words(real_vllm_python: str, tmp_p
     assert {case: _takes(case, facts.flags, spare_word=True) for case in CASES} == module
     assert {case: _takes(case, facts.flags, spare_word=False) for case in CASES} == serve
     assert min(sum(serve.values()), len(CASES) - sum(serve.values())) > 15
+
+
+def test_real_vllm_takes_and_refuses_the_same_values(real_vllm_python: str) -> None:
+    """The shipped list knows types, too, and what the config refuses after the parser."""
+    cases = [*CASES, *VALUES]
+    done = subprocess.run(
+        [real_vllm_python, "-c", REAL_PARSER, json.dumps(cases)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"},
+    )
+    answers = dict(zip(cases, json.loads(done.stdout.splitlines()[-1])[1::2], strict=True))
+    ours = {case: _takes(case, shipped_flags().flags, spare_word=False) for case in cases}
+    assert ours == answers
 
 
 def _takes(case: str, flags: tuple[Flag, ...], *, spare_word: bool) -> bool:

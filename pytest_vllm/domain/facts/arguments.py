@@ -13,11 +13,16 @@ class Flag:
         names: All its names, such as `--tensor-parallel-size` and `-tp`.
         values: How many values it takes: `` (none), `1`, `?` (at most one), `+` or `*`.
         choices: The only values that it takes, empty for any.
+        kind: What its values are: `int`, `float`, `human` (`8k`) or `json`, with a `?` where `None`
+            stands for none; empty when it is not known or any word will do. No help tells it.
+        known: Values that vLLM itself knows, in any case; a plugin may add others.
     """
 
     names: tuple[str, ...]
     values: str = ""
     choices: tuple[str, ...] = ()
+    kind: str = ""
+    known: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
