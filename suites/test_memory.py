@@ -9,10 +9,10 @@ import pytest
 
 from pytest_vllm import SHOULD, Client, ServerMemory, check, not_applicable, not_run, suite
 from pytest_vllm.adapters.bounds import GIB, MIB, bound
-from pytest_vllm.plugin.capacity import capacity_load
+from pytest_vllm.plugin.capacity import capacity_load, too_long
 from pytest_vllm.plugin.loads import most_at_once, peak_load, soak
 from pytest_vllm.plugin.memory import HOST, gib
-from pytest_vllm.plugin.skips import after_stop
+from pytest_vllm.plugin.skips import after_stop, out_of_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -215,6 +215,8 @@ def test_capacity(vllm: Client, vllm_target: Target) -> None:
     assert held.excess <= bound("capacity-over"), (
         f"the cache was {held.excess:.1f} times as full as what ran can make it: {held}"
     )
+    if held.whole_s:  # what could be held was held; that is less than is required
+        out_of_time(f"{too_long(held.whole_s, vllm_target.seconds('soak-limit'))}; {held}")
     if held.peak < bound("capacity-held") * held.wanted:
         not_run(f"{held}; the requests did not run at the same time")
 
@@ -252,6 +254,7 @@ def test_soak(vllm: Client, vllm_memory: ServerMemory, vllm_target: Target) -> N
             not_run(f"{found}: too few looks; raise --vllm-soak-requests or --vllm-soak-limit")
         grown = _grown(found, vllm_target)
         if not grown:
+            _has_shown_no_growth(vllm_memory, found)
             return
     pytest.fail("\n".join(grown), pytrace=False)
 
@@ -264,6 +267,14 @@ def test_release(vllm_memory: ServerMemory, vllm_target: Target) -> None:
     if vllm_target.settings["keep"].value:
         not_run("the server is kept (--vllm-keep)")
     after_stop()
+
+
+def _has_shown_no_growth(memory: ServerMemory, found: Soaked) -> None:
+    """See that the memory in which the model is was watched: the processes' own is not enough."""
+    if memory.device == "cpu" or any(name != HOST for name in found.growths):
+        return
+    why = memory.monitor_says or "--vllm-monitor names none"
+    not_run(f"{HOST} did not grow, and no GPU was watched, where the model may be: {why}")
 
 
 def _grown(found: Soaked, target: Target) -> list[str]:

@@ -102,6 +102,8 @@ class CheckResult:
         message: Why, for anything but PASS.
         duration_s: Seconds of set-up, call and teardown.
         exchanges: The requests and replies of a check that did not pass.
+        out_of_time: Whether it was not run because it takes longer than a default run allows:
+            NOT_RUN then leaves the verdict open only where every MUST check has to have a result.
     """
 
     check: Check
@@ -110,6 +112,7 @@ class CheckResult:
     message: str = ""
     duration_s: float = 0.0
     exchanges: tuple[Exchange, ...] = field(default=())
+    out_of_time: bool = False
 
     @property
     def name(self) -> str:

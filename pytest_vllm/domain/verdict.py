@@ -80,6 +80,7 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
     interrupted: str = "",
     other_failures: int = 0,
     only_attached: bool = False,
+    complete: bool = False,
 ) -> Verdict:
     """Judge a run.
 
@@ -94,14 +95,20 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
         died: How the server ended in the middle of the run, empty while it lived.
         interrupted: What ended the run early, empty if nothing did.
         other_failures: How many tests that are no checks failed; who adds them means them.
-        only_attached: Whether the server is somebody else's and not every MUST check has to have a
-            result: checks that look behind its API may then be not run.
+        only_attached: Whether the server is somebody else's: checks that look behind its API may
+            then be not run.
+        complete: Whether every MUST check has to have a result (profile `promote`). Else what an
+            attached server does not show, and what takes longer than a default run allows, is
+            named and does not hold up the verdict.
 
     Returns:
         The verdict; its reasons are never empty.
     """
-    unseen = [result for result in results if only_attached and _is_unseen(result)]
-    must = [r for r in results if r.check.level is Level.MUST and r not in unseen]
+    not_run = [] if complete else [r for r in results if r.outcome is Outcome.NOT_RUN]
+    unseen = [result for result in not_run if only_attached and result.check.launched]
+    too_long = [result for result in not_run if result.out_of_time and result not in unseen]
+    put_up_with = [*unseen, *too_long]
+    must = [r for r in results if r.check.level is Level.MUST and r not in put_up_with]
     failed = [result for result in must if result.outcome is Outcome.FAIL]
     if failure is not None and failure.kind == "launch":
         return _verdict(Decision.REJECT, [f"the server did not start: {failure.message}"])
@@ -110,21 +117,24 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
         if other_failures:
             reasons.append(f"failed tests that are no checks: {other_failures}")
         return _verdict(Decision.REJECT, [*reasons, *(_reason(result) for result in failed)])
-    excused = {result.check.id for result in unseen}
+    excused = {result.check.id for result in put_up_with}
     required = [check for check in required if check.id not in excused]
     open_points = _open_points(must, required=required, failure=failure, interrupted=interrupted)
     if open_points:
-        return _verdict(Decision.INCONCLUSIVE, open_points)
+        also = (_reason(result) for result in too_long)
+        return _verdict(Decision.INCONCLUSIVE, [*open_points, *also])
     passed = Counter(result.outcome for result in results)[Outcome.PASS]
     noun = "check" if passed == 1 else "checks"
     reasons = [f"{passed} {noun} passed, no MUST check failed"]
     warned = [r for r in results if r.check.level is Level.SHOULD and r.outcome is Outcome.FAIL]
     reasons += [f"SHOULD {_reason(result)}" for result in warned]
     if unseen:
+        were, look = ("check was", "it looks") if len(unseen) == 1 else ("checks were", "they look")
         reasons.append(
-            f"{len(unseen)} checks were not run, for they look behind the API of a server that is "
+            f"{len(unseen)} {were} not run, for {look} behind the API of a server that is "
             f"only attached to: {_listed([result.name for result in unseen])}"
         )
+    reasons += [f"{result.check.level} {_reason(result)}" for result in too_long]
     return _verdict(Decision.PROMOTE, reasons)
 
 
@@ -141,9 +151,12 @@ def _open_points(
     points += [_reason(result) for result in must if result.outcome is Outcome.ERROR]
     seen = {result.check.id for result in must}
     missing = [check.id for check in required if check.level is Level.MUST and check.id not in seen]
-    missing += [result.name for result in must if result.outcome is Outcome.NOT_RUN]
+    not_run = [result for result in must if result.outcome is Outcome.NOT_RUN]
+    missing += [result.name for result in not_run]
     if missing:
-        points.append(f"{len(missing)} MUST checks have no result: {_listed(missing)}")
+        have = "check has" if len(missing) == 1 else "checks have"
+        points.append(f"{len(missing)} MUST {have} no result: {_listed(missing)}")
+        points += _why(not_run)
     if not points and not any(result.outcome is Outcome.PASS for result in must):
         points.append("no MUST check passed, so nothing was shown")
     return points
@@ -154,8 +167,13 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_REASONS_SHOWN]) + more
 
 
-def _is_unseen(result: CheckResult) -> bool:
-    return result.check.launched and result.outcome is Outcome.NOT_RUN
+def _why(not_run: Sequence[CheckResult]) -> list[str]:
+    """Say why checks were not run: each reason once, with the first check that gives it."""
+    first: dict[str, CheckResult] = {}
+    for result in not_run:
+        if result.message.strip():
+            first.setdefault(result.message, result)
+    return [_reason(result) for result in first.values()][:_REASONS_SHOWN]
 
 
 def _reason(result: CheckResult) -> str:

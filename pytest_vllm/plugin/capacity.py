@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING
 from pytest_vllm.adapters.bounds import bound
 from pytest_vllm.adapters.content import words
 from pytest_vllm.plugin.loads import CACHE, PREEMPTIONS, answered, block_size, stated_tokens
-from pytest_vllm.plugin.skips import not_applicable, not_run
+from pytest_vllm.plugin.skips import not_applicable, out_of_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_vllm.domain.target import Target
     from pytest_vllm.plugin.client import Client
 
@@ -45,6 +43,7 @@ class Held:
             layout in which a token does not take one place.
         preemptions: How often a request lost its place.
         seconds: How long it took.
+        whole_s: How long a load of all that is wanted would have taken; 0 when this was it.
     """
 
     tokens: int
@@ -54,6 +53,7 @@ class Held:
     excess: float
     preemptions: float
     seconds: float
+    whole_s: float = 0.0
 
     def __str__(self) -> str:
         """Describe it on one line."""
@@ -67,7 +67,8 @@ def capacity_load(vllm: Client, target: Target, *, attempt: int = 0) -> Held:
     """Fill the KV cache with requests that run at the same time.
 
     Each prompt is another one, so that no two share a block, and each answer is long enough for the
-    first request to be still there when the last prompt has been read.
+    first request to be still there when the last prompt has been read. What takes longer than
+    `--vllm-soak-limit` allows is cut to as many requests as it does allow.
     """
     tokens = stated_tokens(vllm)
     length = vllm.max_model_len or 0
@@ -85,15 +86,20 @@ def capacity_load(vllm: Client, target: Target, *, attempt: int = 0) -> Held:
     at_once = min(_MOST_HELD, int(given)) if given.isdigit() and int(given) else _MOST_HELD
     count = max(1, min(at_once, math.ceil(goal / each)))
     each = _filling(goal / count, block=block, most=each, room=int(_ROOM * tokens / count))
-    load = count * each
-    if load + count * block < goal:
+    if count * (each + block) < goal:
         not_applicable(
             f"at most {count} requests of {length:,} tokens run at a time (--max-num-seqs): "
-            f"{load / tokens:.0%} of the {tokens:,} that the KV cache holds"
+            f"{count * each / tokens:.0%} of the {tokens:,} that the KV cache holds"
         )
-    answer = min(each // 2, max(_LEAST_ANSWER, math.ceil(load / _TOKENS_PER_STEP) + _LEAST_ANSWER))
+    (shown,) = _distinct_prompts(vllm, 1, each - _answer(count, each), attempt=attempt)
+    speed = _speed(vllm, shown[::-1])  # the load finds nothing of it in the cache
+    whole_s, limit = speed.seconds(count, each), target.seconds("soak-limit")
+    if whole_s > limit:
+        count = _most_within(speed, count, each, limit)
+    load, answer = count * each, _answer(count, each)
+    if not count:
+        out_of_time(f"{too_long(whole_s, limit)}; not one request of {each:,} tokens ends in time")
     prompts = _distinct_prompts(vllm, count, each - answer, attempt=attempt)
-    _refuse_what_takes_too_long(vllm, target, prompts, load=load, answer=answer)
     before = vllm.metrics_at_rest().total(*PREEMPTIONS)
     one = math.ceil(each / block) * block / tokens if _is_plain(vllm) else math.inf
     began, peak = time.monotonic(), _Peak(vllm, one=one)
@@ -109,6 +115,15 @@ def capacity_load(vllm: Client, target: Target, *, attempt: int = 0) -> Held:
         excess=peak.excess,
         preemptions=vllm.metrics_at_rest().total(*PREEMPTIONS) - before,
         seconds=seconds,
+        whole_s=whole_s if whole_s > limit else 0.0,
+    )
+
+
+def too_long(whole_s: float, limit_s: float) -> str:
+    """Say that filling the cache takes longer than is allowed, and what to do."""
+    return (
+        f"90 % of the cache would take about {whole_s:.0f} s, allowed are {limit_s:.0f}; raise "
+        "--vllm-soak-limit, or shrink the cache with --kv-cache-memory-bytes"
     )
 
 
@@ -122,21 +137,41 @@ def _filling(tokens: float, *, block: int, most: int, room: int) -> int:
     return (up if up <= min(most + 1, room) else down) - 1
 
 
-def _refuse_what_takes_too_long(
-    vllm: Client, target: Target, prompts: Sequence[list[int]], *, load: int, answer: int
-) -> None:
-    """End the check as NOT_RUN when a prompt shows that the load cannot be held in time."""
-    backwards = prompts[0][::-1]  # the load finds nothing of it in the cache
-    shown = [backwards, backwards[1:]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Speed:
+    """How fast a server is, measured on one request at a time: many at once are faster.
+
+    Attributes:
+        reading: Seconds for a token of a prompt.
+        writing: Seconds for a token of an answer.
+    """
+
+    reading: float
+    writing: float
+
+    def seconds(self, count: int, each: int) -> float:
+        """Return what a load takes about: prompts are read one after the other."""
+        return count * each * self.reading + _answer(count, each) * self.writing
+
+
+def _speed(vllm: Client, prompt: list[int]) -> _Speed:
     # The faster of two: the first prompt of its length may have kernels compiled for it.
-    reading = min(_seconds(vllm, prompt, 1) for prompt in shown) * load / len(shown[0])
-    writing = _seconds(vllm, shown[0][:32], _LEAST_ANSWER) / _LEAST_ANSWER * answer
-    limit = target.seconds("soak-limit")
-    if reading + writing > limit:
-        not_run(
-            f"{load:,} tokens would take about {reading + writing:.0f} s, allowed are {limit:.0f}; "
-            "raise --vllm-soak-limit, or shrink the cache with --kv-cache-memory-bytes"
-        )
+    reading = min(_seconds(vllm, one, 1) for one in (prompt, prompt[1:])) / len(prompt)
+    return _Speed(
+        reading=reading, writing=_seconds(vllm, prompt[:32], _LEAST_ANSWER) / _LEAST_ANSWER
+    )
+
+
+def _most_within(speed: _Speed, count: int, each: int, limit_s: float) -> int:
+    """Return how many of these requests can be held in time, 0 for none."""
+    fit = (few for few in range(count, 0, -1) if speed.seconds(few, each) <= limit_s)
+    return next(fit, 0)
+
+
+def _answer(count: int, each: int) -> int:
+    """Return the tokens of an answer that lasts until the last prompt has been read."""
+    steps = math.ceil(count * each / _TOKENS_PER_STEP)
+    return min(each // 2, max(_LEAST_ANSWER, steps + _LEAST_ANSWER))
 
 
 def _seconds(vllm: Client, prompt: list[int], max_tokens: int) -> float:

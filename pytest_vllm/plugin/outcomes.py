@@ -13,7 +13,13 @@ from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.text import one_line
 from pytest_vllm.plugin.marks import read_check, read_needs
 from pytest_vllm.plugin.options import SUITES
-from pytest_vllm.plugin.skips import AfterStop, CapabilityMissing, NotApplicable, NotRun
+from pytest_vllm.plugin.skips import (
+    AfterStop,
+    CapabilityMissing,
+    NotApplicable,
+    NotRun,
+    OutOfTime,
+)
 from pytest_vllm.plugin.state import NOT_RUN_REASON, STATE, failure_text
 
 if TYPE_CHECKING:
@@ -183,6 +189,7 @@ def _describe(
         "check": to_plain(check),
         "case": callspec.id if callspec is not None else "",
         "outcome": outcome.value,
+        "out_of_time": call.excinfo is not None and isinstance(call.excinfo.value, OutOfTime),
         "deferred": call.excinfo is not None and isinstance(call.excinfo.value, AfterStop),
         "message": message[:_MESSAGE_LIMIT],
         "duration_s": report.duration if attempt is None else attempt.duration_s,

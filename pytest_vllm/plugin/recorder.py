@@ -164,5 +164,6 @@ class Recorder:
             died="" if by_host else gone,
             other_failures=self.other_failures,
             interrupted=interrupted,
-            only_attached=attached and not catalogue,
+            only_attached=attached,
+            complete=bool(catalogue),
         )

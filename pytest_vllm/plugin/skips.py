@@ -15,6 +15,10 @@ class NotRun(Skipped):
     """Nothing was learnt about the server."""
 
 
+class OutOfTime(NotRun):
+    """What is required takes longer on this server than the run allows."""
+
+
 class AfterStop(NotRun):
     """What is required shows only when the server has been stopped; the run judges it then."""
 
@@ -39,6 +43,15 @@ def not_run(reason: str) -> NoReturn:
         reason: What stood in the way and what would help, for the report.
     """
     raise NotRun(f"not run: {reason}")
+
+
+def out_of_time(reason: str) -> NoReturn:
+    """End a check as NOT_RUN for want of time, which only profile `promote` does not put up with.
+
+    Args:
+        reason: How long it would take, and the option that allows it.
+    """
+    raise OutOfTime(f"not run: {reason}")
 
 
 def after_stop() -> NoReturn:

@@ -31,7 +31,7 @@ def _own(pytester: pytest.Pytester, *parts: str) -> Path:
             1,
             "failed tests that are no checks: 1",
         ),
-        ((GOOD + "    pytest.skip('x')\n",), (), 75, "have no result"),
+        ((GOOD + "    pytest.skip('x')\n",), (), 75, "1 MUST check has no result"),
         ((GOOD + "    undefined_name\n",), (), 75, "NameError"),
         ((GOOD + "    raise KeyError('usage')\n",), (), 1, "KeyError"),
         ((GOOD + "    pytest.exit('enough', returncode=0)\n",), (), 0, "enough"),

@@ -96,7 +96,7 @@ def test_what_a_url_cannot_show_is_named_and_promotes() -> None:
     required = [result.check for result in results]
     attached = decide(results, required=required, only_attached=True)
     assert attached.decision is Decision.PROMOTE
-    assert attached.reasons[1].startswith("1 checks were not run, for they look behind the API")
+    assert attached.reasons[1].startswith("1 check was not run, for it looks behind the API")
     assert attached.reasons[1].endswith(": memory.weights.as-forecast")
     assert decide(results, required=required).decision is Decision.INCONCLUSIVE
 
@@ -107,6 +107,34 @@ def test_what_a_url_shows_all_the_same_is_judged(outcome: Outcome) -> None:
     decision = Decision.REJECT if outcome is Outcome.FAIL else Decision.INCONCLUSIVE
     results = [*all_passed(), behind_the_api(outcome)]
     assert decide(results, only_attached=True).decision is decision
+
+
+def test_want_of_time_is_named_and_promotes_unless_every_check_must_have_a_result() -> None:
+    """A launched, sound server with a huge cache: its default run must be able to promote it."""
+    late = make_result("memory.a.b", Outcome.NOT_RUN, "not run: 600 s do", out_of_time=True)
+    results = [*all_passed(), late]
+    required = [result.check for result in results]
+    verdict = decide(results, required=required)
+    assert verdict.decision is Decision.PROMOTE
+    assert verdict.reasons[1] == "MUST memory.a.b: not run: 600 s do"
+    strict = decide(results, required=required, complete=True)
+    assert strict.decision is Decision.INCONCLUSIVE
+    assert strict.reasons == (
+        "1 MUST check has no result: memory.a.b",
+        "memory.a.b: not run: 600 s do",
+    )
+    assert decide([late]).reasons == (
+        "no MUST check passed, so nothing was shown",
+        "memory.a.b: not run: 600 s do",
+    )
+
+
+def test_each_reason_of_what_was_not_run_is_told_once() -> None:
+    late = [make_result(f"a.b.c{number}", Outcome.NOT_RUN, "not run: why") for number in range(2)]
+    assert decide([*all_passed(), *late]).reasons == (
+        "2 MUST checks have no result: a.b.c0, a.b.c1",
+        "a.b.c0: not run: why",
+    )
 
 
 def test_other_checks_that_were_not_run_leave_an_attached_server_open() -> None:
