@@ -36,7 +36,7 @@ class Hardware:
         if self.platform is not Platform.CPU:
             return self.devices
         (host,) = self.devices
-        ranks = serving.ranks
+        ranks = serving.ranks_here
         total, free = host.total_bytes // ranks, host.free_bytes // ranks
         return (replace(host, total_bytes=total, free_bytes=free),) * ranks
 

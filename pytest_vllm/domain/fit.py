@@ -97,7 +97,8 @@ class Suggestion:
     """Something that would fit, as an option to paste.
 
     Attributes:
-        kind: `utilization`, `tensor-parallel`, `max-model-len`, `quantization` or `gpus`.
+        kind: `utilization`, `kv-cache`, `tensor-parallel`, `max-model-len`, `quantization` or
+            `gpus`.
         text: For a person, with the figures.
         argument: The argument of vLLM, empty when it is none.
     """
@@ -118,7 +119,7 @@ class Forecast:
         model: As the user named it.
         devices: The devices of the ranks.
         serving: What was reckoned with.
-        weights: What each pipeline stage loads.
+        weights: What each pipeline stage loads; empty when nothing is known of it.
         utilization: Share that vLLM would take.
         requested_bytes: What that is of the device.
         parts: The waterfall of the tightest rank; adds up to its device and what is missing.
@@ -130,7 +131,8 @@ class Forecast:
         kv_tokens: Its tokens, as this version of vLLM counts them.
         max_concurrency: Requests of full length that it holds.
         max_model_len: Tokens of a request that was reckoned with.
-        utilization_max: Largest share that passes the start-up check.
+        utilization_max: Largest share that can pass the start-up check.
+        utilization_safe: Largest share with which it fits, `None` when it fits with none.
         suggestions: What would fit.
         notes: What a reader should know: assumptions, what is not covered.
     """
@@ -154,6 +156,7 @@ class Forecast:
     max_concurrency: float = 0.0
     max_model_len: int = 0
     utilization_max: float = 0.0
+    utilization_safe: float | None = None
     suggestions: tuple[Suggestion, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -29,6 +29,7 @@ _ALWAYS = ("weights", _CACHE, _MARGIN)
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _WORDS = {
     "tensor-parallel": "tensor parallel",
+    "kv-cache": "KV cache",
     "max-model-len": "longest request",
     "gpus": "GPUs",
 }
@@ -102,7 +103,7 @@ class _Page:
 def _verdict(forecast: Forecast, page: _Page) -> Iterator[str]:
     gate = f" ({forecast.gate})" if forecast.gate is not None else ""
     head = f"{forecast.verdict}{gate}"
-    rest = f": {printable(forecast.model)} on {_named(forecast.devices)}, {_started(forecast)}"
+    rest = f": {printable(forecast.model)} on {_named(forecast)}, {_started(forecast)}"
     first, *more = page.wrap(head + rest, rest="  ")
     yield page.paint(head, _COLOURS[forecast.verdict]) + first[len(head) :]
     yield from more
@@ -110,8 +111,19 @@ def _verdict(forecast: Forecast, page: _Page) -> Iterator[str]:
         yield from page.wrap(forecast.reason, first="  ", rest="  ")
 
 
-def _named(devices: tuple[Device, ...]) -> str:
-    """Name the devices, those of one kind together: `8 MI250 devices of 63.98 GiB`."""
+def _named(forecast: Forecast) -> str:
+    """Name the devices that are used: `8 MI250 devices of 63.98 GiB`, `one of 8 ...`."""
+    devices = forecast.devices
+    used = devices[: forecast.serving.ranks_here]
+    if not used or len(used) == len(devices):
+        return _kinds(devices)
+    count = "one" if len(used) == 1 else str(len(used))
+    alike = len({(device.name or device.gfx, device.total_bytes) for device in devices}) == 1
+    return f"{count} of {_kinds(devices)}" if alike else f"{_kinds(used)} of {len(devices)} devices"
+
+
+def _kinds(devices: tuple[Device, ...]) -> str:
+    """Name devices, those of one kind together."""
     kinds = Counter((device.name or device.gfx or "GPU", device.total_bytes) for device in devices)
     return " and ".join(
         f"{count} {name} device{'s' if count > 1 else ''} of {_gib(total)} GiB"
@@ -128,7 +140,10 @@ def _started(forecast: Forecast) -> str:
         "PP": serving.pipeline_parallel,
         "DP": serving.data_parallel,
     }
-    spread = " ".join(f"{name}={count}" for name, count in ways.items() if count > 1)
+    spare = len(forecast.devices) > serving.ranks_here
+    spread = " ".join(
+        f"{name}={count}" for name, count in ways.items() if count > 1 or (spare and name == "TP")
+    )
     experts = " with expert parallelism" if serving.expert_parallel else ""
     version = ".".join(str(number) for number in serving.version[:2])
     return f"vLLM {version}{', ' if spread else ''}{spread}{experts}"
@@ -163,12 +178,15 @@ def _cache(forecast: Forecast, page: _Page) -> Iterator[str]:
     layout = forecast.layout
     if layout is None:
         return
-    yield page.paint("KV cache of a rank", _BOLD)
+    fails = forecast.verdict is Fit.DOES_NOT_FIT
+    yield page.paint("KV cache of a rank" + (", as it would be" if fails else ""), _BOLD)
     size = (
         f"{layout.bytes_per_token:,} bytes a token, {forecast.blocks:,} blocks of "
         f"{layout.block_size} tokens: {forecast.kv_tokens:,} tokens"
     )
     yield from page.wrap(size, first="  ", rest="    ")
+    if fails:  # it never serves a request
+        return
     yield (
         f"  {forecast.max_concurrency:,.2f} requests of {forecast.max_model_len:,} tokens at a time"
     )

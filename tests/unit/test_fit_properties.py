@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +50,11 @@ _FIELDS = {
     "max-model-len": "max_model_len",
     "quantization": "quantization",
     "gpus": "tensor_parallel",
+    "kv-cache": "kv_cache_bytes",
+}
+_BESIDE = {
+    "--gpu-memory-utilization=": "utilization",
+    "--tensor-parallel-size=": "tensor_parallel",
 }
 """What the argument of a kind of suggestion changes."""
 
@@ -76,6 +82,8 @@ def servings(draw: st.DrawFn) -> Serving:
         tensor_parallel=draw(st.sampled_from([1, 2, 3, 4, 8, 16])),
         pipeline_parallel=draw(st.sampled_from([1, 1, 2, 3])),
         data_parallel=draw(st.sampled_from([1, 1, 2])),
+        local_copies=draw(st.sampled_from([None, None, 1, 2])),
+        hosts=draw(st.sampled_from([1, 1, 1, 2, 0])),
         expert_parallel=draw(st.booleans()),
         decode_context_parallel=draw(st.sampled_from([1, 1, 2])),
         kv_cache_dtype=draw(st.sampled_from(["auto", "fp8", "bfloat16"])),
@@ -103,6 +111,7 @@ def _check(found: Forecast) -> None:
     assert min(*counts, found.need_bytes, found.missing_bytes, found.requested_bytes) >= 0
     assert found.max_concurrency >= 0
     assert 0 <= found.utilization_max <= 1
+    assert re.search(r"-\d[\d.,]* GiB", " ".join([found.reason, *found.notes])) is None
     assert all(part.bytes >= 0 for part in found.parts)
     if found.parts:
         whole = sum(part.bytes for part in found.parts) - found.missing_bytes
@@ -136,14 +145,49 @@ def test_what_is_suggested_does_fit(
             version=serving.version,
             platform=serving.platform,
         )
-        fields = {_FIELDS[one.kind]} | (
-            {"utilization"} if "-utilization=" in one.argument else set()
-        )
+        beside = {field for option, field in _BESIDE.items() if option in one.argument}
+        fields = {_FIELDS[one.kind]} | beside
         changed = replace(serving, **{field: getattr(said, field) for field in fields})
         enough = given_devices
         if one.kind == "gpus":
-            enough = (tightest,) * changed.ranks
+            enough = (tightest,) * changed.ranks_here
+            assert f"{len(enough)} devices" in one.text
         assert forecast(known, enough, changed).verdict is not Fit.DOES_NOT_FIT, one
+
+
+@_QUICK
+@given(models, devices(), servings())
+def test_the_safe_share_fits_and_none_that_fits_is_above_it(
+    known: ModelMemory, given_devices: tuple[Device, ...], serving: Serving
+) -> None:
+    """So the same output never calls a share safe that is none, nor one unsafe that fits."""
+    found = forecast(known, given_devices, serving)
+    safe = found.utilization_safe
+    if found.verdict is Fit.FITS:
+        assert safe is not None
+        assert found.utilization <= safe
+    if safe is None:
+        return
+    again = forecast(known, given_devices, replace(serving, utilization=safe))
+    assert again.verdict is Fit.FITS
+    assert again.utilization_safe == safe
+    checked = serving.version >= (0, 9, 1) and serving.platform is not Platform.CPU
+    assert safe <= found.utilization_max + 0.001 or not checked
+
+
+@_QUICK
+@given(models, devices(), servings())
+def test_more_devices_are_suggested_only_where_those_at_hand_are_too_few(
+    known: ModelMemory, given_devices: tuple[Device, ...], serving: Serving
+) -> None:
+    """Never beside another share or size, or a smaller cache, that fits on those at hand."""
+    found = forecast(known, given_devices, serving)
+    kinds = {one.kind: one.text for one in found.suggestions}
+    if "gpus" in kinds:
+        assert "that fits" not in kinds.get("tensor-parallel", "")
+        assert "is safe" not in kinds.get("utilization", "") or found.gate is Gate.STARTUP
+        assert "kv-cache" not in kinds
+        assert int(kinds["gpus"].partition("devices")[0].split()[-1]) > len(given_devices)
 
 
 @_QUICK

@@ -11,7 +11,15 @@ from pytest_vllm.domain.memory.family import Pattern
 from pytest_vllm.domain.memory.hybrid import read_cache
 from pytest_vllm.domain.memory.quantized import read_quantization
 from pytest_vllm.domain.memory.shape import Attention, Layer, ModelShape, UnknownShape
-from pytest_vllm.domain.memory.values import count, first, flag, table, text, texts
+from pytest_vllm.domain.memory.values import (
+    count,
+    first,
+    flag,
+    is_impossible,
+    table,
+    text,
+    texts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +32,7 @@ _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 _KV_HEADS = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num")
 _EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts")
+_COUNTS = (*_HIDDEN, *_LAYERS, *_HEADS, *_KV_HEADS, "vocab_size", "head_dim", "intermediate_size")
 _MOST_LAYERS = 2000
 _MIXTURES, _DENSE = ("E", "moe"), ("-", "mlp")
 _SLIDING = "sliding_attention"
@@ -40,6 +49,10 @@ def read_shape(raw: Mapping[str, object]) -> ModelShape | UnknownShape:
         reason = f"no formula for the weights of {names[0]}"
         return UnknownShape(reason=reason, architecture=names[0], cache=read_cache(config))
     part = {**family.defaults, **_text_part(config)}
+    broken = [f"{key} is {part[key]}" for key in _COUNTS if is_impossible(part.get(key))]
+    if broken:
+        reason = f"config.json: {', '.join(broken)}, which no model has"
+        return UnknownShape(reason=reason, architecture=names[0], impossible=True)
     missing = [
         keys[0]
         for keys in (_HIDDEN, _LAYERS, _HEADS, ("vocab_size",))

@@ -55,7 +55,7 @@ class Case:
     @property
     def used(self) -> tuple[Device, ...]:
         """Devices here that get a rank: those of all copies of the model, as far as they are."""
-        return self.devices[: self.serving.ranks * self.serving.data_parallel]
+        return self.devices[: self.serving.ranks_here]
 
     @property
     def length(self) -> int:
@@ -81,13 +81,8 @@ class Case:
             return "there is no device"
         if any(device.total_bytes <= 0 for device in self.devices):
             return "the memory of a device is not known"
-        ranks, here = self.serving.ranks, len(self.devices)
-        if ranks > here * self.serving.hosts and self.serving.hosts:
-            return (
-                f"--tensor-parallel-size {self.serving.tensor_parallel} x "
-                f"--pipeline-parallel-size {self.serving.pipeline_parallel} needs {ranks} devices, "
-                f"and there are {here}"
-            )
+        if self.serving.hosts and self.serving.ranks_here > len(self.devices):
+            return _too_few(self.serving, len(self.devices))
         lines = objections(self.model.shape, self.serving)
         if not lines and self.cache is not None:
             lines = refusals(self.cache, self.serving)
@@ -141,6 +136,23 @@ class Case:
         return self.laid_out[key]
 
 
+def _too_few(serving: Serving, here: int) -> str:
+    """Say which arguments ask for more devices than there are, those of this host only."""
+    sizes = {
+        "--tensor-parallel-size": serving.tensor_parallel,
+        "--pipeline-parallel-size": serving.pipeline_parallel,
+        "--data-parallel-size": serving.data_parallel,
+    }
+    if serving.hosts == 1 and serving.local_copies is not None:
+        sizes["--data-parallel-size"] = 1
+        sizes["--data-parallel-size-local"] = serving.local_copies
+    asked = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
+    if serving.hosts > 1:
+        asked += f" on {serving.hosts} hosts"
+    each = " here" if serving.hosts > 1 else ""
+    return f"{asked} needs {serving.ranks_here} devices{each}, and there are {here}"
+
+
 def look(case: Case) -> tuple[Finding, tuple[Rank, ...], Rank | None]:
     """Return what decides, all ranks, and the one that decides; no rank when none can be."""
     objection = case.objection()
@@ -181,17 +193,23 @@ def reckon(case: Case) -> Forecast:
     length = _length(case, tightest, pool)
     layout = tightest.layout
     known = layout is not None and length > 0
+    forecast = replace(
+        forecast,
+        requested_bytes=tightest.requested,
+        layout=layout,
+        need_bytes=tightest.need(length),
+        utilization_safe=_safe(case, finding, ranks),
+    )
+    if case.weighs_nothing():
+        return forecast
     parts = _waterfall(tightest)
     return replace(
         forecast,
         reason=finding.reason or _plenty(tightest, pool, length),
         weights=tuple({rank.weights.stage: rank.weights for rank in ranks}.values()),
-        requested_bytes=tightest.requested,
         parts=parts,
         missing_bytes=max(sum(part.bytes for part in parts) - tightest.device.total_bytes, 0),
-        layout=layout,
         kv_bytes=max(tightest.kv_bytes, 0),
-        need_bytes=tightest.need(length),
         blocks=pool,
         kv_tokens=tokens(layout, pool, length, tightest.in_flight, case.serving.version)
         if known and layout is not None
@@ -206,6 +224,20 @@ def reckon(case: Case) -> Forecast:
 def largest_share(devices: tuple[Device, ...]) -> float:
     """Return the largest share, to three digits, that passes the start-up check everywhere."""
     return min((_share(device) for device in devices), default=0.0)
+
+
+def safe_share(case: Case) -> float:
+    """Return the largest share, to two digits, that surely passes the start-up check everywhere."""
+    return min((rank.safe_share for rank in look(case)[1]), default=0.0)
+
+
+def _safe(case: Case, finding: Finding, ranks: tuple[Rank, ...]) -> float | None:
+    """Return the largest share with which the case fits; one that was asked for and fits is one."""
+    share = min(rank.safe_share for rank in ranks)
+    found = [case.utilization] if finding.verdict is Fit.FITS else []
+    if share > 0 and look(case.but(utilization=share))[0].verdict is Fit.FITS:
+        found.append(share)
+    return max(found, default=None)
 
 
 def _share(device: Device) -> float:

@@ -27,6 +27,7 @@ _GRAPHS_COUNTED_FROM = (0, 21)
 _GRAPHS_NOT_COUNTED = (0, 26)
 """Measured: 58.84 GiB of cache = 72.84 requested - 12.87 weights - 0.91 - 0.22, without 0.71 of
 graphs. Sources of 0.30 and 0.32 count them for both runners."""
+_GRAPHS_SEEN_COUNTED = (0, 30)
 _LARGE, _MIDDLE = 160 * GIB, 70 * GIB
 _VOCAB_STEP = 64
 _LOGIT = 4
@@ -122,7 +123,7 @@ def estimate(
         load: What is scheduled at most.
         stage: Pipeline stage of the rank.
     """
-    before, context = _context(serving)
+    before, context = _context(shape, serving)
     graphs = _graphs(shape, serving)
     return Overhead(
         before=before,
@@ -143,29 +144,49 @@ def graphs_counted(serving: Serving) -> bool:
     )
 
 
-def _context(serving: Serving) -> tuple[int, int]:
+def graphs_placed_surely(serving: Serving) -> bool:
+    """Tell whether it was seen, in a log or in source, what this version does with its graphs."""
+    version = serving.version[:2]
+    between = _GRAPHS_COUNTED_FROM <= version < _GRAPHS_NOT_COUNTED
+    after = _GRAPHS_NOT_COUNTED < version < _GRAPHS_SEEN_COUNTED
+    return not (serving.graphs_estimated and (between or after))
+
+
+def _context(shape: ModelShape | UnknownShape, serving: Serving) -> tuple[int, int]:
     """Return what is taken before and after the start-up check.
 
     H100: 0.52 GiB before (78.66 of 79.18 free at the check on an idle GPU); after it 0.22 alone,
     0.07 with pipeline stages only, 2.1 with tensor parallelism. AMD: a reserve of 2 GiB alone and
-    4 GiB otherwise after the check, and a quarter of that before it.
+    4 GiB for ranks that talk to others after the check, and a quarter of that before it.
     """
     if serving.platform is Platform.CPU:
         return 0, _CPU_PROCESS
     if serving.platform is Platform.ROCM:
-        reserve = (2 if serving.ranks == 1 else 4) * GIB
+        alone = serving.ranks == 1 and not _meets_copies(shape, serving)
+        reserve = (2 if alone else 4) * GIB
         return reserve // 4, reserve
-    if serving.tensor_parallel > 1:
+    if serving.tensor_parallel > 1 or _meets_copies(shape, serving):
         return 532 * MIB, 2150 * MIB
     after = 225 if serving.version[:2] >= SECOND_RUNNER_FROM else 276
     return 532 * MIB, after * MIB
+
+
+def _meets_copies(shape: ModelShape | UnknownShape, serving: Serving) -> bool:
+    """Tell whether data-parallel ranks talk to each other: those of a dense model are apart."""
+    if serving.data_parallel == 1:
+        return False
+    return not isinstance(shape, ModelShape) or _has_experts(shape)
+
+
+def _has_experts(shape: ModelShape) -> bool:
+    return any(layer.experts for layer in shape.layers)
 
 
 def _graphs(shape: ModelShape | UnknownShape, serving: Serving) -> int:
     """Estimate captured graphs: 0.51 to 1.85 GiB on 0.19, mean 1.04; 0.71 and 1.20 on 0.26."""
     if serving.eager or serving.platform is Platform.CPU:
         return 0
-    experts = isinstance(shape, ModelShape) and any(layer.experts for layer in shape.layers)
+    experts = isinstance(shape, ModelShape) and _has_experts(shape)
     return _GRAPHS_OF_EXPERTS if experts else _GRAPHS
 
 

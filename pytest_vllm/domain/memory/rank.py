@@ -15,6 +15,7 @@ from pytest_vllm.domain.memory import GIB
 from pytest_vllm.domain.memory.kv import need_blocks
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.weights import Basis
+from pytest_vllm.domain.utilization import default_utilization, safe_utilization
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.fit import Device
@@ -102,11 +103,6 @@ class Rank:
         return max(self.kv_bytes, 0) // self.layout.bytes_per_block
 
     @property
-    def need_bytes(self) -> int:
-        """What one request of the longest length needs of the cache."""
-        return self.need(self.length)
-
-    @property
     def unsure(self) -> int:
         """By how many bytes the estimates may be too low: so much must be to spare."""
         return int(_UNSURE_SHARE * self.device.total_bytes) + self.overhead.activation
@@ -126,6 +122,37 @@ class Rank:
         if self.layout is None or not length:
             return 0
         return need_blocks(self.layout, length, self.in_flight) * self.layout.bytes_per_block
+
+    @property
+    def kept_free(self) -> int:
+        """What must be left at the start-up check for it to pass surely.
+
+        On CUDA what is taken before it is measured. On AMD the whole estimate may be taken by then
+        (memory.md 1.5), but no more than half of what the default share leaves of an idle device:
+        vLLM starts on small ones, too.
+        """
+        over = self.overhead
+        if self.serving.platform is not Platform.ROCM:
+            return over.before
+        left = self.device.total_bytes * (1 - default_utilization(self.serving.version))
+        return max(over.before, min(over.before + over.context, int(left / 2)))
+
+    @property
+    def largest_cache(self) -> int:
+        """The most that a named cache may have without its being for the estimates to decide."""
+        over = self.overhead
+        used = over.before + over.context + over.activation + over.graphs
+        return self.device.free_bytes - used - self.weights.total_bytes - self.unsure
+
+    @property
+    def safe_share(self) -> float:
+        """The largest share, to two digits, that surely leaves enough at the start-up check."""
+        free, total, over = self.device.free_bytes, self.device.total_bytes, self.overhead
+        least = self.kept_free
+        if not over.graphs_counted and not self.fixed:
+            least = max(least, over.before + over.graphs)
+        below = safe_utilization(max(free - over.before, 0), total)
+        return min(below, math.floor(100 * max(free - least, 0) / total) / 100)
 
     def judge(self) -> Finding:
         """Return what the first gate that objects says, else the narrowest one.
@@ -151,14 +178,14 @@ class Rank:
             return Finding()
         margin = free - self.requested
         sure = margin < 0
-        if not sure and margin >= self.overhead.before:
+        if not sure and margin >= self.kept_free:
             return Finding()
         reason = (
             f"the server asks for {_gib(self.requested)} ({self.utilization:g} of {_gib(total)}), "
             f"and {_gib(free)} are free on {self.device.name or 'the device'}"
         )
         if not sure:
-            reason += f", of which its own context takes about {_gib(self.overhead.before)}"
+            reason += f", of which its own context takes up to {_gib(self.kept_free)} before that"
         return Finding(
             verdict=Fit.DOES_NOT_FIT if sure else Fit.MARGINAL,
             gate=Gate.STARTUP,
@@ -168,17 +195,17 @@ class Rank:
 
     def _weights(self) -> Finding:
         size, free = self.weights.total_bytes, self.device.free_bytes
-        error = self._error
-        with_context = size + error + self.overhead.before + self.overhead.context
-        if with_context <= free:
+        context = self.overhead.before + self.overhead.context
+        if size + self._error + context <= free:
             return Finding()
-        sure = size - error > free
+        sure = size - self._error > free
         return Finding(
             verdict=Fit.DOES_NOT_FIT if sure else Fit.MARGINAL,
             gate=Gate.WEIGHTS,
-            margin=free - size,
+            margin=free - size - context,
             reason=f"a rank loads {_gib(size)} of weights, and {_gib(free)} are free on "
-            f"{self.device.name or 'the device'}",
+            f"{self.device.name or 'the device'}"
+            + ("" if size > free else f", of which its context takes about {_gib(context)}"),
         )
 
     @property
@@ -195,13 +222,21 @@ class Rank:
         used = over.before + over.context + over.activation + over.graphs
         if self.fixed:
             margin = self.device.free_bytes - used - self.weights.total_bytes - self.kv_bytes
-            reason = f"the cache was set to {_gib(self.kv_bytes)}, which leaves {_gib(margin)}"
+            reason = f"the cache was set to {_gib(self.kv_bytes)}: " + (
+                f"{_gib(-margin)} more than is there besides"
+                if margin < 0
+                else f"{_gib(margin)} are left besides"
+            )
+            reason += f" the weights and estimates of {_gib(used)} (context, activation, graphs)"
         elif over.graphs_counted:
             return Finding()
         else:
             margin = self.device.free_bytes - over.before - self.requested - over.graphs
-            reason = f"graphs of about {_gib(over.graphs)} come on top of what was asked for"
-        if margin >= 0:
+            reason = (
+                f"graphs of about {_gib(over.graphs)} come on top of the {_gib(self.requested)} "
+                f"asked for, and {_gib(self.device.free_bytes)} are free"
+            )
+        if margin >= (self.unsure if self.fixed else 0):
             return Finding()
         sure = self.fixed and margin < -self.hopeless
         verdict = Fit.DOES_NOT_FIT if sure else Fit.MARGINAL
@@ -251,6 +286,8 @@ class Rank:
         if margin >= (0 if self.fixed else self.unsure):
             return Finding(margin=margin)
         sure = margin < (0 if self.fixed else -self.hopeless)
+        if not sure:
+            reason += f"; estimates of {_gib(self._taken)} (context, activation, graphs) decide"
         return Finding(
             verdict=Fit.DOES_NOT_FIT if sure else Fit.MARGINAL,
             gate=Gate.LENGTH,
@@ -265,8 +302,8 @@ class Rank:
             verdict=Fit.MARGINAL,
             gate=Gate.LENGTH,
             margin=self.kv_bytes,
-            reason=f"{_gib(self.kv_bytes)} are left for the cache; what a request needs of it is "
-            "not known for this architecture",
+            reason=f"{_gib(max(self.kv_bytes, 0))} are left for the cache; what a request needs of "
+            "it is not known for this architecture",
         )
 
 

@@ -28,6 +28,7 @@ _FACTORS = {
     "G": 2**30,
     "T": 2**40,
 }
+_LOCAL = ("--data-parallel-size-local", "-dpl")
 _NUMBER = re.compile(r"-[\d.]")
 _OFF = frozenset({"0", "none", "false", ""})
 _OVERLAP_FROM = (0, 14)
@@ -94,6 +95,7 @@ def read_serving(
         tensor_parallel=words.count("--tensor-parallel-size", "-tp") or 1,
         pipeline_parallel=words.count("--pipeline-parallel-size", "-pp") or 1,
         data_parallel=words.count("--data-parallel-size", "-dp") or 1,
+        local_copies=_local_copies(words),
         expert_parallel=words.switch("--enable-expert-parallel", "-ep"),
         decode_context_parallel=words.count("--decode-context-parallel-size", "-dcp") or 1,
         hosts=_hosts(words),
@@ -230,10 +232,21 @@ def _dtype(text: str) -> str:
 
 
 def _hosts(words: _Words) -> int:
-    """Return on how many hosts the ranks are; 0 when Ray may use any number."""
-    if words.text("--distributed-executor-backend") == "ray":
+    """Return on how many hosts the ranks are; 0 when Ray may use any number, or all others do."""
+    backends = ("--distributed-executor-backend",), ("--data-parallel-backend", "-dpb")
+    if any(words.text(*names) == "ray" for names in backends):
+        return 0
+    if words.number(*_LOCAL) == 0:
         return 0
     return words.count("--nnodes", "-n") or 1
+
+
+def _local_copies(words: _Words) -> int | None:
+    """Return how many copies start here: one for a server that is told its rank among others."""
+    alone = words.given("--data-parallel-rank", "-dpn") is not None
+    if alone or words.switch("--data-parallel-external-lb", "-dpe"):
+        return 1
+    return words.number(*_LOCAL) or None
 
 
 def _cache_bytes(words: _Words, variables: Mapping[str, str], platform: Platform) -> int | None:

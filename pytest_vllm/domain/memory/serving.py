@@ -24,6 +24,7 @@ class Serving:
         tensor_parallel: Devices over which a layer is split.
         pipeline_parallel: Groups of layers.
         data_parallel: Copies of the attention layers.
+        local_copies: How many of them are on this host, `None` for all.
         expert_parallel: Whether whole experts, not slices of them, are spread.
         decode_context_parallel: Devices over which the tokens of the KV cache are split.
         dtype: `--dtype`: `auto` is that of the config, float32 loaded as 16 bits.
@@ -54,6 +55,7 @@ class Serving:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     data_parallel: int = 1
+    local_copies: int | None = None
     expert_parallel: bool = False
     decode_context_parallel: int = 1
     dtype: str = "auto"
@@ -82,3 +84,16 @@ class Serving:
     def ranks(self) -> int:
         """Devices of one copy of the model."""
         return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def ranks_here(self) -> int:
+        """Devices that all copies take of this host; of one of several its even part.
+
+        With Ray, which takes ranks wherever there is room, those of all hosts together.
+        """
+        whole = self.ranks * self.data_parallel
+        if self.hosts > 1:
+            return -(-whole // self.hosts)
+        if self.local_copies is None:
+            return whole
+        return self.ranks * min(self.local_copies, self.data_parallel)

@@ -145,8 +145,10 @@ class UnknownShape:
         cache: Its layers as far as the KV cache goes, where only the weights are not described.
         reason: Why, for a person: the architecture that is not known, or the field that is missing.
         architecture: Name of the model class, empty when the config has none.
+        impossible: Whether a value in the config is one that no model has.
     """
 
     reason: str
     architecture: str = ""
     cache: ModelShape | None = None
+    impossible: bool = False

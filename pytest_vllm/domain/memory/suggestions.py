@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.fit import Fit, Forecast, Gate, ModelMemory, Suggestion
-from pytest_vllm.domain.memory import GIB
+from pytest_vllm.domain.memory import GIB, MIB
 from pytest_vllm.domain.memory.notes import notes
-from pytest_vllm.domain.memory.outlook import Case, largest_share, look, reckon
+from pytest_vllm.domain.memory.outlook import Case, largest_share, look, reckon, safe_share
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.shape import ModelShape, Quantization
 from pytest_vllm.domain.memory.validity import valid_tensor_parallel
 from pytest_vllm.domain.memory.weights import weigh
-from pytest_vllm.domain.utilization import safe_utilization
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,13 +88,14 @@ def foresee(model: ModelMemory, devices: tuple[Device, ...], serving: Serving) -
 def _suggestions(case: Case, forecast: Forecast) -> Iterator[Suggestion]:
     if not case.devices or any(device.total_bytes <= 0 for device in case.devices):
         return
-    yield from _utilization(case)
-    refused = forecast.gate is Gate.STARTUP and forecast.verdict is Fit.DOES_NOT_FIT
-    if not refused:
+    yield from _utilization(case, forecast)
+    if not forecast.weights and forecast.gate is not Gate.INVALID:
+        return  # nothing is known of what else would fit
+    if forecast.gate is not Gate.STARTUP:
         yield from _others(case, forecast)
         return
-    # Nothing helps at the share that was asked for, so the rest is tried at the safe one.
-    share = _safe_share(case)
+    # Nothing else helps at the share that was asked for, so the rest is tried at the safe one.
+    share = safe_share(case)
     if share <= 0:
         return
     lowered = case.but(utilization=share)
@@ -109,25 +109,32 @@ def _suggestions(case: Case, forecast: Forecast) -> Iterator[Suggestion]:
 
 def _others(case: Case, forecast: Forecast) -> Iterator[Suggestion]:
     sizes = valid_tensor_parallel(case.model.shape) or _POWERS
-    yield from _tensor_parallel(case, sizes)
+    trial, fit = _first(_splits(case, sizes))
+    if trial is not None:
+        yield _tensor_parallel(trial, fit)
     yield from _length(case)
     if forecast.verdict is Fit.FITS:
         return
+    smaller = _cache(case)
+    if smaller is not None:
+        yield smaller
     if forecast.gate is not Gate.INVALID:  # there fewer bits change nothing
         yield from _quantizations(case)
-    if case.serving.platform is not Platform.CPU:
-        yield from _devices(case, sizes)
+    enough = fit is Fit.FITS or smaller is not None or forecast.utilization_safe is not None
+    if case.serving.platform is not Platform.CPU and not enough:
+        yield from _devices(case, sizes, than=fit)
 
 
 def _verdict(case: Case) -> Fit:
     return look(case)[0].verdict
 
 
-def _utilization(case: Case) -> Iterator[Suggestion]:
+def _utilization(case: Case, forecast: Forecast) -> Iterator[Suggestion]:
     """Suggest the largest safe share: below what is free, less what the context will take."""
-    if case.serving.platform is Platform.CPU and case.serving.kv_cache_bytes is not None:
-        return
-    safe = _safe_share(case)
+    named = case.serving.kv_cache_bytes is not None or case.serving.blocks is not None
+    if named and (case.serving.platform is Platform.CPU or forecast.gate is not Gate.STARTUP):
+        return  # then the share has a say at the start-up check only
+    safe = forecast.utilization_safe or safe_share(case)
     verdict = _verdict(case.but(utilization=safe)) if safe > 0 else Fit.DOES_NOT_FIT
     if verdict is Fit.DOES_NOT_FIT:
         return
@@ -137,31 +144,42 @@ def _utilization(case: Case) -> Iterator[Suggestion]:
         kind="utilization",
         text=f"a share of {safe:g} {word}"
         + (f"; above {most:g} no start-up check can pass" if most < 1 else ""),
-        argument=f"--gpu-memory-utilization={safe:g}",
+        argument=f"--gpu-memory-utilization={safe}",
     )
 
 
-def _safe_share(case: Case) -> float:
-    before = max((rank.overhead.before for rank in look(case)[1]), default=0)
-    return min(
-        safe_utilization(max(device.free_bytes - before, 0), device.total_bytes)
-        for device in case.used
+def _cache(case: Case) -> Suggestion | None:
+    """Suggest the largest named cache that leaves enough for everything else."""
+    if case.serving.kv_cache_bytes is None or case.serving.platform is Platform.CPU:
+        return None
+    room = min((rank.largest_cache for rank in look(case)[1]), default=0)
+    unit, letter = (GIB, "G") if room >= GIB else (MIB, "M")
+    count = room // unit
+    if count < 1 or _verdict(case.but(kv_cache_bytes=count * unit)) is not Fit.FITS:
+        return None
+    return Suggestion(
+        kind="kv-cache",
+        text=f"a cache of {_gib(count * unit)} is the largest that is safe",
+        argument=f"--kv-cache-memory-bytes={count}{letter}",
     )
 
 
-def _tensor_parallel(case: Case, sizes: tuple[int, ...]) -> Iterator[Suggestion]:
+def _splits(case: Case, sizes: tuple[int, ...]) -> list[Case]:
+    """Return the case with each size for which the devices at hand are enough."""
+    trials = [case.but(tensor_parallel=size) for size in sizes]
+    here = len(case.devices)
+    return [one for one in trials if one.serving.ranks_here <= here or not one.serving.hosts]
+
+
+def _tensor_parallel(trial: Case, verdict: Fit) -> Suggestion:
     """Suggest the smallest valid size that fits on the devices at hand."""
-    most = len(case.devices) // case.serving.pipeline_parallel
-    trials = [case.but(tensor_parallel=size) for size in sizes if size <= most]
-    trial, verdict = _first(trials)
-    if trial is not None:
-        size = trial.serving.tensor_parallel
-        yield Suggestion(
-            kind="tensor-parallel",
-            text=f"{size} is the smallest tensor parallel size that {_FITTING[verdict]}: "
-            f"{_gib(_rank_bytes(trial))} of weights on each rank",
-            argument=f"--tensor-parallel-size={size}",
-        )
+    size = trial.serving.tensor_parallel
+    return Suggestion(
+        kind="tensor-parallel",
+        text=f"{size} is the smallest tensor parallel size that {_FITTING[verdict]}: "
+        f"{_gib(_rank_bytes(trial))} of weights on each rank",
+        argument=f"--tensor-parallel-size={size}",
+    )
 
 
 def _first(trials: list[Case]) -> tuple[Case | None, Fit]:
@@ -221,15 +239,29 @@ def _quantizations(case: Case) -> Iterator[Suggestion]:
         trial = case.but(quantization="fp8") if on_the_way else _stored(case, shape, kind)
         if _whole(trial) >= _whole(case):  # MXFP4 is for experts only
             continue
-        verdict = _verdict(trial)
-        text = f"{kind.name}: {_gib(_whole(trial))} of weights in all, {_ANSWERS[verdict]}"
+        best, verdict = _best_split(trial)
+        split = best.serving.tensor_parallel
+        option = "" if split == case.serving.tensor_parallel else f"--tensor-parallel-size={split}"
+        helps = on_the_way and not lacking and verdict is not Fit.DOES_NOT_FIT
         yield Suggestion(
             kind="quantization",
-            text=text + (f"; {', '.join(lacking)} has no units for it" if lacking else ""),
-            argument=kind.argument
-            if on_the_way and not lacking and verdict is not Fit.DOES_NOT_FIT
-            else "",
+            text=f"{kind.name}: {_gib(_whole(trial))} of weights in all, {_ANSWERS[verdict]}"
+            + (f" with {option}" if option else "")
+            + (f"; {', '.join(lacking)} has no units for it" if lacking else ""),
+            argument=f"{kind.argument} {option}".strip() if helps else "",
         )
+
+
+def _best_split(case: Case) -> tuple[Case, Fit]:
+    """Return the case as it is split if it fits so, else with the smallest size that does best."""
+    asked = _verdict(case)
+    if asked is Fit.FITS:
+        return case, asked
+    sizes = valid_tensor_parallel(case.model.shape) or _POWERS
+    trial, verdict = _first(_splits(case, sizes))
+    if trial is None or verdict is asked:
+        return case, asked
+    return trial, verdict
 
 
 def _loads_in_fewer_bits(case: Case, shape: ModelShape) -> bool:
@@ -255,17 +287,17 @@ def _lacking(kind: _Kind, devices: tuple[Device, ...]) -> list[str]:
     return [name for name in names if kind.gpus and not name.startswith(kind.gpus)]
 
 
-def _devices(case: Case, sizes: tuple[int, ...]) -> Iterator[Suggestion]:
-    """Suggest the smallest number of devices of this kind that is enough."""
+def _devices(case: Case, sizes: tuple[int, ...], *, than: Fit) -> Iterator[Suggestion]:
+    """Suggest the smallest number of devices of this kind that does better than those at hand."""
     tightest = min(case.devices, key=lambda device: device.free_bytes)
-    stages = case.serving.pipeline_parallel
+    asked = [case.but(tensor_parallel=size) for size in sizes]
     trials = [
-        replace(case.but(tensor_parallel=size), devices=(tightest,) * (size * stages))
-        for size in sizes
-        if len(case.devices) < size * stages <= _MOST_DEVICES
+        replace(one, devices=(tightest,) * one.serving.ranks_here)
+        for one in asked
+        if len(case.devices) < one.serving.ranks_here <= _MOST_DEVICES
     ]
     trial, verdict = _first(trials)
-    if trial is not None:
+    if trial is not None and verdict is not than:
         yield Suggestion(
             kind="gpus",
             text=f"{len(trial.devices)} devices like {tightest.name or 'this one'} "

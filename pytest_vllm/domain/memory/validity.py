@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_vllm.domain.memory import decoder
 from pytest_vllm.domain.memory.ignored import is_ignored
 from pytest_vllm.domain.memory.linear import Experts, Linear, rank_of
+from pytest_vllm.domain.memory.refused import refusals
 from pytest_vllm.domain.memory.serving import Serving
 from pytest_vllm.domain.memory.shape import ModelShape, UnknownShape
 from pytest_vllm.domain.memory.tower import tower_heads
@@ -24,16 +25,19 @@ _SMALLEST_GROUP = 32
 _PACKED = 8
 """Four-bit values in a word of 32 bits: no rank may hold a part of a word."""
 _BYTE = 8
+_REPLACING = ("--hf-overrides", "--model-class-overrides")
 
 
 def objections(shape: ModelShape | UnknownShape, serving: Serving) -> tuple[str, ...]:
     """Return one line for each argument that the model does not take; empty is fine.
 
-    Each begins with the argument; each is an assertion or a `ValueError` of vLLM 0.32.
+    Each begins with the argument, or names the value of the config that no model has; each is an
+    assertion or a `ValueError` of vLLM 0.32.
     """
     if isinstance(shape, UnknownShape):
-        return ()
-    lines = [*_parallel(shape, serving), *_experts(shape, serving)]
+        replaced = any(line.startswith(_REPLACING) for line in serving.unmodelled)
+        return (shape.reason,) if shape.impossible and not replaced else ()
+    lines = [*_parallel(shape, serving), *_experts(shape, serving), *refusals(shape, serving)]
     return tuple(dict.fromkeys(lines or _stored(shape, serving)))
 
 

@@ -20,6 +20,13 @@ def count(value: object) -> int | None:
     return value
 
 
+def is_impossible(value: object) -> bool:
+    """Tell whether a value is a number that counts nothing: below zero, or a fraction."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return not (value >= 0 and (isinstance(value, int) or value.is_integer()))
+
+
 def first(table: Mapping[str, object], *keys: str) -> int | None:
     """Return the first whole number above zero that one of the keys holds."""
     return next((found for key in keys if (found := count(table.get(key))) is not None), None)

@@ -122,9 +122,13 @@ _GPUS = ("tensor-parallel", "gpus")
 _MORE = (*_GPUS, "quantization")
 _BY_GATE = {
     Gate.WEIGHTS: _Rule(id="model.weights", ref="G8", kinds=_MORE),
-    Gate.BLOCKS: _Rule(id="model.cache-blocks", ref="G9", kinds=("utilization", *_MORE)),
+    Gate.BLOCKS: _Rule(
+        id="model.cache-blocks", ref="G9", kinds=("kv-cache", "utilization", *_MORE)
+    ),
     Gate.LENGTH: _Rule(
-        id="model.length-memory", ref="G10", kinds=("max-model-len", "utilization", *_MORE)
+        id="model.length-memory",
+        ref="G10",
+        kinds=("max-model-len", "kv-cache", "utilization", *_MORE),
     ),
 }
 _INVALID, _FREE = "model.cannot-be-split", "gpu.free-memory"
@@ -177,7 +181,7 @@ def _is_proven(facts: LaunchFacts, forecast: Forecast) -> bool:
 
 def _seen(facts: LaunchFacts, forecast: Forecast) -> str:
     """Say what is asked for and what there is, with the numbers."""
-    used = forecast.devices[: forecast.serving.ranks]
+    used = forecast.devices[: forecast.serving.ranks_here]
     least = f"{min(device.total_bytes for device in used) / GIB:.2f} GiB"
     whole = f"{sum(device.total_bytes for device in used) / GIB:.1f} GiB"
     name = used[0].name or used[0].gfx or "GPU"
@@ -220,7 +224,7 @@ def _cure(facts: LaunchFacts, forecast: Forecast, kinds: tuple[str, ...]) -> str
             continue
         if item.kind == "gpus" and forecast.verdict is Fit.MARGINAL:
             continue  # it may fit on these
-        option = f"--vllm-serve-arg={item.argument}"
+        option = " ".join(f"--vllm-serve-arg={one}" for one in item.argument.split())
         if item.kind == "gpus":
             count = _size_in(item) * stages
             there = len(facts.host.gpus or facts.cuda_gpus) >= count
@@ -244,7 +248,7 @@ def _size_in(item: Suggestion) -> int:
 
 def _tightest(forecast: Forecast) -> tuple[int, Device]:
     """Return the device that decides: the one with the least free beyond what vLLM wants of it."""
-    used = list(enumerate(forecast.devices[: max(forecast.serving.ranks, 1)]))
+    used = list(enumerate(forecast.devices[: max(forecast.serving.ranks_here, 1)]))
     return min(used, key=lambda one: one[1].free_bytes - _requested(forecast, one[1]))
 
 
