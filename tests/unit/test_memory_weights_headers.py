@@ -8,11 +8,11 @@ from functools import cache
 
 import pytest
 
-from pytest_vllm.domain.fit import ModelMemory
+from pytest_vllm.domain.fit import Device, ModelMemory, forecast
 from pytest_vllm.domain.memory.config import read_shape
 from pytest_vllm.domain.memory.serving import Platform, Serving
 from pytest_vllm.domain.memory.shape import UnknownShape
-from pytest_vllm.domain.memory.weights import Basis, Tensor, weigh
+from pytest_vllm.domain.memory.weights import Basis, Tensor, disagreement, weigh
 from tests.unit import checkpoints
 from tests.unit import oracle_cases as oracle
 
@@ -37,6 +37,7 @@ _CASES = [
         os.environ.get("PYTEST_VLLM_TEST_ALL") or "V3" not in case["name"] or case["name"] in _LARGE
     )
 ]
+DEVICES = (Device(name="MI300X", total_bytes=192 * 2**30, free_bytes=192 * 2**30),) * 4
 _WIDTHS = {"F8_E4M3": 1, "U8": 1, "BF16": 2, "F32": 4}
 
 
@@ -72,6 +73,25 @@ def test_a_rank_is_what_vllm_allocates(name: str) -> None:
     assert rank.basis is Basis.HEADERS
     closed = weigh(model, oracle.serving(case))[stage]
     assert replace(rank, basis=Basis.FORMULA) == closed
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 20}, {"intermediate_size": 28_672}])
+def test_headers_that_contradict_the_config_count_for_nothing(change: dict[str, int]) -> None:
+    """Allocated is what the config describes, whatever the files hold."""
+    config = oracle.document()["models"]["meta-llama/Llama-3.1-8B-Instruct"]
+    other = checkpoints.tensors({**config, **change})
+    closed = ModelMemory(name="llama", shape=read_shape(config))
+    model = replace(closed, tensors=other)
+    for serving in (Serving(), Serving(tensor_parallel=2, pipeline_parallel=2)):
+        assert weigh(model, serving) == weigh(closed, serving)
+        named, described = disagreement(model, serving) or (0, 0)
+        assert described == weigh(closed, Serving())[0].parameters_bytes
+        assert (named < described) is ("num_hidden_layers" in change)
+    (note,) = (
+        note for note in forecast(model, DEVICES, Serving()).notes if note.startswith("the files")
+    )
+    assert f"hold {named / 2**30:.2f} GiB and the config describes 14.96" in note
+    assert disagreement(replace(model, tensors=checkpoints.tensors(config)), Serving()) is None
 
 
 def test_an_unknown_architecture_is_split_by_the_names_of_its_tensors() -> None:

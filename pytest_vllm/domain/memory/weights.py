@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.memory.serving import Serving
     from pytest_vllm.domain.memory.shape import Layer
 
+_ALIKE = 0.01
+"""Difference up to which headers and config are taken to speak of the same model."""
 _RESERVE = 0.05
 """What every rank holds, as a share of the whole, when only file sizes are known."""
 
@@ -94,17 +96,19 @@ class RankWeights:
 def weigh(model: ModelMemory, serving: Serving) -> tuple[RankWeights, ...]:
     """Return what a rank of each pipeline stage loads.
 
-    From the tensors of the checkpoint where their headers were read, else from the closed form
-    where the architecture and the way of storing are known, else from the files: their size divided
-    by the ranks, and a reserve for what is not spread. Empty when nothing of it is known. Where
-    only the way of storing is unknown and there is no file, it is the size in 16 bits.
+    From the tensors of the checkpoint where their headers were read and bear the config out, else
+    from the closed form where the architecture and the way of storing are known (vLLM allocates by
+    the config, whatever the files hold), else from the files: their size divided by the ranks, and
+    a reserve for what is not spread. Empty when nothing of it is known. Where only the way of
+    storing is unknown and there is no file, it is the size in 16 bits.
     """
     shape = model.shape
     if isinstance(shape, ModelShape):
         closed = _closed(shape, serving)
-        converted = bool(serving.quantization) and not shape.quantization.method
-        if model.tensors and not converted and are_known(shape):
-            return _from_headers(model, serving, closed)
+        if _are_comparable(model, serving):
+            named = _from_headers(model, serving, closed)
+            if not is_described(shape.quantization) or _agree(named, closed):
+                return named
         if is_described(shape.quantization) or model.files_bytes is None:
             return closed
         each = _from_files(model.files_bytes, serving)
@@ -118,6 +122,44 @@ def weigh(model: ModelMemory, serving: Serving) -> tuple[RankWeights, ...]:
         RankWeights(stage=stage, parameters_bytes=each, basis=Basis.FILES)
         for stage in range(serving.pipeline_parallel)
     )
+
+
+def disagreement(model: ModelMemory, serving: Serving) -> tuple[int, int] | None:
+    """Return the bytes that the headers name and those of the config, `None` when they agree.
+
+    Those of the whole model on one device: the files then lack layers, or are of another model.
+    """
+    shape = model.shape
+    if not isinstance(shape, ModelShape) or not is_described(shape.quantization):
+        return None
+    if not _are_comparable(model, serving):
+        return None
+    alone = replace(
+        serving, tensor_parallel=1, pipeline_parallel=1, data_parallel=1, expert_parallel=False
+    )
+    closed = _closed(shape, alone)
+    named = _from_headers(model, alone, closed)
+    if _agree(named, closed):
+        return None
+    return _parameters(named), _parameters(closed)
+
+
+def _are_comparable(model: ModelMemory, serving: Serving) -> bool:
+    """Tell whether there are headers, of names that the rules know, of weights kept as stored."""
+    shape = model.shape
+    if not isinstance(shape, ModelShape) or not model.tensors:
+        return False
+    converted = bool(serving.quantization) and not shape.quantization.method
+    return not converted and are_known(shape)
+
+
+def _agree(named: tuple[RankWeights, ...], closed: tuple[RankWeights, ...]) -> bool:
+    size = _parameters(closed)
+    return abs(_parameters(named) - size) <= size * _ALIKE
+
+
+def _parameters(ranks: Iterable[RankWeights]) -> int:
+    return sum(rank.parameters_bytes for rank in ranks)
 
 
 def _from_files(size: int, serving: Serving) -> int:
