@@ -204,6 +204,15 @@ def test_what_is_not_known_is_no_zero(raw: dict[str, object]) -> None:
     assert "0.0" not in text.replace("0.97", "").replace("0.998", "")
 
 
+def test_blocks_of_an_unknown_size_name_no_cache() -> None:
+    """The share decides then, and what is missing of it is told without a sign."""
+    unknown = ModelMemory(name="x", shape=UnknownShape(reason="no"), files_bytes=10**10)
+    found = forecast(unknown, mi300x(), Serving(blocks=1, utilization=0.0625))
+    assert (found.verdict, found.gate) == (Fit.MARGINAL, Gate.BLOCKS)
+    assert "too much, and nothing is left" in found.reason
+    assert "-" not in found.reason
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -115,7 +115,8 @@ class Rank:
     @property
     def fixed(self) -> bool:
         """Whether the size of the cache was named, so that no estimate decides it."""
-        return self.serving.kv_cache_bytes is not None or self.serving.blocks is not None
+        in_blocks = self.serving.blocks is not None and self.layout is not None
+        return self.serving.kv_cache_bytes is not None or in_blocks
 
     def need(self, length: int) -> int:
         """Return what one request of a length needs of the cache."""
@@ -238,7 +239,9 @@ class Rank:
             )
         if margin >= (self.unsure if self.fixed else 0):
             return Finding()
-        sure = self.fixed and margin < -self.hopeless
+        # Weights and a named cache are no estimates.
+        exact = self.weights.total_bytes + self.kv_bytes > self.device.free_bytes
+        sure = self.fixed and (exact or margin < -self.hopeless)
         verdict = Fit.DOES_NOT_FIT if sure else Fit.MARGINAL
         return Finding(verdict=verdict, gate=Gate.BLOCKS, margin=margin, reason=reason)
 
