@@ -85,5 +85,22 @@ def test_the_longest_sequences_of_public_models_are_let_pass(name: str) -> None:
     assert judged(name, f"-tp={tp}", f"--max-model-len={(context or 0) + 1}")
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--data-parallel-size=4", "--data-parallel-rank=0"),
+        ("--data-parallel-size=4", "--data-parallel-external-lb"),
+        ("--data-parallel-size=4", "--data-parallel-size-local=1"),
+        ("--data-parallel-size=4", "--data-parallel-backend=ray"),
+        ("--data-parallel-size=4", "--distributed-executor-backend=ray"),
+    ],
+)
+def test_copies_on_other_hosts_need_no_gpu_here(args: tuple[str, ...]) -> None:
+    """Eight GPUs hold the one copy of eight ranks that is started here, though not all four."""
+    assert judged("deepseek-ai/DeepSeek-V3", "-tp=8", *args) == []
+    alone = judged("deepseek-ai/DeepSeek-V3", "-tp=8", args[0])
+    assert [finding.id for finding in alone] == ["model.gpus"]
+
+
 def _config(name: str) -> Any:
     return read_config(CONFIGS[name]["config"])

@@ -36,26 +36,36 @@ def gpu_count(facts: LaunchFacts, /) -> Iterator[Finding]:
         fault=Fault.USER,
         seen=f"{words} needs {wanted} GPUs; {there} (--vllm-gpus={facts.target.gpus})",
         cure="--vllm-gpus=all"
-        if more
+        if more and _is_valid(facts, sizes[_GROUPS[0]])
         else f"--vllm-serve-arg=--tensor-parallel-size={_largest(facts)}",
         ref="G6",
     )
 
 
 _GROUPS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
+_ONE_COPY = ("--data-parallel-rank", "--data-parallel-external-lb")
+"""A server that is told its rank starts no other copy (`data_parallel_size_local = 1`)."""
+_BACKENDS = ("--distributed-executor-backend", "--data-parallel-backend")
+
+
+def _is_valid(facts: LaunchFacts, size: int | None) -> bool:
+    """Tell whether the model takes the size at all; more GPUs do not help one that it refuses."""
+    config = facts.model.config if facts.model is not None else None
+    return config is None or config.heads is None or size in valid_sizes(config)
 
 
 def _product(facts: LaunchFacts) -> int | None:
     sizes = [parallel(facts, flag) for flag in _GROUPS[:2]]
-    local = facts.target.serve_args.has("--data-parallel-size-local")
-    sizes.append(parallel(facts, "--data-parallel-size-local" if local else _GROUPS[2]))
+    if not any(facts.target.serve_args.has(flag) for flag in _ONE_COPY):
+        local = facts.target.serve_args.has("--data-parallel-size-local")
+        sizes.append(parallel(facts, "--data-parallel-size-local" if local else _GROUPS[2]))
     if any(size is None for size in sizes):
         return None
     return math.prod(size for size in sizes if size is not None)
 
 
 def _is_ray(facts: LaunchFacts) -> bool:
-    return facts.target.serve_args.value("--distributed-executor-backend") == "ray"
+    return any(facts.target.serve_args.value(flag) == "ray" for flag in _BACKENDS)
 
 
 def _largest(facts: LaunchFacts) -> int:
