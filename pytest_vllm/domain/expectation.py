@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.devices import usable_devices
 from pytest_vllm.domain.errors import TargetError
-from pytest_vllm.domain.fit import Device, forecast
+from pytest_vllm.domain.facts.model import ModelKind
+from pytest_vllm.domain.fit import Device, Fit, Gate, forecast
 from pytest_vllm.domain.memory import MIB
 from pytest_vllm.domain.memory.plain import to_json
 from pytest_vllm.domain.memory.reading import read_serving
@@ -20,7 +21,7 @@ from pytest_vllm.domain.quantization import LISTED_VERSION
 if TYPE_CHECKING:
     from pytest_vllm.domain.facts import LaunchFacts
     from pytest_vllm.domain.facts.host import Gpu
-    from pytest_vllm.domain.fit import ModelMemory
+    from pytest_vllm.domain.fit import Forecast, ModelMemory
 
 SHARED_MEMORY = ("gfx115", "gfx1103")
 """APUs, whose memory is that of the host: what the driver calls VRAM is not what HIP gives."""
@@ -58,7 +59,18 @@ def with_forecast(facts: LaunchFacts, model: ModelMemory) -> LaunchFacts:
     # A server that runs already holds the memory itself.
     runs = empty == devices or facts.target.backend == "attach"
     now = idle if runs else forecast(model, devices, serving)
+    unknown = _unknown(facts, idle)
+    if unknown and now.verdict is not Fit.DOES_NOT_FIT:
+        return replace(facts, forecast=None, idle=None, no_forecast=unknown)
     return replace(facts, forecast=now, idle=idle, no_forecast="")
+
+
+def _unknown(facts: LaunchFacts, idle: Forecast) -> str:
+    """Say why nothing is known of what the weights take; empty when something is."""
+    if facts.model is not None and facts.model.kind is ModelKind.GGUF:
+        return "of GGUF vLLM makes weights that no formula here knows"
+    weighed = any(rank.total_bytes for rank in idle.weights)
+    return "" if weighed or idle.gate is Gate.INVALID else "the size of the weights is not known"
 
 
 def loaded_bytes(facts: LaunchFacts) -> int | None:
@@ -100,7 +112,9 @@ def _platform(facts: LaunchFacts) -> tuple[Platform | None, str]:
             return Platform.CUDA, ""
     if target.backend == "attach":
         return None, "no monitor sees the GPUs of the server at the URL"
-    rocm = facts.image is not None and facts.image.rocm
+    rocm = facts.image is not None and (facts.image.rocm or facts.image.cuda)
+    if target.image is not None and facts.image is None and "cpu" not in target.image.text.lower():
+        return None, f"whether {target.image.text} is for the CPU is not known before it is here"
     hidden = facts.host.kfd is not None or bool(facts.host.other_accelerators)
     if rocm or (hidden and target.gpus != "none"):
         reason = facts.host.gpus_reason

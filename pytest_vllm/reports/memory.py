@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _GIB = 2**30
 _LOADED = ("weights", "rope", "MLA copies", "padding")
 """Parts that are in memory once a model is loaded: what `Model loading took` counts."""
+_AT = {"invalid": " with these arguments", "max length": " at the longest request"}
 _SMALL = 10.0
 _FEW = 10
 
@@ -90,8 +91,14 @@ def forecast_line(record: RunRecord) -> str:
         return ""
     gate = record.forecast.get("gate")
     reason = str(record.forecast.get("reason") or "")
-    at = f" at the {gate}" if gate else ""
-    return one_line(f"{verdict}{at}{f': {reason}' if reason else ''}")
+    return one_line(f"{verdict}{at_gate(gate)}{f': {reason}' if reason else ''}")
+
+
+def at_gate(gate: object) -> str:
+    """Say where a launch ends; empty where it fits. The gate is one of `domain.fit.Gate`."""
+    if not gate:
+        return ""
+    return _AT.get(str(gate), f" at the {gate}")
 
 
 def memory_line(record: RunRecord) -> str:

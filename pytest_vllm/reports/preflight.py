@@ -8,6 +8,7 @@ from pytest_vllm.domain.facts.model import Flaw
 from pytest_vllm.domain.finding import Severity
 from pytest_vllm.domain.text import one_line
 from pytest_vllm.reports.facts import seconds
+from pytest_vllm.reports.memory import at_gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,7 +101,7 @@ def _facts(facts: LaunchFacts) -> Iterator[str]:
         yield f"model   {model.asked}, {cached}{size}"
     forecast = facts.forecast
     if forecast is not None:
-        at = f" at the {forecast.gate}" if forecast.gate else ""
+        at = at_gate(forecast.gate)
         yield f"memory  {forecast.verdict}{at}: {one_line(forecast.reason, _SHOWN)}"
     elif facts.no_forecast:
         yield f"memory  no forecast: {one_line(facts.no_forecast, _SHOWN)}"

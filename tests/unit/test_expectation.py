@@ -9,6 +9,8 @@ import pytest
 
 from pytest_vllm.domain.expectation import plain_forecast, with_forecast
 from pytest_vllm.domain.facts.host import DeviceNode, Gpu, HostFacts
+from pytest_vllm.domain.facts.image import ImageFacts
+from pytest_vllm.domain.facts.model import ModelKind
 from pytest_vllm.domain.fit import Fit, ModelMemory
 from pytest_vllm.domain.memory.config import read_shape
 from pytest_vllm.domain.memory.serving import Platform
@@ -168,3 +170,27 @@ def test_the_preflight_shows_gpus_of_both_vendors_and_the_forecast() -> None:
     none = launch("--config=x.yaml", host=host, backend="process")
     text = preflight_text(Preflight(facts=none, findings=(), took_s=0.1))
     assert "memory  no forecast: --config names a file" in text
+
+
+def test_an_image_that_is_not_here_gets_no_forecast_for_the_cpu() -> None:
+    """It may be one for ROCm, which would not start on this host at all."""
+    host = HostFacts(memory_bytes=16 * GIB, memory_free_bytes=10 * GIB)
+    shape = ModelMemory(name=LLAMA, shape=read_shape(CONFIG))
+    for name, known in (("rocm/vllm:v0.9.0", False), ("vllm/vllm-openai-cpu:v0.32.0", True)):
+        absent = replace(launch(host=host, image=name), image=None)
+        facts = with_forecast(absent, shape)
+        assert (facts.forecast is not None) is known
+        assert (f"{name} is for the CPU is not known" in facts.no_forecast) is not known
+    cuda = ImageFacts(asked="i", id="i", runs="i", env={"CUDA_VERSION": "13.0"})
+    facts = with_forecast(replace(launch(host=host), image=cuda), shape)
+    assert "no GPU is known on this host" in facts.no_forecast
+
+
+def test_of_gguf_nothing_is_foretold_but_a_start_that_is_refused() -> None:
+    model = make_model(kind=ModelKind.GGUF, weights_bytes=8)
+    facts = make_launch(model=model, host=make_host(1))
+    assert facts.forecast is None
+    assert "GGUF" in facts.no_forecast
+    busy = make_launch(model=model, host=make_host(1, used_bytes=150 * GIB))
+    assert busy.forecast is not None
+    assert busy.forecast.verdict is Fit.DOES_NOT_FIT

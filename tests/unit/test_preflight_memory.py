@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,9 +13,9 @@ from pytest_vllm.domain.expectation import with_forecast
 from pytest_vllm.domain.facts.config import read_config
 from pytest_vllm.domain.facts.host import Gpu, Holder, HostFacts
 from pytest_vllm.domain.finding import Fault, Severity
-from pytest_vllm.domain.fit import ModelMemory
+from pytest_vllm.domain.fit import Fit, Gate, ModelMemory
 from pytest_vllm.domain.memory.config import read_shape
-from pytest_vllm.domain.preflight import gpu_count, memory
+from pytest_vllm.domain.preflight import fit, gpu_count, memory
 from pytest_vllm.domain.preflight.fit import valid_sizes
 from tests.unit.launch_facts import (
     MI250,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 V3, LLAMA = "deepseek-ai/DeepSeek-V3.1", "meta-llama/Llama-3.1-8B-Instruct"
 QWEN = "Qwen/Qwen2.5-7B-Instruct"
+HOSTS = tuple(product((MI300X, MI250), (1, 8), (300_000_000, 50 * GIB)))
 
 
 def launch(name: str, *args: str, **facts: Any) -> LaunchFacts:
@@ -266,3 +268,75 @@ def test_only_what_is_sure_ends_a_run(percent: int) -> None:
         assert grave == [Severity.FATAL]
     if spare > 2 * (doubt + reserve):
         assert grave == []
+
+
+@pytest.mark.parametrize("name", [V3, QWEN, "microsoft/phi-4"])
+@pytest.mark.parametrize("tp", [1, 3, 8])
+def test_forecast_and_preflight_agree_where_no_estimate_decides(name: str, tp: int) -> None:
+    """DOES_NOT_FIT at an exact gate ends the run, and what ends a run is DOES_NOT_FIT."""
+    exact = (Gate.INVALID, Gate.STARTUP, Gate.WEIGHTS)
+    cases = (
+        (),
+        ("--gpu-memory-utilization=0.5",),
+        ("--gpu-memory-utilization=0.04",),
+        ("--max-model-len=1000000000",),
+        ("--kv-cache-memory-bytes=190G",),
+        ("--kv-cache-memory-bytes=100G",),
+        ("--pipeline-parallel-size=2",),
+        ("--quantization=fp8",),
+    )
+    rules = (*memory.RULES, *gpu_count.RULES, *fit.RULES)
+    for args, (kind, count, used) in product(cases, HOSTS):
+        host = make_host(count, kind, used_bytes=used)
+        facts = launch(name, f"-tp={tp}", *args, host=host)
+        grave = [one for rule in rules for one in rule(facts) if one.severity is Severity.FATAL]
+        about_memory = [one for one in grave if one.ref not in ("G21", "G22", "H16", "H17")]
+        forecast = facts.forecast
+        assert forecast is not None
+        seen = (args, kind, count, used, forecast.verdict, forecast.gate, forecast.reason, grave)
+        if forecast.verdict is Fit.DOES_NOT_FIT and forecast.gate in exact:
+            assert about_memory, seen
+        if about_memory:
+            assert forecast.verdict is Fit.DOES_NOT_FIT, seen
+
+
+def test_a_size_that_neither_heads_nor_gpus_allow_has_one_cure() -> None:
+    for host in (make_host(1), make_host(8)):
+        facts = launch(QWEN, "-tp=3", host=host, gpus="0")
+        cures = {only(gpu_count.gpu_count, facts).cure, only(fit.heads, facts).cure}
+        assert cures == {"--vllm-serve-arg=--tensor-parallel-size=1"}
+        assert not found(memory.fits, facts)
+
+
+def test_a_length_beyond_the_model_is_told_once() -> None:
+    facts = launch(QWEN, "--max-model-len=1000000", host=make_host(1))
+    assert only(fit.length, facts).ref == "H19"
+    assert not found(memory.fits, facts)
+
+
+def test_weights_and_a_named_cache_above_the_gpu_need_no_estimate() -> None:
+    facts = launch(QWEN, "--kv-cache-memory-bytes=180G", host=make_host(1))
+    finding = only(memory.fits, facts)
+    assert (finding.severity, finding.ref) == (Severity.FATAL, "G9")
+    cure = finding.cure.split(", ")[0].removeprefix("--vllm-serve-arg=")
+    assert cure.startswith("--kv-cache-memory-bytes=")
+    assert not found(memory.fits, launch(QWEN, cure, host=make_host(1)))
+
+
+def test_a_named_cache_that_only_others_forbid_is_the_hosts() -> None:
+    host = make_host(1, used_bytes=60 * GIB)
+    words = ("--kv-cache-memory-bytes=130G", "--gpu-memory-utilization=0.5")
+    finding = only(memory.free_memory, launch(QWEN, *words, host=host))
+    assert (finding.severity, finding.fault) == (Severity.FATAL, Fault.HOST)
+    assert "the cache that was named 130.00" in finding.seen
+    assert not found(memory.fits, launch(QWEN, *words, host=host))
+
+
+def test_a_host_that_the_cpu_backend_would_refuse_deserves_a_warning() -> None:
+    host = make_host(0, memory_bytes=16 * GIB, memory_free_bytes=10 * GIB)
+    finding = only(memory.free_memory, launch(QWEN, host=host, backend="process"))
+    assert (finding.severity, finding.fault) == (Severity.WARNING, Fault.HOST)
+    assert "14.72 GiB (0.92 of 16.00 GiB), and 10.00 GiB are free" in finding.seen
+    roomy = replace(host, memory_free_bytes=15 * GIB)
+    sound = launch(QWEN, host=roomy, backend="process")
+    assert only(memory.free_memory, sound).severity is Severity.NOT_APPLICABLE

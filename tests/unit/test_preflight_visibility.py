@@ -114,3 +114,12 @@ def test_gpus_handed_over_are_those_that_a_variable_counts() -> None:
     assert f"{ROCR}=4,5 and {HIP}=4" in ours.seen
     assert ours.cure == f"drop {HIP}, since --vllm-gpus chooses already"
     assert judged(gpus="4,5", backend="process", variables={HIP: "1", ROCR: "0"}) == []
+
+
+def test_what_hides_no_gpu_is_not_told() -> None:
+    """Too few GPUs are another rule's; without a variable there is nothing to drop."""
+    assert judged("-tp=3", count=1) == []
+    assert judged("-tp=3", count=1, env=[f"{ROCR}=0"]) == []
+    assert judged("-tp=3", count=1, env=[f"{CUDA}="]) == []
+    (finding,) = judged("-tp=16", count=8, env=[f"{HIP}=0,1"])
+    assert (finding.id, finding.severity) == (HIDDEN, FATAL)

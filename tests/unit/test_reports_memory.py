@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytest_vllm.domain.fit import Gate
 from pytest_vllm.domain.server_facts import ServerFacts
 from pytest_vllm.reports.markdown import report_md
-from pytest_vllm.reports.memory import figures, forecast_line, memory_line, memory_rows, notes
+from pytest_vllm.reports.memory import (
+    at_gate,
+    figures,
+    forecast_line,
+    memory_line,
+    memory_rows,
+    notes,
+)
 from pytest_vllm.reports.terminal import summary
 from tests.unit.records import make_record
 
@@ -62,6 +70,15 @@ def test_the_line_has_verdict_weights_and_tokens() -> None:
 def test_a_launch_that_does_not_fit_names_its_gate() -> None:
     forecast = {**FORECAST, "verdict": "DOES_NOT_FIT", "gate": "weights", "reason": "too large"}
     assert forecast_line(make_record(forecast=forecast)) == "DOES_NOT_FIT at the weights: too large"
+    words = {
+        Gate.INVALID: "with these arguments",
+        Gate.STARTUP: "at the start-up check",
+        Gate.WEIGHTS: "at the weights",
+        Gate.BLOCKS: "at the cache blocks",
+        Gate.LENGTH: "at the longest request",
+    }
+    assert {gate: at_gate(gate).strip() for gate in Gate} == words
+    assert at_gate(None) == at_gate("") == ""
 
 
 def test_without_a_forecast_the_reason_stands_in_the_report_and_no_line_in_the_summary() -> None:

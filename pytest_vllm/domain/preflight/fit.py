@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.facts.model import ModelKind
 from pytest_vllm.domain.finding import Fault, Finding, Severity
+from pytest_vllm.domain.fit import Gate
 from pytest_vllm.domain.preflight import not_applicable, without_gpu
 from pytest_vllm.domain.preflight.version import known_to_be_listed, server_version
 from pytest_vllm.domain.quantization import (
@@ -51,18 +52,18 @@ def heads(facts: LaunchFacts, /) -> Iterator[Finding]:
             fault=Fault.USER,
             seen=f"{facts.target.model} has {config.heads} attention heads, which do not divide by "
             f"--tensor-parallel-size {tp}; these sizes do: {sizes}",
-            cure=f"--vllm-serve-arg=--tensor-parallel-size={_nearest(tp, fits)}",
+            cure=f"--vllm-serve-arg=--tensor-parallel-size={_nearest(facts, tp, fits)}",
             ref="H18",
         )
     elif not _splits(config, tp):
-        sure = bool(_SPLITS_KV_HEADS.intersection(config.architectures[:1]))
+        sure = bool(_SPLITS_KV_HEADS.intersection(config.architectures[:1])) or _is_refused(facts)
         yield Finding(
             id="model.kv-heads",
             severity=_unless_overridden(facts) if sure else Severity.WARNING,
             fault=Fault.USER,
             seen=f"{facts.target.model} has {config.kv_heads} key-value heads, which neither "
             f"divide by --tensor-parallel-size {tp} nor divide it; these sizes fit: {sizes}",
-            cure=f"--vllm-serve-arg=--tensor-parallel-size={_nearest(tp, fits)}",
+            cure=f"--vllm-serve-arg=--tensor-parallel-size={_nearest(facts, tp, fits)}",
             ref="H18",
         )
     elif config.kv_heads is not None and not config.mla and config.kv_heads < tp:
@@ -246,9 +247,18 @@ def _splits(config: ConfigFacts, tp: int) -> bool:
     return config.kv_heads % tp == 0 or tp % config.kv_heads == 0
 
 
-def _nearest(tp: int, sizes: tuple[int, ...]) -> int:
-    """Return the largest valid size below the one asked for: so many GPUs are there."""
-    return max((size for size in sizes if size < tp), default=1)
+def _nearest(facts: LaunchFacts, tp: int, sizes: tuple[int, ...]) -> int:
+    """Return the largest valid size below the one asked for, for which GPUs are there."""
+    here = len(facts.gpus) // (parallel(facts, "--pipeline-parallel-size") or 1)
+    most = min(tp - 1, max(here, 1)) if facts.gpus else tp - 1
+    return max((size for size in sizes if size <= most), default=1)
+
+
+def _is_refused(facts: LaunchFacts) -> bool:
+    """Tell whether the model is one of those that are known to refuse such a size."""
+    forecast = facts.idle
+    refused = forecast is not None and forecast.gate is Gate.INVALID
+    return refused and forecast is not None and "key-value heads" in forecast.reason
 
 
 def _config(facts: LaunchFacts) -> ConfigFacts | None:

@@ -22,6 +22,7 @@ from pytest_vllm.domain.preflight.fit import RULES as ABOUT_ARGUMENTS
 from pytest_vllm.domain.preflight.fit import valid_sizes
 from pytest_vllm.domain.preflight.gpu_count import RULES as ABOUT_GPUS
 from pytest_vllm.domain.preflight.version import server_version
+from pytest_vllm.domain.preflight.visibility import RULES as ABOUT_VARIABLES
 from pytest_vllm.domain.utilization import OLDER
 
 if TYPE_CHECKING:
@@ -67,12 +68,13 @@ def free_memory(facts: LaunchFacts, /) -> Iterator[Finding]:
     """VLLM starts only when the share that it is told to use is free (`request_memory`)."""
     why = _without_devices(facts)
     if why:
-        yield not_applicable(_FREE, why)
+        yield _of_host(facts) or not_applicable(_FREE, why)
         return
     now, idle = facts.forecast, facts.idle
     if now is None or idle is None or now.verdict is Fit.FITS or facts.target.backend == "attach":
         return
-    theirs = now.gate in (Gate.STARTUP, Gate.WEIGHTS) and now.gate is not idle.gate
+    gates = (Gate.STARTUP, Gate.WEIGHTS, *((Gate.BLOCKS,) if _named_cache(now) else ()))
+    theirs = now.gate in gates and now.gate is not idle.gate
     if not theirs and now.gate is not Gate.STARTUP:
         return
     number, device = _tightest(now)
@@ -81,9 +83,11 @@ def free_memory(facts: LaunchFacts, /) -> Iterator[Finding]:
     free = (
         f"GPU {index}: {device.free_bytes / GIB:.2f} of {device.total_bytes / GIB:.2f} GiB are free"
     )
-    if now.gate is Gate.WEIGHTS:
+    if now.gate in (Gate.WEIGHTS, Gate.BLOCKS):
+        cache = _named_cache(now) if now.gate is Gate.BLOCKS else 0
         wanted = f"the weights of a rank take {_rank_bytes(now) / GIB:.2f}"
-        fatal = now.verdict is Fit.DOES_NOT_FIT and _rank_bytes(now) > device.free_bytes
+        wanted += f" and the cache that was named {cache / GIB:.2f}" if cache else ""
+        fatal = now.verdict is Fit.DOES_NOT_FIT and _rank_bytes(now) + cache > device.free_bytes
     else:
         wanted = (
             f"vLLM wants {_requested(now, device) / GIB:.2f} "
@@ -91,7 +95,7 @@ def free_memory(facts: LaunchFacts, /) -> Iterator[Finding]:
         )
         fatal = device.free_bytes < math.ceil(device.total_bytes * _surely(facts, now))
     holders = f"; {_holders(facts, gpu)}" if theirs else ""
-    cure = _cure(facts, now, ("utilization",))
+    cure = _cure(facts, now, ("kv-cache",) if now.gate is Gate.BLOCKS else ("utilization",))
     others = "end what holds it, or other GPUs with --vllm-gpus=INDEX"
     yield Finding(
         id=_FREE,
@@ -99,6 +103,25 @@ def free_memory(facts: LaunchFacts, /) -> Iterator[Finding]:
         fault=Fault.HOST if theirs else Fault.USER,
         seen=f"{free}, {wanted}{holders}",
         cure=", or ".join(filter(None, (cure, others if theirs else ""))),
+        ref="G7",
+    )
+
+
+def _of_host(facts: LaunchFacts) -> Finding | None:
+    """Tell of a host whose memory the CPU backend would refuse.
+
+    It looks at one NUMA node, and is not the same in every version, so nothing is ended for that.
+    """
+    now = facts.forecast
+    refused = now is not None and now.gate is Gate.STARTUP and now.verdict is Fit.DOES_NOT_FIT
+    if now is None or not refused or now.serving.platform is not Platform.CPU:
+        return None
+    return Finding(
+        id=_FREE,
+        severity=Severity.WARNING,
+        fault=Fault.HOST,
+        seen=f"on the CPU {now.reason}",
+        cure=_cure(facts, now, ("utilization",)) or "end what holds the memory of this host",
         ref="G7",
     )
 
@@ -146,10 +169,11 @@ def _without_devices(facts: LaunchFacts) -> str:
 
 def _invalid(facts: LaunchFacts, forecast: Forecast) -> Iterator[Finding]:
     """Tell what contradicts the model, unless a rule about the arguments has told it better."""
-    rules = (*ABOUT_GPUS, *ABOUT_ARGUMENTS)
+    rules = (*ABOUT_GPUS, *ABOUT_ARGUMENTS, *ABOUT_VARIABLES)
     grave = (Severity.FATAL, Severity.WARNING)
-    told = (finding for rule in rules for finding in rule(facts) if finding.severity in grave)
-    if any(finding.ref in ("G6", "H18") for finding in told):
+    told = [finding for rule in rules for finding in rule(facts) if finding.severity in grave]
+    better = ("G1", "G6", "H18", "H19" if forecast.reason.startswith("--max-model-len") else "G6")
+    if any(finding.ref in better for finding in told):
         return
     overridden = facts.target.serve_args.has("--hf-overrides")
     yield Finding(
@@ -169,13 +193,13 @@ def _is_proven(facts: LaunchFacts, forecast: Forecast) -> bool:
         share = (loaded_bytes(facts) or 0) / forecast.serving.ranks
         return forecast.gate is Gate.WEIGHTS and share > device.total_bytes
     exact = _rank_bytes(forecast)
-    if exact > device.total_bytes:
+    if exact + _named_cache(forecast) > device.free_bytes:
         return True
     if forecast.layout is None:
         return False
     length = 1 if forecast.serving.fits_length else forecast.max_model_len
     least = forecast.layout.bytes_per_block * need_blocks(forecast.layout, length, 0)
-    room = forecast.serving.kv_cache_bytes or _requested(forecast, device) - exact
+    room = _named_cache(forecast) or _requested(forecast, device) - exact
     return least > room
 
 
@@ -260,6 +284,14 @@ def _requested(forecast: Forecast, device: Device) -> int:
 def _rank_bytes(forecast: Forecast) -> int:
     """Return the weights of the largest rank, with what is loaded beside them."""
     return max((rank.total_bytes for rank in forecast.weights), default=0)
+
+
+def _named_cache(forecast: Forecast) -> int:
+    """Return the size of the cache where the arguments name it, so that no estimate decides it."""
+    serving, layout = forecast.serving, forecast.layout
+    if serving.blocks is not None and layout is not None:
+        return serving.blocks * layout.bytes_per_block
+    return serving.kv_cache_bytes or 0
 
 
 def _surely(facts: LaunchFacts, forecast: Forecast) -> float:

@@ -81,16 +81,17 @@ def visibility(facts: LaunchFacts, /) -> Iterator[Finding]:
     elif _ROCR not in seen and seen.get(_HIP) == "":
         yield _empty()
         return
-    if choice.count is None:
+    telling = [name for name in given if name == _ROCR or seen[name]]
+    if choice.count is None or not telling:
         return
     needed = (parallel(facts, "--tensor-parallel-size") or 1) * (
         parallel(facts, "--pipeline-parallel-size") or 1
     )
     beyond = choice.beyond or by_rocr.beyond
-    fatal = choice.count < needed
+    fatal = choice.count < min(needed, total)  # more than there are is told elsewhere
     if not fatal and not beyond:
         return
-    named = " and ".join(f"{name}={seen[name]}" for name in given if name == _ROCR or seen[name])
+    named = " and ".join(f"{name}={seen[name]}" for name in telling)
     none = f"; GPU {beyond} is none of those that it counts" if beyond else ""
     chain = f" ({listed} counts the {by_rocr.count} that ROCr leaves from 0)"
     both = _ROCR in seen and bool(seen.get(listed))
