@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ settings.load_profile("house")
 
 # Whole runs of the suites are many here; tests/real/test_memory.py has the soak that users get.
 os.environ.setdefault("PYTEST_VLLM_SOAK_REQUESTS", "40")
+
+# Under nohup runs ignore a hang-up, as they should; here they are to hear it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
