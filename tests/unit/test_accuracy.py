@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tools.accuracy.gpus import loaded_bytes, logged
+from tools.accuracy.gpus import loaded_bytes, logged, section
 from tools.accuracy.lent import measured, weights
 from tools.accuracy.story import cases
 
@@ -46,6 +46,9 @@ def test_the_story_ends_as_it_did(case: dict[str, Any], found: Forecast) -> None
 def test_what_is_not_modelled_of_weights_quantized_at_loading_is_said() -> None:
     named = [found for row, found in logged() if "within" in row]
     assert [any("while it loads them" in note for note in found.notes) for found in named] == [True]
+    page = " ".join(section())
+    assert "with 1 row exempt: deepseek-llm-7b-base `--max-model-len=4096`" in page
+    assert "(held to 5%)" in page
     others = [found for row, found in logged() if "within" not in row]
     assert not any("while it loads them" in note for found in others for note in found.notes)
 

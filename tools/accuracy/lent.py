@@ -19,9 +19,14 @@ _SINCE = {
 
 
 def measured() -> list[dict[str, Any]]:
-    """Return what `tools.gpu.case` brought back."""
+    """Return what `tools.gpu.case` brought back, runs that ended in PROMOTE first."""
     files = sorted((DATA / "gpu").glob("*.json"))
-    return [json.loads(file.read_text("utf-8")) for file in files]
+    found = [json.loads(file.read_text("utf-8")) for file in files]
+    return sorted(found, key=lambda case: _decision(case) != "PROMOTE")
+
+
+def _decision(case: dict[str, Any]) -> str:
+    return str(case["run"]["record"]["verdict"]["decision"])
 
 
 def weights(forecast: dict[str, Any]) -> int:
@@ -98,7 +103,7 @@ def _outcome(case: dict[str, Any]) -> list[str]:
     forecast, record = case["fit"]["document"], case["run"]["record"]
     words = " ".join(f"`{word}`" for word in case["arguments"])
     outcomes = [result["outcome"] for result in record["results"]]
-    ended = f"{record['verdict']['decision']} in {case['run']['seconds']:.0f} s"
+    ended = f"{_decision(case)} in {case['run']['seconds']:.0f} s"
     counted = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in dict.fromkeys(outcomes))
     return [
         "",
