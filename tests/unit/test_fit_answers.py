@@ -299,6 +299,14 @@ def test_the_first_gate_counts_the_context_too() -> None:
     assert "of which its context takes about 2.50 GiB" in found.reason
 
 
+def test_weights_that_leave_just_the_context_may_be_more() -> None:
+    """0.05 GiB to spare are less than a formula may be off."""
+    tight = small(14.99 + 2.5 + 0.05)
+    found = forecast(model(_LLAMA_8B), tight, Serving(max_model_len=128))
+    assert (found.verdict, found.gate) == (Fit.MARGINAL, Gate.WEIGHTS)
+    assert "of which its context takes about 2.50 GiB; they may be 0.15 GiB more" in found.reason
+
+
 @pytest.mark.parametrize(
     ("asked", "stored", "noted"),
     [("fp8", "", True), ("ptpc_fp8", "", True), ("awq", "", False), ("fp8", "fp8", False)],

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from pytest_vllm.domain.fit import Device, Fit, Forecast, Gate, Part
 from pytest_vllm.domain.memory import GIB
 from pytest_vllm.domain.memory.admission import refusals
+from pytest_vllm.domain.memory.gates import Finding
 from pytest_vllm.domain.memory.kv import concurrency, lay_out, longest, tokens
 from pytest_vllm.domain.memory.overhead import Batch, batch, estimate, in_flight
-from pytest_vllm.domain.memory.rank import Finding, Rank
+from pytest_vllm.domain.memory.rank import Rank
 from pytest_vllm.domain.memory.shape import ModelShape
 from pytest_vllm.domain.memory.validity import objections
 from pytest_vllm.domain.memory.weights import Basis, RankWeights, weigh

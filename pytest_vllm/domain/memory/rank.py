@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.fit import Fit, Gate
 from pytest_vllm.domain.memory import GIB
+from pytest_vllm.domain.memory.gates import Finding
 from pytest_vllm.domain.memory.kv import need_blocks
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.weights import Basis
@@ -30,31 +31,6 @@ _UNSURE_SHARE = 0.02
 _FORMULA_ERROR = 100
 _FORMULA_FLOOR = GIB // 10
 _FILES_ERROR = 10
-SEVERITY = (Fit.FITS, Fit.MARGINAL, Fit.DOES_NOT_FIT)
-_ORDER = tuple(Gate)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What a gate says.
-
-    Attributes:
-        verdict: Its answer.
-        gate: The gate; `None` when there is nothing to say.
-        margin: Bytes to spare, negative when they are missing.
-        reason: Why, with the numbers.
-    """
-
-    verdict: Fit = Fit.FITS
-    gate: Gate | None = None
-    margin: int = 0
-    reason: str = ""
-
-    @property
-    def rank(self) -> tuple[int, int, int]:
-        """Sort the worst first: by verdict, by the order of the gates, by what is missing."""
-        gate = _ORDER.index(self.gate) if self.gate else len(_ORDER)
-        return -SEVERITY.index(self.verdict), gate, self.margin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +182,8 @@ class Rank:
             margin=free - size - context,
             reason=f"a rank loads {_gib(size)} of weights, and {_gib(free)} are free on "
             f"{self.device.name or 'the device'}"
-            + ("" if size > free else f", of which its context takes about {_gib(context)}"),
+            + ("" if size > free else f", of which its context takes about {_gib(context)}")
+            + ("" if size + context > free else f"; they may be {_gib(self._error)} more"),
         )
 
     @property

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.fit import Fit, Forecast, Gate, ModelMemory, Suggestion
 from pytest_vllm.domain.memory import GIB, MIB
+from pytest_vllm.domain.memory.bits import KINDS, Kind, lacking
 from pytest_vllm.domain.memory.notes import notes
 from pytest_vllm.domain.memory.outlook import Case, largest_share, look, reckon, safe_share
 from pytest_vllm.domain.memory.serving import Platform
-from pytest_vllm.domain.memory.shape import ModelShape, Quantization
+from pytest_vllm.domain.memory.shape import ModelShape
 from pytest_vllm.domain.memory.validity import valid_tensor_parallel
 from pytest_vllm.domain.memory.weights import weigh
 
@@ -24,8 +25,6 @@ _LENGTH_STEP = 256
 _MOST_DEVICES = 64
 _POWERS = (1, 2, 4, 8, 16)
 """Sizes to try when the heads of the model are not known."""
-_FP8_GPUS = ("gfx942", "gfx950", "gfx12")
-_MX_GPUS = ("gfx950", "gfx12")
 _SHRINKS_FROM = (0, 30)
 """Sources of 0.30 and 0.32 quantize one layer at a time (`quantization/online`)."""
 _ANSWERS = {
@@ -35,43 +34,6 @@ _ANSWERS = {
 }
 
 _FITTING = {Fit.FITS: "fits", Fit.MARGINAL: "may fit"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
-    """A way to store weights in fewer bits.
-
-    Attributes:
-        name: For a person.
-        quantization: How weights are stored.
-        gpus: Instruction sets with units for it, as prefixes; empty for any.
-        argument: The argument that makes it of 16-bit weights while they are loaded, empty when it
-            takes another checkpoint.
-    """
-
-    name: str
-    quantization: Quantization
-    gpus: tuple[str, ...] = ()
-    argument: str = ""
-
-
-_KINDS = (
-    _Kind(
-        name="fp8",
-        quantization=Quantization(method="fp8", bits=8),
-        gpus=_FP8_GPUS,
-        argument="--quantization=fp8",
-    ),
-    _Kind(
-        name="int4 (GPTQ or AWQ, groups of 128)",
-        quantization=Quantization(method="gptq", bits=4, group=128, zeros=True),
-    ),
-    _Kind(
-        name="MXFP4",
-        quantization=Quantization(method="mxfp4", bits=4, group=32),
-        gpus=_MX_GPUS,
-    ),
-)
 
 
 def foresee(model: ModelMemory, devices: tuple[Device, ...], serving: Serving) -> Forecast:
@@ -231,10 +193,10 @@ def _quantizations(case: Case) -> Iterator[Suggestion]:
     shape = case.model.shape
     if not isinstance(shape, ModelShape) or case.serving.quantization:
         return
-    for kind in _KINDS:
+    for kind in KINDS:
         if kind.quantization.bits >= shape.quantization.bits:
             continue
-        lacking = _lacking(kind, case.devices)
+        without = lacking(kind, case.devices)
         on_the_way = bool(kind.argument) and _loads_in_fewer_bits(case, shape)
         trial = case.but(quantization="fp8") if on_the_way else _stored(case, shape, kind)
         if _whole(trial) >= _whole(case):  # MXFP4 is for experts only
@@ -242,12 +204,12 @@ def _quantizations(case: Case) -> Iterator[Suggestion]:
         best, verdict = _best_split(trial)
         split = best.serving.tensor_parallel
         option = "" if split == case.serving.tensor_parallel else f"--tensor-parallel-size={split}"
-        helps = on_the_way and not lacking and verdict is not Fit.DOES_NOT_FIT
+        helps = on_the_way and not without and verdict is not Fit.DOES_NOT_FIT
         yield Suggestion(
             kind="quantization",
             text=f"{kind.name}: {_gib(_whole(trial))} of weights in all, {_ANSWERS[verdict]}"
             + (f" with {option}" if option else "")
-            + (f"; {', '.join(lacking)} has no units for it" if lacking else ""),
+            + (f"; {', '.join(without)} has no units for it" if without else ""),
             argument=f"{kind.argument} {option}".strip() if helps else "",
         )
 
@@ -269,7 +231,7 @@ def _loads_in_fewer_bits(case: Case, shape: ModelShape) -> bool:
     return not shape.quantization.method and case.serving.version[:2] >= _SHRINKS_FROM
 
 
-def _stored(case: Case, shape: ModelShape, kind: _Kind) -> Case:
+def _stored(case: Case, shape: ModelShape, kind: Kind) -> Case:
     """Return the case with another checkpoint of the same model."""
     stored = replace(shape, quantization=kind.quantization)
     model = ModelMemory(name=case.model.name, shape=stored, source=case.model.source)
@@ -280,11 +242,6 @@ def _whole(case: Case) -> int:
     """Return the weights as one rank would load them."""
     alone = replace(case.serving, tensor_parallel=1, pipeline_parallel=1, expert_parallel=False)
     return sum(rank.parameters_bytes for rank in weigh(case.model, alone))
-
-
-def _lacking(kind: _Kind, devices: tuple[Device, ...]) -> list[str]:
-    names = sorted({device.gfx for device in devices if device.gfx})
-    return [name for name in names if kind.gpus and not name.startswith(kind.gpus)]
 
 
 def _devices(case: Case, sizes: tuple[int, ...], *, than: Fit) -> Iterator[Suggestion]:
