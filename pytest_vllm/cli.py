@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 _USAGE_ERROR = 4
 _PIPE_CLOSED = 128 + 13
 """What a shell reports of a program that SIGPIPE ended."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM = 75
+"""As for all else that is the host's fault."""
 _HELP = """usage: pytest-vllm VERB [options]
 
 verbs:
@@ -67,6 +71,12 @@ def main(argv: list[str] | None = None) -> int:
             raise
         _drop_output()
         return _PIPE_CLOSED
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _drop_output()
+        print(f"ERROR: the output cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return _NO_ROOM
     return code
 
 

@@ -36,6 +36,8 @@ _NEWEST = "0.32.0"
 _VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-+.\w]*)")
 _MONITORS = ("auto", "amd", "sysfs", "nvidia")
 _WIDTH, _WIDEST = 80, 120
+_ALIKE = 0.7
+"""For a hint: of more than 300 arguments one is always somewhat like another."""
 _SEPARATE = "vLLM's own arguments follow a --: pytest-vllm fit MODEL"
 _DESCRIPTION = """\
 Says whether vLLM can serve a model on these GPUs, before anything is started: FITS, MARGINAL (what
@@ -91,7 +93,7 @@ def main(words: Sequence[str]) -> int:
     cut = words.index("--") if "--" in words else len(words)
     try:
         asked = _parser().parse_args(words[:cut])
-        found = _forecast(asked, ServeArgs(tuple(words[cut + 1 :])))
+        found = _forecast(asked, _arguments(words[cut + 1 :]))
     except SystemExit:  # --help
         return 0
     except VllmError as error:
@@ -162,6 +164,12 @@ def _forecast(asked: argparse.Namespace, args: ServeArgs) -> Forecast:
     """
     version = _version(asked.vllm_version)
     args, strange = _known(args, version)
+    other = args.value("--model")
+    if other not in (None, asked.model):
+        raise TargetError(
+            f"--model {other} names a second model beside {asked.model}",
+            advice="leave out --model: fit takes the model in front",
+        )
     hardware = read_hardware(asked.gpus, idle=asked.free is None, monitor=asked.monitor)
     serving = read_serving(args, os.environ, version=version, platform=hardware.platform)
     devices = hardware.for_ranks(serving)
@@ -175,7 +183,18 @@ def _forecast(asked: argparse.Namespace, args: ServeArgs) -> Forecast:
         network=Network.NEVER if asked.offline else network,
     )
     found = forecast(model, devices, serving)
-    return replace(found, notes=tuple(dict.fromkeys((*found.notes, *strange, *hardware.notes))))
+    freer = hardware.freer(serving) if asked.free is None else ()
+    notes = (*found.notes, *strange, *hardware.notes, *freer)
+    return replace(found, notes=tuple(dict.fromkeys(notes)))
+
+
+def _arguments(words: list[str]) -> ServeArgs:
+    if "--" in words:
+        raise TargetError(
+            "there is a second --, and vLLM has no argument of that name",
+            advice="leave it out: all of vLLM's arguments follow the first",
+        )
+    return ServeArgs(tuple(words))
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -206,7 +225,9 @@ def _known(args: ServeArgs, version: tuple[int, ...]) -> tuple[ServeArgs, tuple[
         check(args.argv, known.flags)
     except ServeArgumentError as error:
         names = [name for flag in known.flags for name in flag.names]
-        hint = closest(error.unknown[0].partition("=")[0], names) if error.unknown else ""
+        hint = ""
+        if error.unknown:
+            hint = closest(error.unknown[0].partition("=")[0], names, alike=_ALIKE)
         if ".".join(map(str, version)) != known.version:
             return args, (f"vLLM {known.version} refuses these arguments: {error}{hint}",)
         ours = [word for word in error.unknown if word.partition("=")[0] in _parser().names()]

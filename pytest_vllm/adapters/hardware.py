@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.fit import Device
+from pytest_vllm.domain.memory import GIB
 from pytest_vllm.domain.memory.serving import Platform
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_vllm.domain.memory.serving import Serving
+
+_HIP, _CUDA = "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +30,15 @@ class Hardware:
         devices: All devices.
         platform: What vLLM runs on there.
         notes: What is not sure about them.
+        variable: The variable that chooses among them, empty for devices of the table.
+        numbers: What it calls each of them.
     """
 
     devices: tuple[Device, ...]
     platform: Platform
     notes: tuple[str, ...] = ()
+    variable: str = ""
+    numbers: tuple[str, ...] = ()
 
     def for_ranks(self, serving: Serving) -> tuple[Device, ...]:
         """Return the devices; on the CPU backend ranks split the memory of the host evenly."""
@@ -39,6 +48,25 @@ class Hardware:
         ranks = serving.ranks_here
         total, free = host.total_bytes // ranks, host.free_bytes // ranks
         return (replace(host, total_bytes=total, free_bytes=free),) * ranks
+
+    def freer(self, serving: Serving) -> tuple[str, ...]:
+        """Name the devices to choose where others have more room than those that vLLM takes."""
+        devices, count = self.devices, serving.ranks_here
+        if not self.numbers or not 0 < count < len(devices):
+            return ()
+        by_room = sorted(range(len(devices)), key=lambda index: -devices[index].free_bytes)
+        best, taken = sorted(by_room[:count]), range(count)
+        room, left = (
+            min(devices[index].free_bytes for index in chosen) / GIB for chosen in (best, taken)
+        )
+        if room < left + 1:
+            return ()
+        chosen = ",".join(self.numbers[index] for index in best)
+        note = (
+            f"vLLM takes the first {count} of {len(devices)} devices, where as little as "
+            f"{left:.2f} GiB is free; with {self.variable}={chosen} it has {room:.2f} on each"
+        )
+        return (note,)
 
 
 def read_hardware(text: str, *, idle: bool, monitor: str) -> Hardware:
@@ -100,14 +128,35 @@ def _seen(monitor: str) -> Hardware:
             advice="unset ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES",
         )
     hidden = len(devices) - len(left or devices)
+    platform = Platform.CUDA if facts["monitor"] == "nvidia" else Platform.ROCM
+    variable, numbers = _numbers(left or devices, platform, os.environ)
+    all_told = left is not None and len(devices) == len(facts["gpus"])
     return Hardware(
         devices=left or devices,
-        platform=Platform.CUDA if facts["monitor"] == "nvidia" else Platform.ROCM,
+        platform=platform,
+        variable=variable,
+        numbers=numbers if all_told else (),
         notes=(
             f"{len(devices)} devices as {facts['monitor']} sees them now"
             + (f", {hidden} of which variables hide" if hidden else ""),
         ),
     )
+
+
+def _numbers(
+    devices: tuple[Device, ...], platform: Platform, env: Mapping[str, str]
+) -> tuple[str, tuple[str, ...]]:
+    """Return the variable that chooses among devices, and what it calls each; nothing if unsure.
+
+    HIP counts what ROCr left from 0. CUDA puts faster GPUs first, so different ones have no number.
+    """
+    as_cuda = bool(env.get(_CUDA)) and not env.get(_HIP)
+    variable = _CUDA if platform is Platform.CUDA or as_cuda else _HIP
+    if platform is Platform.CUDA and len({device.name for device in devices}) > 1:
+        return variable, ()
+    listed = [part.strip() for part in env.get(variable, "").split(",") if part.strip()]
+    numbers = listed or list(map(str, range(len(devices))))
+    return variable, tuple(numbers) if len(numbers) == len(devices) else ()
 
 
 def _host() -> Hardware:

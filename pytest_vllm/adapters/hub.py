@@ -5,11 +5,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.hub_files import HubRepository, MissingFileError, NoPartsError
 from pytest_vllm.adapters.model_facts import is_hub_id
-from pytest_vllm.adapters.model_memory import as_object
+from pytest_vllm.adapters.model_memory import as_object, with_quantization
 from pytest_vllm.adapters.safetensors_headers import (
     LENGTH_BYTES,
     HeaderError,
@@ -20,7 +20,7 @@ from pytest_vllm.adapters.safetensors_headers import (
 from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.fit import ModelMemory
 from pytest_vllm.domain.memory.config import read_shape
-from pytest_vllm.domain.memory.shape import UnknownShape
+from pytest_vllm.domain.memory.shape import ModelShape, UnknownShape
 from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ _FIRST_BYTES = 100_000
 """Of each file at first; most headers are shorter, and a longer one costs a second request."""
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+_FLOATS = ("BF16", "F16", "F32")
+"""Types of weights that are stored as they are; of others a file may say how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +63,14 @@ def read_hub(name: str, *, env: Mapping[str, str], revision: str | None = None) 
             advice="name a folder, a config.json, or OWNER/NAME",
         )
     with HubRepository(name, env, revision or "main") as repository:
-        try:
-            shape = read_shape(as_object(repository.get("config.json"), f"config.json of {name}"))
-        except MissingFileError:
-            shape = UnknownShape(reason=f"{name} has no config.json")
+        raw = _optional(repository, "config.json", of=name)
         weights = _read_weights(repository)
+        notes: tuple[str, ...] = ()
+        shape: ModelShape | UnknownShape = UnknownShape(reason=f"{name} has no config.json")
+        if raw is not None:
+            if any(tensor.dtype not in _FLOATS for tensor in weights.tensors):
+                raw, notes = with_quantization(raw, partial(_optional, repository, of=name))
+            shape = read_shape(raw)
     if isinstance(shape, UnknownShape) and not weights.tensors and not weights.total_bytes:
         raise TargetError(
             f"{name} has neither a config.json that is known nor weights: {shape.reason}",
@@ -77,8 +82,15 @@ def read_hub(name: str, *, env: Mapping[str, str], revision: str | None = None) 
         tensors=weights.tensors,
         files_bytes=weights.total_bytes,
         source="Hub",
-        notes=weights.notes,
+        notes=(*notes, *weights.notes),
     )
+
+
+def _optional(repository: HubRepository, file: str, *, of: str) -> dict[str, Any] | None:
+    try:
+        return as_object(repository.get(file), f"{file} of {of}")
+    except MissingFileError:
+        return None
 
 
 def _read_weights(repository: HubRepository) -> _Weights:

@@ -19,7 +19,7 @@ from urllib.request import getproxies
 import httpx
 
 from pytest_vllm.adapters.http import is_loopback
-from pytest_vllm.adapters.model_memory import similar
+from pytest_vllm.adapters.known_models import similar
 from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.text import one_line
 
@@ -68,13 +68,16 @@ class HubRepository:
         name: ID on the Hub.
         env: Our environment.
         revision: Branch, tag or commit.
+
+    Raises:
+        TargetError: `HF_ENDPOINT` is no URL.
     """
 
     def __init__(self, name: str, env: Mapping[str, str], revision: str) -> None:
         self._name = name
         self._revision = revision
         self._env = env
-        self._hub = (env.get("HF_ENDPOINT") or _HUB).rstrip("/")
+        self._hub = _endpoint(env)
         token = _token(env)
         patience = _patience(env)
         self._connect_s = min(patience, _CONNECT_S)
@@ -185,7 +188,8 @@ class HubRepository:
             return MissingFileError(url)
         if code == "RevisionNotFound":
             return TargetError(
-                f"{self._name} has no revision {self._revision!r}", advice="correct --revision"
+                f"{self._name} has no revision {self._revision!r}",
+                advice="correct --revision or leave it out",
             )
         if code == "GatedRepo" or status == _FORBIDDEN:
             step = "wait until access is granted" if self._known else "set HF_TOKEN"
@@ -213,11 +217,25 @@ class HubRepository:
     def _unreachable(self, error: Exception) -> HostError:
         why = one_line(str(error) or type(error).__name__, 200)
         return HostError(
-            f"{self._name} is not known here{similar(self._name, self._env)}, and {self._hub} "
-            f"cannot be reached: {why}",
+            f"{self._hub} cannot be reached: {why}",
             advice="name a folder or a config.json, or mend the way to the Hub "
             "(HF_ENDPOINT, HTTPS_PROXY)",
         )
+
+
+def _endpoint(env: Mapping[str, str]) -> str:
+    text = (env.get("HF_ENDPOINT") or _HUB).rstrip("/")
+    try:
+        parts = urlsplit(text)
+        fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine:
+        raise TargetError(
+            f"HF_ENDPOINT={text!r} is no URL of a Hub",
+            advice=f"write it as HF_ENDPOINT={_HUB}, or unset it",
+        )
+    return text
 
 
 def _patience(env: Mapping[str, str]) -> float:

@@ -6,30 +6,45 @@ It is asked for an answer in the blink of an eye, so what only some ways need is
 from __future__ import annotations
 
 import json
+import stat
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.hub_cache import find_snapshot, hub_cache
-from pytest_vllm.adapters.model_table import listed_model, listed_models
+from pytest_vllm.adapters.known_models import (
+    CONFIG,
+    NO_CONFIG,
+    from_table,
+    has_config,
+    known_here,
+    similar,
+    unknown,
+)
+from pytest_vllm.adapters.model_table import listed_model
 from pytest_vllm.adapters.safetensors_headers import HeaderError, read_files
 from pytest_vllm.adapters.weight_files import POINTER, is_pointer, weight_names
-from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.fit import ModelMemory
 from pytest_vllm.domain.memory.config import read_shape
 from pytest_vllm.domain.memory.shape import UnknownShape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from pytest_vllm.adapters.model_table import ListedModel
-
-_CONFIG = "config.json"
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TRUE = ("1", "ON", "YES", "TRUE")
 _LARGEST_JSON = 20_000_000
-_NO_CONFIG = f"name a folder with a {_CONFIG}, such a file itself, or the ID of a model"
+_HOW = ("quantization_config", "compression_config")
+_STORED = (
+    ("hf_quant_config.json", ""),
+    ("quant_config.json", "awq"),
+    ("quantize_config.json", "gptq"),
+)
+"""Files beside the config: NVIDIA's, and those of old checkpoints, which vLLM reads when it is told
+the method."""
+_PULL = "fetch the files: git lfs pull"
 
 
 class Network(StrEnum):
@@ -72,42 +87,49 @@ def gather(
         TargetError: There is no such model, or its files are broken.
         HostError: The Hub that would know it cannot be reached.
     """
+    if not name.strip():
+        raise TargetError("the name of the model is empty", advice=NO_CONFIG)
     path = Path(name).expanduser()
-    try:
-        exists = path.exists()
-    except (OSError, ValueError):
-        exists = False
-    if exists:
+    if _exists(path):
         return _from_path(name, path)
-    if not name or name.startswith(("/", "./", "../", "~")) or path.suffix in (".json", ".gguf"):
-        raise TargetError(f"there is no file and no folder {name!r}", advice=_NO_CONFIG)
+    if name.startswith(("/", "./", "../", "~")) or path.suffix in (".json", ".gguf"):
+        raise TargetError(f"there is no file and no folder {name!r}", advice=NO_CONFIG)
     if network is not Network.ALWAYS:
         snapshot = find_snapshot(hub_cache(env), name, revision)
-        if snapshot is not None and (snapshot / _CONFIG).exists():
+        if snapshot is not None and has_config(snapshot):
             return _from_folder(name, snapshot, source="Hub cache")
         listed = listed_model(name) if revision is None else None
-        found = _from_table(name, listed) if listed is not None else None
+        found = from_table(name, listed) if listed is not None else None
         if found is not None:
             return found
     if network is Network.NEVER:
-        raise _unknown(name, env, why="and the Hub is not asked (--offline)")
+        raise unknown(name, env, revision, why="and the Hub is not asked (--offline)")
     if variable := next((key for key in _OFFLINE if env.get(key, "").upper() in _TRUE), None):
-        raise _unknown(name, env, why=f"and {variable}={env[variable]} forbids to ask the Hub")
+        why = f"and {variable}={env[variable]} forbids to ask the Hub"
+        raise unknown(name, env, revision, why=why)
+    return _from_hub(name, env, revision)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _from_hub(name: str, env: Mapping[str, str], revision: str | None) -> ModelMemory:
     from pytest_vllm.adapters.hub import read_hub  # noqa: PLC0415 - httpx
 
-    return read_hub(name, env=env, revision=revision)
-
-
-def _from_table(name: str, listed: ListedModel) -> ModelMemory | None:
-    """Return what the table says, `None` when that is not enough to weigh the model."""
-    shape, size = read_shape(listed.config), listed.files_bytes
-    if isinstance(shape, UnknownShape):
-        from pytest_vllm.adapters.knowledge import known_weights  # noqa: PLC0415 - it takes time
-
-        size = known_weights(name) or size
-        if size is None:
-            return None
-    return ModelMemory(name=name, shape=shape, files_bytes=size, source="shipped table")
+    try:
+        return read_hub(name, env=env, revision=revision)
+    except HostError as error:
+        known = known_here(name, env, revision)
+        if known is None:
+            where = f"{name} is not known here, and {error.message}{similar(name, env)}"
+            raise HostError(where, advice=error.advice) from None
+        raise HostError(
+            f"{error.message}; {known.where}", advice=f"{known.cure}, or {error.advice}"
+        ) from None
 
 
 def _from_path(name: str, path: Path) -> ModelMemory:
@@ -115,28 +137,30 @@ def _from_path(name: str, path: Path) -> ModelMemory:
         return _from_folder(name, path, source="folder")
     if path.suffix == ".gguf":
         raise _gguf(name)
-    shape = read_shape(_with_quantization(read_object(path), path.parent))
-    return ModelMemory(name=name, shape=shape, source=_CONFIG)
+    raw, notes = with_quantization(read_object(path), _beside(path.parent))
+    return ModelMemory(name=name, shape=read_shape(raw), source=CONFIG, notes=notes)
 
 
 def _from_folder(name: str, folder: Path, *, source: str) -> ModelMemory:
-    config = folder / _CONFIG
+    config = folder / CONFIG
     files = _read_files(folder)
+    notes: tuple[str, ...] = ()
     if config.is_file() or config.is_symlink():
-        shape = read_shape(_with_quantization(read_object(config), folder))
+        raw, notes = with_quantization(read_object(config), _beside(folder))
+        shape = read_shape(raw)
     elif any(folder.glob("*.gguf")):
         raise _gguf(name)
     elif files.total_bytes:
-        shape = UnknownShape(reason=f"there is no {_CONFIG} in {folder}")
+        shape = UnknownShape(reason=f"there is no {CONFIG} in {folder}")
     else:
-        raise TargetError(f"there is no {_CONFIG} and no weights in {name}", advice=_NO_CONFIG)
+        raise TargetError(f"there is no {CONFIG} and no weights in {name}", advice=NO_CONFIG)
     return ModelMemory(
         name=name,
         shape=shape,
         tensors=files.tensors,
         files_bytes=files.total_bytes,
         source=source,
-        notes=files.notes,
+        notes=(*notes, *files.notes),
     )
 
 
@@ -149,7 +173,10 @@ def _read_files(folder: Path) -> _Files:
         there = [folder / name for name in names if (folder / name).is_file()]
         whole = [path for path in there if not is_pointer(path)]
         if len(whole) < len(names):
-            missing = f"{len(names) - len(whole)} of {len(names)} weight files are not here"
+            pointers, lost = len(there) - len(whole), len(names) - len(there)
+            seen = {"not here": lost, "Git LFS pointers (git lfs pull)": pointers}
+            what = ", ".join(f"{count} are {why}" for why, count in seen.items() if count)
+            missing = f"of {len(names)} weight files {what}"
             return _Files(notes=(f"{missing}: the weights are reckoned from the config",))
         total = sum(path.stat().st_size for path in whole)
         if any(path.suffix != ".safetensors" for path in whole):
@@ -171,11 +198,14 @@ def read_object(path: Path) -> dict[str, Any]:
         TargetError: There is none.
     """
     try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise TargetError(f"{path} has {path.stat().st_size} bytes", advice=_NO_CONFIG)
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise TargetError(f"{path} is neither a folder nor a file", advice=NO_CONFIG)
+        if found.st_size > _LARGEST_JSON:
+            raise TargetError(f"{path} has {found.st_size} bytes", advice=NO_CONFIG)
         return as_object(path.read_bytes(), str(path))
     except OSError as error:
-        raise TargetError(f"{path} cannot be read: {error.strerror}", advice=_NO_CONFIG) from None
+        raise TargetError(f"{path} cannot be read: {error.strerror}", advice=NO_CONFIG) from None
 
 
 def as_object(raw: bytes, name: str) -> dict[str, Any]:
@@ -187,20 +217,39 @@ def as_object(raw: bytes, name: str) -> dict[str, Any]:
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        pointer = raw.startswith(POINTER)
-        why = "it is what git leaves of a file that LFS did not fetch" if pointer else error
-        raise TargetError(f"{name} is no JSON: {why}", advice=_NO_CONFIG) from None
+        if raw.startswith(POINTER):
+            raise TargetError(f"{name} is a Git LFS pointer", advice=_PULL) from None
+        raise TargetError(f"{name} is no JSON: {error}", advice=NO_CONFIG) from None
     if not isinstance(value, dict):
-        raise TargetError(f"{name} holds no JSON object", advice=_NO_CONFIG)
+        raise TargetError(f"{name} holds no JSON object", advice=NO_CONFIG)
     return value
 
 
-def _with_quantization(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Add what NVIDIA's tools write beside the config, as vLLM does."""
-    other = folder / "hf_quant_config.json"
-    if not raw or "quantization_config" in raw or not other.is_file():
-        return raw
-    return {**raw, "quantization_config": read_object(other)}
+def with_quantization(
+    raw: dict[str, Any], read: Callable[[str], dict[str, Any] | None]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Add what tools write beside the config, as vLLM does, and say what it takes to be read.
+
+    Args:
+        raw: The config.
+        read: Returns the object of a file beside it, `None` when there is no such file.
+    """
+    if not raw or any(key in raw for key in _HOW):
+        return raw, ()
+    for name, method in _STORED:
+        found = read(name)
+        if found is None:
+            continue
+        if not method:
+            return {**raw, "quantization_config": found}, ()
+        stored = str(found.get("quant_method") or method)
+        note = f"{name} says how the weights are stored; vLLM reads it with --quantization {stored}"
+        return {**raw, "quantization_config": {**found, "quant_method": stored}}, (note,)
+    return raw, ()
+
+
+def _beside(folder: Path) -> Callable[[str], dict[str, Any] | None]:
+    return lambda name: read_object(folder / name) if (folder / name).is_file() else None
 
 
 def _gguf(name: str) -> TargetError:
@@ -208,26 +257,3 @@ def _gguf(name: str) -> TargetError:
         f"{name} is GGUF, of whose weights vLLM makes something that no formula here knows",
         advice="name the model that it was made from",
     )
-
-
-def _unknown(name: str, env: Mapping[str, str], *, why: str) -> TargetError:
-    listed = listed_model(name)
-    if listed is not None and isinstance(read_shape(listed.config), UnknownShape):
-        kind = ", ".join(listed.config.get("architectures", ()))
-        seen = f"only the Hub can tell the size of {name} ({kind})"
-    else:
-        seen = (
-            f"{name} is neither a path, nor in the Hub cache {hub_cache(env)}, nor in the shipped "
-            f"table{similar(name, env)}"
-        )
-    return TargetError(f"{seen}, {why}", advice=_NO_CONFIG)
-
-
-def similar(name: str, env: Mapping[str, str]) -> str:
-    """Return `; did you mean A or B?` of the models that can be looked up here, or nothing."""
-    from pytest_vllm.adapters.hub_cache import cached_models  # noqa: PLC0415 - for an error only
-    from pytest_vllm.domain.similar import similar_models  # noqa: PLC0415
-
-    listed = (item for model in listed_models() for item in model.ids)
-    found = similar_models(name, dict.fromkeys((*cached_models(hub_cache(env)), *listed)))
-    return f"; did you mean {' or '.join(found)}?" if found else ""

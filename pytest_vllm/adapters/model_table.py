@@ -11,6 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+_LEGACY = frozenset(
+    {
+        *("openai-community", "google-bert", "google-t5", "distilbert", "FacebookAI", "albert"),
+        *("xlnet", "transfo-xl", "almanach"),
+    }
+)
+"""Owners to whom the Hub gave the models that had none: `gpt2` is `openai-community/gpt2`."""
 _FOLDER = Path(__file__).parent.parent / "data" / "models" / "configs"
 
 
@@ -40,15 +47,23 @@ def listed_models() -> tuple[ListedModel, ...]:
 
 
 def listed_model(name: str) -> ListedModel | None:
-    """Return the shipped config of a model by its name on the Hub, in any case."""
+    """Return the shipped config of a model by its name on the Hub, in any case.
+
+    A model that once had no owner goes by its bare name, too, as on the Hub.
+    """
     file = _FOLDER / f"{name.replace('/', '--')}.json"
     if "/" in name and file.is_file():  # most of them, without reading the others
         return _read(file)
     asked = name.lower()
     return next(
-        (model for model in listed_models() if asked in (item.lower() for item in model.ids)),
+        (model for model in listed_models() if any(asked in _names(item) for item in model.ids)),
         None,
     )
+
+
+def _names(item: str) -> tuple[str, ...]:
+    owner, _, bare = item.partition("/")
+    return (item.lower(), bare.lower()) if owner in _LEGACY else (item.lower(),)
 
 
 def _read(file: Path) -> ListedModel:

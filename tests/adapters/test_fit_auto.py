@@ -50,6 +50,27 @@ def test_what_others_hold_is_not_free(use_smi: Use, fit: Any) -> None:
     assert "8 devices as amd sees them now" in found["notes"]
 
 
+def test_a_freer_device_is_named_with_the_variable_that_chooses_it(
+    use_smi: Use, fit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = use_smi(NEWEST, NEWEST)
+    state.show(*HOSTS["MI300X x8"])
+    state.change(0, used=170 * GIB)
+    state.change(2, used=100 * GIB)
+    words = ("Qwen/Qwen3-8B", "--", "-tp", "2")
+    told = "; with HIP_VISIBLE_DEVICES={} it has 191.71 on each"
+    assert told.format("1,3") in "\n".join(fit(*words)["notes"])
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "2,4,6")
+    assert told.format("4,6") in "\n".join(fit(*words)["notes"])
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "4,6,2")
+    assert "HIP_VISIBLE_DEVICES=" not in "\n".join(fit(*words)["notes"])
+    monkeypatch.delenv("HIP_VISIBLE_DEVICES")
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "0,5,6")
+    assert told.format("1,2") in "\n".join(fit(*words)["notes"])
+    free = ("Qwen/Qwen3-8B", "--free", "100GiB", "--", "-tp", "2")
+    assert "HIP_VISIBLE_DEVICES=" not in "\n".join(fit(*free)["notes"])
+
+
 def test_cards_of_two_dies_are_counted_by_their_dies(use_smi: Use, fit: Any) -> None:
     use_smi(NEWEST, NEWEST).show(*HOSTS["MI250 x4"])
     found = fit("deepseek-ai/DeepSeek-V3.1", "--", "-tp", "8")

@@ -189,7 +189,7 @@ def test_weights_that_are_not_all_there_count_by_the_config(fit: Any, tmp_path: 
     (model / "model-00002-of-00003.safetensors").unlink()
     answer = fit(model, "--gpus", "MI300X", "--json")
     assert answer.document["basis"] == "closed form"
-    assert "1 of 3 weight files are not here" in answer.notes
+    assert "of 3 weight files 1 are not here" in answer.notes
 
 
 def test_the_hub_cache_answers_off_line(fit: Any, home: dict[str, str]) -> None:
@@ -324,6 +324,20 @@ def test_an_unknown_architecture_is_judged_by_its_files(fit: Any, tmp_path: Path
         (["--gpus", "MI300X", "--", "-tp", "2", "--json"], "unrecognized", "--json comes before"),
         (["--gpus", "MI300X", "--", "--max-model-len"], "expected one argument", "correct"),
         (["--gpus", "MI300X", "--online", "--offline"], "not allowed with", "--help"),
+        (["--gpus", "MI300X", "--", "--kv-cache-dtype", "fp9"], "did you mean fp8?", "correct"),
+        (
+            ["--gpus", "MI300X", "--", "-q", "nonsense"],
+            "--quantization/-q: 'nonsense' is",
+            "correct",
+        ),
+        (["--gpus", "MI300X", "--", "-cc", "nonsense"], "'nonsense' is not JSON", "correct"),
+        (
+            ["--gpus", "MI300X", "--", "--model", "other"],
+            "--model other names a second",
+            "leave out",
+        ),
+        (["--gpus", "MI300X", "--", "--", "-tp", "1"], "there is a second --", "leave it out"),
+        (["--gpus", "MI300X", "--", "--swap-space", "4"], "arguments: --swap-space 4\n", "correct"),
         (["--monitor", "smi"], "invalid choice: 'smi'", "--help"),
         (["--gpus"], "expected one argument", "--help"),
     ],
@@ -345,7 +359,7 @@ def test_a_mistake_is_named_with_its_cure(
         ("model.gguf", b"GGUF", "is GGUF"),
         ("config.json", b"{", "is no JSON"),
         ("config.json", b"[]", "holds no JSON object"),
-        ("config.json", b"version https://git-lfs.github.com/spec/v1", "LFS did not fetch"),
+        ("config.json", b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
     ],
 )
 def test_a_model_that_is_none_is_named(
@@ -356,6 +370,73 @@ def test_a_model_that_is_none_is_named(
     answer = told(f"./{name}", "--gpus", "MI300X")
     assert (answer.code, answer.out) == (4, "")
     assert message in answer.err
+
+
+@pytest.mark.parametrize("name", ["", " ", "pipe", "piped", "/dev/null"])
+def test_what_is_no_file_is_not_waited_for(told: Any, tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "piped").mkdir()
+    (tmp_path / "piped" / "config.json").symlink_to(tmp_path / "pipe")
+    answer = told(name, "--gpus", "MI300X")
+    assert (answer.code, answer.out) == (4, "")
+    assert ("neither a folder nor a file" if name.strip() else "is empty") in answer.err
+
+
+def test_weights_that_git_did_not_fetch_are_named(told: Any, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    (model / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    answer = told(model, "--gpus", "MI300X", "--json")
+    assert answer.document["basis"] == "closed form"
+    assert "of 1 weight files 1 are Git LFS pointers (git lfs pull)" in answer.notes
+
+
+def test_files_that_lack_layers_count_as_the_config_says(told: Any, tmp_path: Path) -> None:
+    """Allocated is what the config describes."""
+    model = make_model(tmp_path / "model", num_hidden_layers=8)
+    found = told(model, "--gpus", "MI300X", "--json")
+    weights = next(part for part in found.document["parts"] if part["name"] == "weights")
+    assert weights["bytes"] == WEIGHTS + 6 * 2 * (4 * 256 * 256 + 3 * 512 * 256 + 2 * 256)
+    assert found.document["basis"] == "closed form"
+    assert "the files hold 0.00 GiB and the config describes 0.01" in found.notes
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_file_beside_the_config_may_say_how_weights_are_stored(
+    told: Any, tmp_path: Path, *, asked: bool
+) -> None:
+    """As checkpoints of AutoAWQ had it; without it vLLM converts nothing to AWQ."""
+    (tmp_path / "config.json").write_text(json.dumps({**SMALL, "hidden_size": 4096}))
+    if asked:
+        how = {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}
+        (tmp_path / "quant_config.json").write_text(json.dumps(how))
+    answer = told(tmp_path / "config.json", "--gpus", "MI300X", "--json", "--", "-q", "awq")
+    assert (answer.code, answer.document["gate"]) == ((0, None) if asked else (1, "invalid"))
+    said = "vLLM reads it with --quantization awq" if asked else ""
+    assert said in answer.notes
+    assert asked or answer.document["reason"].startswith("--quantization awq: the weights are")
+
+
+def test_a_disk_that_is_full_is_told_in_a_line(home: dict[str, str], tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest_vllm", "fit", "Qwen/Qwen3-8B", "--gpus=H200", "--json"],
+            env={**home, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 75
+    assert done.stderr == "ERROR: the output cannot be written: No space left on device\n"
+
+
+def test_a_model_without_an_owner_is_that_of_the_hub(told: Any) -> None:
+    with_owner, without = (
+        told(name, "--gpus", "MI300X", "--offline", "--json").document
+        for name in ("openai-community/gpt2", "gpt2")
+    )
+    assert {**without, "model": ""} == {**with_owner, "model": ""}
 
 
 def test_an_empty_folder_is_no_model(fit: Any, tmp_path: Path) -> None:
@@ -423,8 +504,11 @@ def test_the_hub_is_asked_about_a_known_model_on_request_only(fit: Any, hub: Hub
         ("org/down", (), {}, 75, "HTTP 503"),
         ("org/small", ("--offline",), {}, 4, "--offline"),
         ("org/small", (), {"HF_HUB_OFFLINE": "1"}, 4, "HF_HUB_OFFLINE=1 forbids"),
-        ("zai-org/GLM-5", ("--offline",), {}, 4, "only the Hub can tell the size of zai-org/GLM-5"),
         ("a b", (), {}, 4, "no path and no ID"),
+        ("org/small", (), {"HF_ENDPOINT": "nonsense"}, 4, "HF_ENDPOINT='nonsense' is no URL"),
+        ("org/small", (), {"HF_ENDPOINT": "http://h:x"}, 4, "is no URL of a Hub"),
+        ("Qwen/Qwen3-8B", ("--revision", "v9", "--offline"), {}, 4, "of no particular revision"),
+        ("Qwen/Qwen3-8B", ("--online",), {"HF_HUB_OFFLINE": "1"}, 4, "the shipped table has Qwen"),
     ],
 )
 def test_what_the_hub_refuses_is_told_with_its_cure(
@@ -436,7 +520,7 @@ def test_what_the_hub_refuses_is_told_with_its_cure(
     code: int,
     message: str,
 ) -> None:
-    answer = told(model, "--gpus", "MI300X", *words, HF_ENDPOINT=hub.url(), **variables)
+    answer = told(model, "--gpus", "MI300X", *words, **{"HF_ENDPOINT": hub.url(), **variables})
     assert (answer.code, answer.out) == (code, "")
     assert message in answer.err
     assert "fix: " in answer.err
@@ -469,3 +553,20 @@ def test_a_hub_that_is_not_there_is_told_at_once(fit: Any) -> None:
     assert answer.code == 75
     assert "127.0.0.1:9 cannot be reached" in answer.err
     assert "did you mean deepseek-ai/DeepSeek-V3.1" in answer.err
+
+
+@pytest.mark.parametrize("option", ["--online", "--revision=v9"])
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-8B", "org/small"])
+def test_a_known_model_needs_no_hub(
+    told: Any, home: dict[str, str], model: str, option: str
+) -> None:
+    repository = Path(home["HF_HOME"]) / "hub" / "models--org--small"
+    make_model(repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    answer = told(model, "--gpus", "MI300X", option)
+    assert answer.code == 75
+    place = "the Hub cache" if model == "org/small" else "the shipped table"
+    assert f"127.0.0.1:9 cannot be reached: [Errno 111] Connection refused; {place}" in answer.err
+    assert f"fix: leave out {option.partition('=')[0]}, or" in answer.err
+    assert "not known" not in answer.err
