@@ -91,6 +91,7 @@ class Transport:
         content: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
         max_bytes: int | None = None,
+        timeout_s: float | None = None,
     ) -> StreamReply:
         """Send a request, read the whole reply and note when each of its lines was complete.
 
@@ -101,6 +102,7 @@ class Transport:
             content: Body as it is, instead of `json`; may be broken JSON.
             headers: More headers, or others than the usual ones.
             max_bytes: Bytes that the body of the reply may have, if others than usual.
+            timeout_s: Seconds that it may take, if others than usual.
 
         Raises:
             TransportFailure: No complete reply arrived.
@@ -109,6 +111,7 @@ class Transport:
         if max_bytes is not None:
             call.max_bytes = max_bytes
             call.max_values = max(MAX_VALUES, max_bytes // _BYTES_PER_VALUE)
+        call.timeout_s = timeout_s or call.timeout_s
         request = self._request(call)
         if self._timeouts >= PATIENCE:
             hung = f"not sent: {self._timeouts} requests in a row got no complete reply in time"

@@ -181,9 +181,12 @@ def _send_piece(vllm: Client, piece: Piece, prompt: str) -> None:
         answered(vllm, prompt, max_tokens=piece.max_tokens)
 
 
-def answered(vllm: Client, prompt: str | list[int], *, max_tokens: int) -> None:
+def answered(
+    vllm: Client, prompt: str | list[int], *, max_tokens: int, timeout_s: float | None = None
+) -> None:
     """Send a request and see that it was answered in full; its text is for other suites."""
-    reply = vllm.send("POST", COMPLETIONS, body=_body(vllm, prompt, max_tokens))
+    body = _body(vllm, prompt, max_tokens)
+    reply = vllm.send("POST", COMPLETIONS, body=body, timeout_s=timeout_s)
     assert reply.status == 200, f"a request of the load: {reply.status} {reply.text[:300]}"  # noqa: S101, PLR2004
     written = reply.json["usage"]["completion_tokens"]
     assert written == max_tokens, f"required {max_tokens} tokens, saw {written}"  # noqa: S101

@@ -74,6 +74,7 @@ class Traffic:
         content: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
         max_bytes: int | None = None,
+        timeout_s: float | None = None,
     ) -> StreamReply:
         """Send anything and return whatever comes back; nothing is filled in, nothing asserted.
 
@@ -84,6 +85,7 @@ class Traffic:
             content: The body as it is, instead of `body`; it is declared to be JSON, too.
             headers: More headers, or others than the usual ones.
             max_bytes: Bytes that the body of the reply may have, for a long one that is asked for.
+            timeout_s: Seconds that it may take, where it waits behind others on purpose.
 
         Raises:
             AssertionError: No complete reply came, by the server's fault.
@@ -97,7 +99,7 @@ class Traffic:
             given = {"json": body}
         try:
             reply = self._transport.send(
-                method, path, headers=headers, max_bytes=max_bytes, **given
+                method, path, headers=headers, max_bytes=max_bytes, timeout_s=timeout_s, **given
             )
         except TransportFailure as failure:
             self.exchanges.append(failure.exchange)

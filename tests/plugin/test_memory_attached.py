@@ -77,13 +77,19 @@ def test_without_a_monitor_no_growth_of_processes_is_no_pass(tmp_path: Path) -> 
     assert "10 checks were not run, for they look behind the API" in judged.verdict.reasons[1]
 
 
-if ALL:  # the defects' matrix runs it as well
+if ALL:  # the defects' matrix runs the first as well, the second takes half a minute
 
     def test_growth_of_processes_is_a_failure_without_a_monitor(tmp_path: Path) -> None:
         with simulated("--defect=memory-leak") as url:
             judged = judge(tmp_path, url, *LEAKS, "-k", "soak")
         assert outcome(judged, SOAK)[0] is Outcome.FAIL
         assert judged.verdict.decision is Decision.REJECT
+
+    def test_requests_that_fill_the_cache_may_wait_for_each_other(tmp_path: Path) -> None:
+        """Longer than one request of a check may take: they are sent at once and read in turn."""
+        with simulated("--first-token-delay-ms=3000") as url:
+            judged = judge(tmp_path, url, BLIND[0], "--vllm-request-timeout=2", "-k", "capacity")
+        assert outcome(judged, CAPACITY) == (Outcome.PASS, "")
 
 
 @pytest.mark.parametrize(
