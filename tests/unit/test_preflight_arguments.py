@@ -190,6 +190,23 @@ def test_values_that_are_fine(args: tuple[str, ...]) -> None:
     assert not found(arguments.values, make_launch(*args))
 
 
+@pytest.mark.parametrize("args", ["--dtype=bf16", "--kv-cache-dtype=nonsense"])
+def test_a_type_that_no_version_has_is_told_also_without_a_help(args: str) -> None:
+    finding = only(arguments.flags, make_launch(args))
+    assert (finding.id, finding.severity) == ("arguments.bad-value", WARNING)
+    assert args.partition("=")[2] in finding.seen
+    read = make_launch(args, help_facts=real_help())
+    assert only(arguments.flags, read).severity is FATAL
+
+
+def test_every_type_of_every_help_is_likely() -> None:
+    for flags in FLAGS.values():
+        for flag in flags:
+            for name in {"--dtype", "--kv-cache-dtype"} & set(flag.names):
+                for value in flag.choices:
+                    assert not found(arguments.flags, make_launch(f"{name}={value}"))
+
+
 def test_the_server_must_listen_where_it_is_asked() -> None:
     assert only(arguments.address, make_launch("--host=127.0.0.1")).severity is FATAL
     assert only(arguments.address, make_launch("--host=10.0.0.7")).severity is WARNING

@@ -32,6 +32,13 @@ _JSON = (
     "--default-chat-template-kwargs",
     "--rope-scaling",
 )
+_TYPES = {
+    "--dtype": re.compile(r"auto|half|float|float16|bfloat16|float32"),
+    "--kv-cache-dtype": re.compile(
+        r"auto|b?float16|fp8\w*|int[48]\w*|nvfp4\w*|mxfp\w*|(turbo|ultra)quant\w*"
+    ),
+}
+"""Values that some vLLM up to 0.32 takes, for a server whose help is not at hand."""
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - inside the container
 
 
@@ -57,6 +64,7 @@ def flags(facts: LaunchFacts, /) -> Iterator[Finding]:
     """Every flag must be one that this very server lists in its help."""
     known, args = facts.arguments, facts.target.serve_args
     if known is None or not known.flags or not args.argv:
+        yield from _unlikely(facts)
         return
     version = f"vLLM {known.version}" if known.version else "this vLLM"
     try:
@@ -80,6 +88,22 @@ def flags(facts: LaunchFacts, /) -> Iterator[Finding]:
             cure=_instead(error.unknown, known),
             ref="H24",
         )
+
+
+def _unlikely(facts: LaunchFacts) -> Iterator[Finding]:
+    """Yield values that no vLLM up to 0.32 takes; a newer one may, and only its help is sure."""
+    for flag, taken in _TYPES.items():
+        value = facts.target.serve_args.value(flag)
+        if value is not None and not taken.fullmatch(value):
+            yield Finding(
+                id="arguments.bad-value",
+                severity=Severity.WARNING,
+                fault=Fault.USER,
+                seen=f"{flag}: no vLLM up to 0.32 takes {value!r}, and the server's own help is "
+                "not at hand",
+                cure=f"correct --vllm-serve-arg={flag}=...",
+                ref="H24",
+            )
 
 
 def help_read(facts: LaunchFacts, /) -> Iterator[Finding]:
