@@ -18,6 +18,13 @@ from pytest_vllm.domain.memory.kv import need_blocks
 from pytest_vllm.domain.memory.serving import Platform
 from pytest_vllm.domain.memory.weights import Basis
 from pytest_vllm.domain.preflight import GIB, not_applicable, without_gpu
+from pytest_vllm.domain.preflight.figures import (
+    cure,
+    named_cache,
+    rank_bytes,
+    requested,
+    tightest,
+)
 from pytest_vllm.domain.preflight.fit import RULES as ABOUT_ARGUMENTS
 from pytest_vllm.domain.preflight.fit import valid_sizes
 from pytest_vllm.domain.preflight.gpu_count import RULES as ABOUT_GPUS
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.facts import LaunchFacts
     from pytest_vllm.domain.facts.host import Gpu
     from pytest_vllm.domain.facts.model import ModelFacts
-    from pytest_vllm.domain.fit import Device, Forecast, Suggestion
+    from pytest_vllm.domain.fit import Device, Forecast
 
 
 def fits(facts: LaunchFacts, /) -> Iterator[Finding]:
@@ -44,7 +51,7 @@ def fits(facts: LaunchFacts, /) -> Iterator[Finding]:
     if forecast is None or forecast.verdict is Fit.FITS or forecast.gate is None:
         return
     unknown = forecast.layout is None and forecast.gate is Gate.LENGTH
-    if unknown or (not _rank_bytes(forecast) and forecast.gate is not Gate.INVALID):
+    if unknown or (not rank_bytes(forecast) and forecast.gate is not Gate.INVALID):
         return  # that something is not known is no reason for an alarm
     if forecast.gate is Gate.INVALID:
         yield from _invalid(facts, forecast)
@@ -59,7 +66,7 @@ def fits(facts: LaunchFacts, /) -> Iterator[Finding]:
         severity=Severity.FATAL if fatal else Severity.WARNING,
         fault=Fault.USER,
         seen=_seen(facts, forecast),
-        cure=_cure(facts, forecast, rule.kinds),
+        cure=cure(facts, forecast, rule.kinds),
         ref=rule.ref,
     )
 
@@ -73,36 +80,36 @@ def free_memory(facts: LaunchFacts, /) -> Iterator[Finding]:
     now, idle = facts.forecast, facts.idle
     if now is None or idle is None or now.verdict is Fit.FITS or facts.target.backend == "attach":
         return
-    gates = (Gate.STARTUP, Gate.WEIGHTS, *((Gate.BLOCKS,) if _named_cache(now) else ()))
+    gates = (Gate.STARTUP, Gate.WEIGHTS, *((Gate.BLOCKS,) if named_cache(now) else ()))
     theirs = now.gate in gates and now.gate is not idle.gate
     if not theirs and now.gate is not Gate.STARTUP:
         return
-    number, device = _tightest(now)
+    number, device = tightest(now)
     gpu = _gpu_of(facts, device)
     index = number if gpu is None else gpu.index
     free = (
         f"GPU {index}: {device.free_bytes / GIB:.2f} of {device.total_bytes / GIB:.2f} GiB are free"
     )
     if now.gate in (Gate.WEIGHTS, Gate.BLOCKS):
-        cache = _named_cache(now) if now.gate is Gate.BLOCKS else 0
-        wanted = f"the weights of a rank take {_rank_bytes(now) / GIB:.2f}"
+        cache = named_cache(now) if now.gate is Gate.BLOCKS else 0
+        wanted = f"the weights of a rank take {rank_bytes(now) / GIB:.2f}"
         wanted += f" and the cache that was named {cache / GIB:.2f}" if cache else ""
-        fatal = now.verdict is Fit.DOES_NOT_FIT and _rank_bytes(now) + cache > device.free_bytes
+        fatal = now.verdict is Fit.DOES_NOT_FIT and rank_bytes(now) + cache > device.free_bytes
     else:
         wanted = (
-            f"vLLM wants {_requested(now, device) / GIB:.2f} "
+            f"vLLM wants {requested(now, device) / GIB:.2f} "
             f"(--gpu-memory-utilization {now.utilization:g})"
         )
         fatal = device.free_bytes < math.ceil(device.total_bytes * _surely(facts, now))
     holders = f"; {_holders(facts, gpu)}" if theirs else ""
-    cure = _cure(facts, now, ("kv-cache",) if now.gate is Gate.BLOCKS else ("utilization",))
+    helps = cure(facts, now, ("kv-cache",) if now.gate is Gate.BLOCKS else ("utilization",))
     others = "end what holds it, or other GPUs with --vllm-gpus=INDEX"
     yield Finding(
         id=_FREE,
         severity=Severity.FATAL if fatal else Severity.WARNING,
         fault=Fault.HOST if theirs else Fault.USER,
         seen=f"{free}, {wanted}{holders}",
-        cure=", or ".join(filter(None, (cure, others if theirs else ""))),
+        cure=", or ".join(filter(None, (helps, others if theirs else ""))),
         ref="G7",
     )
 
@@ -121,7 +128,7 @@ def _of_host(facts: LaunchFacts) -> Finding | None:
         severity=Severity.WARNING,
         fault=Fault.HOST,
         seen=f"on the CPU {now.reason}",
-        cure=_cure(facts, now, ("utilization",)) or "end what holds the memory of this host",
+        cure=cure(facts, now, ("utilization",)) or "end what holds the memory of this host",
         ref="G7",
     )
 
@@ -156,7 +163,6 @@ _BY_GATE = {
 }
 _INVALID, _FREE = "model.cannot-be-split", "gpu.free-memory"
 _OFFLOADING = ("--cpu-offload", "--cpu_offload", "--offload")
-_CURES = 3
 
 
 def _without_devices(facts: LaunchFacts) -> str:
@@ -181,25 +187,25 @@ def _invalid(facts: LaunchFacts, forecast: Forecast) -> Iterator[Finding]:
         severity=Severity.WARNING if overridden else Severity.FATAL,
         fault=Fault.USER,
         seen=forecast.reason,
-        cure=_cure(facts, forecast, _MORE),
+        cure=cure(facts, forecast, _MORE),
         ref="H18",
     )
 
 
 def _is_proven(facts: LaunchFacts, forecast: Forecast) -> bool:
     """Tell whether what follows from model and arguments does not fit, without any estimate."""
-    _, device = _tightest(forecast)
+    _, device = tightest(forecast)
     if forecast.basis is Basis.FILES:  # what every rank holds is an estimate then
         share = (loaded_bytes(facts) or 0) / forecast.serving.ranks
         return forecast.gate is Gate.WEIGHTS and share > device.total_bytes
-    exact = _rank_bytes(forecast)
-    if exact + _named_cache(forecast) > device.free_bytes:
+    exact = rank_bytes(forecast)
+    if exact + named_cache(forecast) > device.free_bytes:
         return True
     if forecast.layout is None:
         return False
     length = 1 if forecast.serving.fits_length else forecast.max_model_len
     least = forecast.layout.bytes_per_block * need_blocks(forecast.layout, length, 0)
-    room = _named_cache(forecast) or _requested(forecast, device) - exact
+    room = named_cache(forecast) or requested(forecast, device) - exact
     return least > room
 
 
@@ -232,66 +238,11 @@ def _least(facts: LaunchFacts, forecast: Forecast) -> int:
     """Return the smallest number of such GPUs that may hold the weights and splits the heads."""
     stages, split = forecast.serving.pipeline_parallel, forecast.serving.tensor_parallel
     whole = sum(rank.total_bytes for rank in forecast.weights) * split
-    room = max(min(_requested(forecast, device) for device in forecast.devices), 1)
+    room = max(min(requested(forecast, device) for device in forecast.devices), 1)
     size = math.ceil(whole / room / stages)
     config = facts.model.config if facts.model is not None else None
     sizes = valid_sizes(config) if config is not None and config.heads else ()
     return next((valid for valid in sizes if valid >= size), size) * stages
-
-
-def _cure(facts: LaunchFacts, forecast: Forecast, kinds: tuple[str, ...]) -> str:
-    """Return what would fit, as options to paste where there are such, best first."""
-    size, stages = forecast.serving.tensor_parallel, forecast.serving.pipeline_parallel
-    words = []
-    for item in sorted(forecast.suggestions, key=lambda item: _place(item.kind, kinds)):
-        if item.kind not in kinds or (item.kind == "tensor-parallel" and _size_in(item) == size):
-            continue
-        if item.kind == "gpus" and forecast.verdict is Fit.MARGINAL:
-            continue  # it may fit on these
-        option = " ".join(f"--vllm-serve-arg={one}" for one in item.argument.split())
-        if item.kind == "gpus":
-            count = _size_in(item) * stages
-            there = len(facts.host.gpus or facts.cuda_gpus) >= count
-            where = "--vllm-gpus=all" if there else f"a host with {count} of these GPUs"
-            words.append(f"{option} with {where}" if there else f"{where} and {option}")
-        elif item.argument:
-            words.append(option)
-        elif " fit either" not in item.text:
-            words.append(f"the model in {item.text}")
-    return ", or ".join(words[:_CURES])
-
-
-def _place(kind: str, kinds: tuple[str, ...]) -> int:
-    return kinds.index(kind) if kind in kinds else len(kinds)
-
-
-def _size_in(item: Suggestion) -> int:
-    """Return the tensor-parallel size that a suggestion names."""
-    return int(item.argument.partition("=")[2])
-
-
-def _tightest(forecast: Forecast) -> tuple[int, Device]:
-    """Return the device that decides: the one with the least free beyond what vLLM wants of it."""
-    used = list(enumerate(forecast.devices[: max(forecast.serving.ranks_here, 1)]))
-    return min(used, key=lambda one: one[1].free_bytes - _requested(forecast, one[1]))
-
-
-def _requested(forecast: Forecast, device: Device) -> int:
-    """Return what vLLM wants of a device."""
-    return math.ceil(device.total_bytes * forecast.utilization)
-
-
-def _rank_bytes(forecast: Forecast) -> int:
-    """Return the weights of the largest rank, with what is loaded beside them."""
-    return max((rank.total_bytes for rank in forecast.weights), default=0)
-
-
-def _named_cache(forecast: Forecast) -> int:
-    """Return the size of the cache where the arguments name it, so that no estimate decides it."""
-    serving, layout = forecast.serving, forecast.layout
-    if serving.blocks is not None and layout is not None:
-        return serving.blocks * layout.bytes_per_block
-    return serving.kv_cache_bytes or 0
 
 
 def _surely(facts: LaunchFacts, forecast: Forecast) -> float:
