@@ -13,6 +13,7 @@ from pytest_vllm.domain.preflight.catalogue import ENTRIES
 from pytest_vllm.plugin.marks import catalogue
 from pytest_vllm.simulator.defects import DEFECTS, Where
 from tools.accuracy.page import render as render_accuracy
+from tools.fit_page import render as render_fit
 from tools.flags import flags_json
 from tools.story import with_story
 
@@ -126,6 +127,7 @@ def documents() -> dict[Path, str]:
         readme: with_story(readme.read_text(encoding="utf-8")),
         ROOT / "docs" / "checks.md": render_checks(checks),
         ROOT / "docs" / "defects.md": render_defects(tuple(DEFECTS.values()), checks),
+        ROOT / "docs" / "fit.md": render_fit(),
         ROOT / "docs" / "memory-accuracy.md": render_accuracy(),
         ROOT / "docs" / "preflight.md": render_preflight(ENTRIES),
         ROOT / "docs" / "signatures.md": render_signatures(signatures()),

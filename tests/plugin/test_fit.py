@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = json.loads((ROOT / "tests/data/fit.schema.json").read_text("utf-8"))
+SCHEMA = json.loads((ROOT / "pytest_vllm/data/fit/fit.schema.json").read_text("utf-8"))
 GIB = 2**30
 SMALL = {
     "architectures": ["LlamaForCausalLM"],
@@ -73,6 +73,8 @@ class Answer:
         """The JSON, which keeps to the schema."""
         found: dict[str, Any] = json.loads(self.out)
         jsonschema.validate(found, SCHEMA)
+        assert list(SCHEMA["properties"]) == SCHEMA["required"]
+        assert set(found) == set(SCHEMA["required"])  # what is printed is documented
         return found
 
     @property
