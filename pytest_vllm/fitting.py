@@ -21,6 +21,8 @@ from pytest_vllm.domain.fit import Fit, forecast
 from pytest_vllm.domain.memory.free import with_free
 from pytest_vllm.domain.memory.plain import to_json
 from pytest_vllm.domain.memory.reading import read_serving
+from pytest_vllm.domain.memory.shape import UnknownShape
+from pytest_vllm.domain.quantization import DEPRECATED, LISTED_VERSION
 from pytest_vllm.domain.target import ServeArgs
 from pytest_vllm.domain.text import closest
 from pytest_vllm.reports.fit import render
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_vllm.domain.fit import Forecast
+    from pytest_vllm.domain.memory.serving import Serving
+    from pytest_vllm.domain.memory.shape import ModelShape
 
 _BAD_ARGUMENT = 4
 _NEWEST = "0.32.0"
@@ -182,10 +186,24 @@ def _forecast(asked: argparse.Namespace, args: ServeArgs) -> Forecast:
         revision=asked.revision,
         network=Network.NEVER if asked.offline else network,
     )
+    _refuse_deprecated(model.shape, serving, args)
     found = forecast(model, devices, serving)
     freer = hardware.freer(serving) if asked.free is None else ()
     notes = (*found.notes, *strange, *hardware.notes, *freer)
     return replace(found, notes=tuple(dict.fromkeys(notes)))
+
+
+def _refuse_deprecated(shape: ModelShape | UnknownShape, serving: Serving, args: ServeArgs) -> None:
+    """Raise where vLLM wants to be told that a method is known to be on its way out."""
+    stored = "" if isinstance(shape, UnknownShape) else shape.quantization.method
+    method = serving.quantization.lower() or stored
+    allowed = "--allow-deprecated-quantization"
+    if serving.version == LISTED_VERSION and method in DEPRECATED and not args.has(allowed):
+        raise TargetError(
+            f"vLLM {'.'.join(map(str, LISTED_VERSION))} refuses quantization {method}, which is "
+            "deprecated",
+            advice=f"{_SEPARATE} -- {allowed}, or use other weights",
+        )
 
 
 def _arguments(words: list[str]) -> ServeArgs:

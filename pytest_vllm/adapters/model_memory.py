@@ -243,7 +243,7 @@ def with_quantization(
         if not method:
             return {**raw, "quantization_config": found}, ()
         stored = str(found.get("quant_method") or method)
-        note = f"{name} says how the weights are stored; vLLM reads it with --quantization {stored}"
+        note = f"{name} says how the weights are stored; vLLM reads it only with --quantization {stored}"
         return {**raw, "quantization_config": {**found, "quant_method": stored}}, (note,)
     return raw, ()
 

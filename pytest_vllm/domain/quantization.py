@@ -20,6 +20,9 @@ METHODS = frozenset(
     }
 )
 
+DEPRECATED = frozenset({"fbgemm_fp8", "fp_quant"})
+"""Methods that vLLM refuses unless `--allow-deprecated-quantization` is given."""
+
 OLDER_METHODS = frozenset(
     {
         *("bitsandbytes", "gguf", "aqlm", "marlin", "tpu_int8", "deepspeedfp", "gptq_marlin_24"),

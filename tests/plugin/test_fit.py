@@ -413,9 +413,19 @@ def test_a_file_beside_the_config_may_say_how_weights_are_stored(
         (tmp_path / "quant_config.json").write_text(json.dumps(how))
     answer = told(tmp_path / "config.json", "--gpus", "MI300X", "--json", "--", "-q", "awq")
     assert (answer.code, answer.document["gate"]) == ((0, None) if asked else (1, "invalid"))
-    said = "vLLM reads it with --quantization awq" if asked else ""
+    said = "vLLM reads it only with --quantization awq" if asked else ""
     assert said in answer.notes
     assert asked or answer.document["reason"].startswith("--quantization awq: the weights are")
+
+
+def test_a_method_on_its_way_out_must_be_allowed(told: Any, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**SMALL, "quantization_config": {"quant_method": "fbgemm_fp8"}}))
+    answer = told(config, "--gpus", "MI300X")
+    assert answer.code == 4
+    assert "vLLM 0.32.0 refuses quantization fbgemm_fp8, which is deprecated" in answer.err
+    assert told(config, "--gpus=MI300X", "--", "--allow-deprecated-quantization").code == 0
+    assert told(config, "--gpus=MI300X", "--vllm-version=0.11").code == 0
 
 
 def test_a_disk_that_is_full_is_told_in_a_line(home: dict[str, str], tmp_path: Path) -> None:
@@ -476,6 +486,21 @@ def test_the_hub_is_asked_for_headers_only(fit: Any, hub: Hub) -> None:
     parts = [path for _, path, status in hub.requests if status == 206]
     assert len(parts) == 3
     assert all(path.endswith(".safetensors") for path in parts)
+
+
+@pytest.mark.parametrize("told_how", [True, False])
+def test_the_hub_is_asked_how_packed_weights_are_stored(
+    told: Any, hub: Hub, tmp_path: Path, *, told_how: bool
+) -> None:
+    model = tmp_path / "small"
+    write_safetensors(model / "model.safetensors", {"a.qweight": ("I32", (8, 8))})
+    (model / "model.safetensors.index.json").unlink()
+    if told_how:
+        (model / "quant_config.json").write_text(json.dumps({"w_bit": 4, "q_group_size": 128}))
+    words = ("org/small", "--gpus", "MI300X", "--json", "--", "-q", "awq")
+    answer = told(*words, HF_ENDPOINT=hub.url())
+    assert (answer.code, answer.document["gate"]) == ((0, None) if told_how else (1, "invalid"))
+    assert ("vLLM reads it only with --quantization awq" in answer.notes) is told_how
 
 
 def test_a_model_without_a_config_is_judged_by_its_headers(fit: Any, hub: Hub) -> None:
