@@ -243,8 +243,9 @@ def with_quantization(
         if not method:
             return {**raw, "quantization_config": found}, ()
         stored = str(found.get("quant_method") or method)
-        note = f"{name} says how the weights are stored; vLLM reads it only with --quantization {stored}"
-        return {**raw, "quantization_config": {**found, "quant_method": stored}}, (note,)
+        note = f"{name} says how the weights are stored; vLLM reads it only with --quantization"
+        config = {**raw, "quantization_config": {**found, "quant_method": stored}}
+        return config, (f"{note} {stored}",)
     return raw, ()
 
 

@@ -46,10 +46,12 @@ def with_forecast(facts: LaunchFacts, model: ModelMemory) -> LaunchFacts:
         why = "--config names a file that is not read here"
     if why or platform is None:
         return replace(facts, forecast=None, idle=None, no_forecast=why)
-    version = server_version(facts) or LISTED_VERSION
+    known = server_version(facts)
+    version = known or LISTED_VERSION
     args = facts.target.serve_args
     try:
         serving = read_serving(args, facts.variables, version=version, platform=platform)
+        serving = replace(serving, version_assumed=known is None)
     except TargetError as error:
         return replace(facts, forecast=None, idle=None, no_forecast=error.message)
     if isinstance(model.shape, UnknownShape):

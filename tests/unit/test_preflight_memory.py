@@ -26,6 +26,7 @@ from tests.unit.launch_facts import (
     make_model,
     only,
     public_configs,
+    real_help,
 )
 
 if TYPE_CHECKING:
@@ -101,6 +102,21 @@ def test_a_share_that_the_weights_fill_leaves_no_blocks() -> None:
     assert (finding.id, finding.severity) == ("model.cache-blocks", Severity.FATAL)
     assert finding.ref == "G9"
     assert "--vllm-serve-arg=--gpu-memory-utilization=" in finding.cure
+
+
+def test_what_one_version_refuses_stands_against_that_one_only() -> None:
+    for argument in ("--block-size=7", "-q=gptq"):
+        unsure = launch(LLAMA, argument, host=make_host(1), image="rocm/vllm:latest")
+        assert not found(memory.fits, unsure)
+        earlier = launch(LLAMA, argument, host=make_host(1), help_facts=real_help("0.30.0"))
+        assert not found(memory.fits, earlier)
+        known = launch(LLAMA, argument, host=make_host(1), help_facts=real_help())
+        finding = only(memory.fits, known)
+        assert (finding.id, finding.severity) == ("model.cannot-be-split", Severity.FATAL)
+        assert finding.cure
+    stored = launch(V3, "-tp=8", "-q=awq", host=make_host(8), help_facts=real_help())
+    assert not found(memory.fits, stored)
+    assert only(fit.quantization, stored).id == "model.other-quantization"
 
 
 def test_what_contradicts_the_model_is_told_once() -> None:

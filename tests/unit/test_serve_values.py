@@ -91,6 +91,7 @@ def test_what_no_server_of_this_model_takes_is_an_objection(serving: Serving, sa
         Serving(quantization="awq", version=(0, 11, 0)),
         Serving(block_size=48),
         Serving(block_size=7, version=(0, 11, 0)),
+        Serving(block_size=7, quantization="awq", version_assumed=True),
         Serving(block_size=7, platform=Platform.CPU),
         Serving(block_size=1, attention_backend="CUSTOM"),
         Serving(block_size=7, unmodelled=("--kv-cache-dtype-skip-layers: reckoned as others",)),

@@ -40,7 +40,7 @@ _COMMON_BACKENDS = frozenset(
 
 def refusals(shape: ModelShape, serving: Serving) -> Iterator[str]:
     """Yield one line for each argument that vLLM would refuse; each begins with the argument."""
-    if serving.version[:2] != LISTED_VERSION[:2]:
+    if serving.version[:2] != LISTED_VERSION[:2] or serving.version_assumed:
         return
     yield from _quantization(shape, serving)
     yield from _block(shape, serving)

@@ -20,6 +20,7 @@ class Serving:
 
     Attributes:
         version: Version of vLLM, which decides defaults and definitions.
+        version_assumed: Whether it is only assumed: what one version refuses stands against none.
         platform: What it runs on.
         tensor_parallel: Devices over which a layer is split.
         pipeline_parallel: Groups of layers.
@@ -51,6 +52,7 @@ class Serving:
     """
 
     version: tuple[int, ...] = (0, 32, 0)
+    version_assumed: bool = False
     platform: Platform = Platform.ROCM
     tensor_parallel: int = 1
     pipeline_parallel: int = 1

@@ -161,6 +161,8 @@ _BY_GATE = {
         kinds=("max-model-len", "kv-cache", "utilization", *_MORE),
     ),
 }
+_TOLD_BETTER = {"--max-model-len": {"H19"}, "--quantization": {"H16", "H17", "G22"}}
+"""Rows whose rules tell the same of an argument."""
 _INVALID, _FREE = "model.cannot-be-split", "gpu.free-memory"
 _OFFLOADING = ("--cpu-offload", "--cpu_offload", "--offload")
 
@@ -178,7 +180,9 @@ def _invalid(facts: LaunchFacts, forecast: Forecast) -> Iterator[Finding]:
     rules = (*ABOUT_GPUS, *ABOUT_ARGUMENTS, *ABOUT_VARIABLES)
     grave = (Severity.FATAL, Severity.WARNING)
     told = [finding for rule in rules for finding in rule(facts) if finding.severity in grave]
-    better = ("G1", "G6", "H18", "H19" if forecast.reason.startswith("--max-model-len") else "G6")
+    better = {"G1", "G6", "H18"}
+    for argument, refs in _TOLD_BETTER.items():
+        better |= refs if forecast.reason.startswith(argument) else set()
     if any(finding.ref in better for finding in told):
         return
     overridden = facts.target.serve_args.has("--hf-overrides")
@@ -187,7 +191,7 @@ def _invalid(facts: LaunchFacts, forecast: Forecast) -> Iterator[Finding]:
         severity=Severity.WARNING if overridden else Severity.FATAL,
         fault=Fault.USER,
         seen=forecast.reason,
-        cure=cure(facts, forecast, _MORE),
+        cure=cure(facts, forecast, _MORE) or f"correct {forecast.reason.partition(':')[0]}",
         ref="H18",
     )
 
