@@ -18,9 +18,11 @@ _TRIED = ("nonsense", "{}", "[]", "1.5", "1k", "7")
 
 
 def _takes(action: argparse.Action, word: str) -> bool:
+    if not callable(action.type):
+        return False
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            action.type(word)  # type: ignore[operator]
+            action.type(word)
     except Exception:  # noqa: BLE001 - a converter may refuse in any way
         return False
     return True
