@@ -231,10 +231,13 @@ def test_shared_memory_goes_with_those_who_used_it() -> None:
         assert process.stdout is not None
         mine = Path("/dev/shm") / process.stdout.readline().strip()  # noqa: S108
         assert mine.exists()
-        members = [psutil.Process(pid) for pid in Session(sid=0, marker=marker).members()]
-        for member in members:  # the tracker first, so that nobody cleans up
-            if "resource_tracker" in " ".join(member.cmdline()):
-                member.kill()
+        end = time.monotonic() + LIMIT_S
+        trackers: list[psutil.Process] = []
+        while not trackers:  # it may not have become itself yet
+            assert time.monotonic() < end, "there is no resource tracker"
+            members = [psutil.Process(pid) for pid in Session(sid=0, marker=marker).members()]
+            trackers = [one for one in members if "resource_tracker" in " ".join(one.cmdline())]
+        trackers[0].kill()  # first, so that nobody cleans up
         assert Session(sid=0, marker=marker).kill(limit_s=LIMIT_S) == ()
     assert not mine.exists()
     assert (Path("/dev/shm") / theirs.name).exists()  # noqa: S108
