@@ -71,8 +71,9 @@ def test_streams(vllm: Client) -> None:
 def test_full_batch(vllm: Client, vllm_target: Target) -> None:
     """As many requests as the server runs at a time MUST all be answered, each under its own ID."""
     count = _most_at_once(vllm_target)
-    short = partial(vllm.complete, max_tokens=2, temperature=0)
-    replies = vllm.together([partial(short, f"Number {n}:") for n in range(count)])
+    # Long enough that the first one still runs when the last one comes.
+    answer = partial(vllm.complete, max_tokens=32, temperature=0, ignore_eos=True)
+    replies = vllm.together([partial(answer, f"Number {n}:") for n in range(count)])
     assert len({reply.json["id"] for reply in replies}) == count
 
 
