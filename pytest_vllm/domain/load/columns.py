@@ -112,6 +112,8 @@ class CollectorFacts:
         events: Token events.
         lateness_ns: Send minus due, at p50, p99 and most, of requests that no bound held back.
         clock_shift_ns: By how much CLOCK_REALTIME moved against CLOCK_MONOTONIC during the load.
+        wait_s: Seconds that the collector could have run but waited for a core
+            (`/proc/self/schedstat`, second number); 0 where the system does not tell.
         notes: Anything a reader must know.
     """
 
@@ -125,5 +127,6 @@ class CollectorFacts:
     events: int
     lateness_ns: tuple[int, int, int] = (0, 0, 0)
     clock_shift_ns: int = 0
+    wait_s: float = 0.0
     reason: str = ""
     notes: tuple[str, ...] = ()
