@@ -1,53 +1,251 @@
-"""What changed between two runs."""
+"""Whether a candidate is slower than a base: the gate on figures of whole runs.
+
+The unit is a whole run, never a request or a token. Two forms, and docs/regression-gate.md has
+what either was measured to find and to cry wolf at:
+
+- strong, `judge_pairs`: base and candidate in turns on one host (`pair_order`), 6 to 12 pairs;
+- weak, `judge_stored`: rounds of this run against those of an earlier one.
+"""
 
 from __future__ import annotations
 
+import math
+from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
-from pytest_vllm.domain.checks import CheckResult, Outcome, worst
-from pytest_vllm.domain.record import Change, Comparison
+from pytest_vllm.domain import paired
+from pytest_vllm.domain.metric_change import Effect, Estimate, Form, Judgement, told, untold
+from pytest_vllm.domain.students_t import t_quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from pytest_vllm.domain.record import RunRecord
+    from pytest_vllm.domain.metric_change import MetricChange, Rule
 
-_BAD = (Outcome.FAIL, Outcome.ERROR)
-_ORDER = ("broken", "gone", "new", "fixed")
+FEWEST_PAIRS = 6
+"""Five pairs cannot give a p below 0.031, three none below 0.125."""
+MOST_PAIRS = 12
+STEP = 2
+"""Pairs added at a time: whole A B B A blocks."""
+ALPHA = 0.025
+"""Significance of `worse` and of `better`, Holm over the metrics, at each look."""
+PASS_ALPHA = 0.05
+"""One minus the confidence of the bound that must lie inside the tolerance."""
+FEWEST_ROUNDS = 5
+"""Rounds a side of the weak form."""
+STORED_ALPHA = 0.025
+"""On each side of the weak form's interval."""
+_ENDLESS = math.log(1e6)
+"""Log ratio that stands for a figure of nothing against something."""
+_MOST_REPEATS = 9999
+"""More than anyone makes: nothing that can be named."""
 
 
-def compare_checks(baseline: RunRecord, results: Sequence[CheckResult]) -> Comparison:
-    """Name the checks that broke, were fixed, are new or are gone since a baseline.
+def judge_pairs(
+    base: Sequence[Mapping[str, float]],
+    candidate: Sequence[Mapping[str, float]],
+    rules: Sequence[Rule],
+) -> Judgement:
+    """Judge pairs of runs made in turns, pair i being run i of either side.
 
-    A check that was not run has no outcome to compare: it counts as absent.
+    Worse: the Hodges-Lehmann estimate is past the tolerance and the exact signed-rank test says
+    that it is no chance. No change: the upper bound is inside the tolerance, and the pairs could
+    have shown a change as large as the tolerance. Else it cannot be told, and up to 12 more pairs
+    are wanted. A metric that is worse ends it at once.
+
+    Args:
+        base: Figures of the base's runs.
+        candidate: Those of the candidate's, as many.
+        rules: What is gated. A metric that no run has is left out (a p99 of few requests).
+
+    Raises:
+        ValueError: The sides have not equally many runs.
     """
-    before = _outcomes(baseline.results)
-    after = _outcomes(results)
-    changes = [
-        Change(name=name, kind=kind, before=before.get(name, ""), after=after.get(name, ""))
-        for name in sorted(before.keys() | after.keys())
-        if (kind := _kind(before.get(name), after.get(name)))
-    ]
-    changes.sort(key=lambda change: _ORDER.index(change.kind))
-    return Comparison(
-        run_id=baseline.run_id, decision=baseline.verdict.decision, changes=tuple(changes)
+    if len(base) != len(candidate):
+        raise ValueError(f"{len(base)} runs of the base, {len(candidate)} of the candidate")
+    pairs = len(base)
+    gated = _gated(base, candidate, rules)
+    sides = [(_column(base, rule), _column(candidate, rule)) for rule in gated]
+    shifts = [_worsening(rule, *side) for rule, side in zip(gated, sides, strict=True)]
+    whole = [shift for shift in shifts if shift]
+    p_worse = iter(paired.holm([paired.signed_rank_p(shift) for shift in whole]))
+    p_better = iter(paired.holm([paired.signed_rank_p([-d for d in shift]) for shift in whole]))
+    changes: list[MetricChange] = []
+    for rule, (before, after), shift in zip(gated, sides, shifts, strict=True):
+        if shift:
+            effect, estimate = _paired(rule, shift, p_worse=next(p_worse), p_better=next(p_better))
+            changes.append(told(rule, effect, estimate, base=before, candidate=after))
+        else:
+            changes.append(untold(rule, _lacking(before, after), base=before, candidate=after))
+    effects = {change.effect for change in changes}
+    still_open = not changes or (Effect.CANNOT_TELL in effects and Effect.WORSE not in effects)
+    return Judgement(
+        form=Form.PAIRS,
+        changes=tuple(changes),
+        repeats=pairs,
+        wants_more=still_open and pairs < MOST_PAIRS,
     )
 
 
-def _outcomes(results: Sequence[CheckResult]) -> dict[str, Outcome]:
-    grouped: dict[str, list[Outcome]] = {}
-    for result in results:
-        if result.outcome is Outcome.NOT_RUN:
-            continue
-        grouped.setdefault(result.name, []).append(result.outcome)
-    return {name: worst(outcomes) for name, outcomes in grouped.items()}
+def judge_stored(
+    base: Sequence[Mapping[str, float]],
+    candidate: Sequence[Mapping[str, float]],
+    rules: Sequence[Rule],
+) -> Judgement:
+    """Judge the rounds of a run against those of an earlier one, made at another time.
+
+    Nothing was interleaved, so what the host itself changed in between counts as a change of the
+    candidate: hence the wide tolerance, and a whole interval of 95 % that must lie past it.
+
+    Args:
+        base: Figures of the earlier run's rounds.
+        candidate: Those of this run.
+        rules: What is gated, with tolerances of `gated.STORED_TOLERANCE` or more.
+    """
+    gated = _gated(base, candidate, rules)
+    changes: list[MetricChange] = []
+    for rule in gated:
+        before, after = _column(base, rule), _column(candidate, rule)
+        logs = _logs(before), _logs(after)
+        if reason := _unfit(before, after):
+            few = min(map(len, logs)) < FEWEST_ROUNDS
+            wanted = FEWEST_ROUNDS if few else None
+            changes.append(
+                untold(rule, reason, base=before, candidate=after, repeats_wanted=wanted)
+            )
+        else:
+            effect, estimate = _stored(rule, *logs)
+            changes.append(told(rule, effect, estimate, base=before, candidate=after))
+    return Judgement(
+        form=Form.STORED, changes=tuple(changes), repeats=min(len(base), len(candidate))
+    )
 
 
-def _kind(before: Outcome | None, after: Outcome | None) -> str:
-    if before is None:
-        return "new"
-    if after is None:
-        return "gone"
-    if (before in _BAD) == (after in _BAD):
-        return ""
-    return "broken" if after in _BAD else "fixed"
+def _gated(
+    base: Sequence[Mapping[str, float]],
+    candidate: Sequence[Mapping[str, float]],
+    rules: Sequence[Rule],
+) -> list[Rule]:
+    return [rule for rule in rules if any(rule.metric in run for run in (*base, *candidate))]
+
+
+def _column(runs: Sequence[Mapping[str, float]], rule: Rule) -> list[float | None]:
+    """Return a figure of every run; what is no figure (NaN, infinite, negative) is none."""
+    figures = [run.get(rule.metric) for run in runs]
+    return [
+        figure if figure is not None and math.isfinite(figure) and figure >= 0 else None
+        for figure in figures
+    ]
+
+
+def _worsening(
+    rule: Rule, base: Sequence[float | None], candidate: Sequence[float | None]
+) -> list[float]:
+    """Return by how much each pair is worse, as a log ratio; empty when a run has no figure.
+
+    Nothing against nothing is no change; nothing against something is as bad (or good) as a
+    factor of a million.
+    """
+    shifts = []
+    for before, after in zip(base, candidate, strict=True):
+        if before is None or after is None:
+            return []
+        if before > 0 and after > 0:
+            shift = math.log(after / before)
+        else:
+            shift = _ENDLESS * ((after > 0) - (before > 0))
+        shifts.append(-shift if rule.bigger_is_better else shift)
+    return shifts
+
+
+def _paired(
+    rule: Rule, shifts: Sequence[float], *, p_worse: float, p_better: float
+) -> tuple[Effect, Estimate]:
+    pairs = len(shifts)
+    limit = math.log1p(rule.tolerance)
+    shift = paired.hodges_lehmann(shifts)
+    low, high = paired.bounds(shifts, alpha=PASS_ALPHA)
+    sd = paired.spread(shifts)
+    detectable = paired.detectable(sd, pairs)
+    if pairs < FEWEST_PAIRS:
+        effect = Effect.CANNOT_TELL
+    elif shift > limit and p_worse <= ALPHA:
+        effect = Effect.WORSE
+    elif shift < -limit and p_better <= ALPHA:
+        effect = Effect.BETTER
+    elif high < limit and detectable <= limit:
+        effect = Effect.NO_CHANGE
+    else:
+        effect = Effect.CANNOT_TELL
+    return effect, Estimate(
+        shift=shift,
+        low=low,
+        high=high,
+        detectable=detectable,
+        p=p_worse,
+        repeats_wanted=_pairs_wanted(sd, shift, limit, pairs),
+    )
+
+
+def _pairs_wanted(sd: float, shift: float, limit: float, pairs: int) -> int | None:
+    """Return how many pairs would tell: those that see the tolerance, and on which side it is."""
+    distance = min(limit, abs(limit - shift))
+    if not distance:
+        return None
+    wanted = max(paired.pairs_to_tell(sd, distance), FEWEST_PAIRS, pairs + 1)
+    wanted += wanted % STEP
+    return wanted if wanted <= _MOST_REPEATS else None
+
+
+def _stored(
+    rule: Rule, base: Sequence[float], candidate: Sequence[float]
+) -> tuple[Effect, Estimate]:
+    """Compare by Welch's interval of the log ratio."""
+    limit = math.log1p(rule.tolerance)
+    shift = fmean(candidate) - fmean(base)
+    shift = -shift if rule.bigger_is_better else shift
+    parts = [variance(side) / len(side) for side in (base, candidate)]
+    error = math.sqrt(sum(parts))
+    freedom = _freedom(parts, [len(base), len(candidate)])
+    half = t_quantile(STORED_ALPHA, freedom) * error
+    detectable = (t_quantile(STORED_ALPHA, freedom) + t_quantile(0.2, freedom)) * error
+    if shift - half > limit:
+        effect = Effect.WORSE
+    elif shift + half < -limit:
+        effect = Effect.BETTER
+    elif shift + half < limit and detectable <= limit:
+        effect = Effect.NO_CHANGE
+    else:
+        effect = Effect.CANNOT_TELL
+    return effect, Estimate(shift=shift, low=shift - half, high=shift + half, detectable=detectable)
+
+
+def _freedom(parts: Sequence[float], rounds: Sequence[int]) -> float:
+    """Return the degrees of freedom of Welch and Satterthwaite (B. L. Welch, Biometrika 34)."""
+    below = sum(part**2 / (n - 1) for part, n in zip(parts, rounds, strict=True))
+    return sum(parts) ** 2 / below if below else float(sum(rounds) - 2)
+
+
+def _logs(figures: Sequence[float | None]) -> list[float]:
+    return [math.log(figure) for figure in figures if figure]
+
+
+def _unfit(base: Sequence[float | None], candidate: Sequence[float | None]) -> str:
+    """Say why rounds cannot be compared, empty when they can."""
+    if None in base or None in candidate:
+        return _lacking(base, candidate)
+    if 0 in base or 0 in candidate:
+        return "a round has a figure of 0"
+    if min(len(base), len(candidate)) < FEWEST_ROUNDS:
+        return f"{len(base)} rounds then and {len(candidate)} now, {FEWEST_ROUNDS} each are needed"
+    return ""
+
+
+def _lacking(base: Sequence[float | None], candidate: Sequence[float | None]) -> str:
+    sides = (("base", base), ("candidate", candidate))
+    lacking = [
+        f"{side.count(None)} of {len(side)} runs of the {name}"
+        for name, side in sides
+        if None in side
+    ]
+    return f"no figure in {' and '.join(lacking)}"

@@ -14,7 +14,7 @@ from pytest_vllm.adapters.backends.image import record_image
 from pytest_vllm.domain.finding import Finding, Severity
 from pytest_vllm.domain.preflight.outcome import plain_facts
 from pytest_vllm.domain.record import RunRecord
-from pytest_vllm.domain.regression import compare_checks
+from pytest_vllm.domain.check_changes import compare_checks
 from pytest_vllm.plugin.header import target_warnings
 from pytest_vllm.plugin.marks import catalogue
 from pytest_vllm.plugin.options import SUITES

@@ -1,4 +1,4 @@
-"""What changed since a baseline."""
+"""Which checks changed since a baseline."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.record import Change
-from pytest_vllm.domain.regression import compare_checks
+from pytest_vllm.domain.check_changes import compare_checks
 from pytest_vllm.domain.verdict import Decision
 from tests.unit.records import make_record, make_result
 
