@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.server import CAPABILITIES
 from pytest_vllm.domain.settings import OPTIONS
+from pytest_vllm.domain.slo import Objectives, read_objectives
 from pytest_vllm.domain.text import closest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCHEMA = 1
-_KEYS = ("schema", "description", "target", "verdict", "capabilities", "waiver")
+_KEYS = (
+    "schema",
+    "description",
+    "target",
+    "verdict",
+    "capabilities",
+    "waiver",
+    "slo",
+    "performance",
+)
 _VERDICT_KEYS = ("complete", "pinned-image")
 
 
@@ -47,6 +57,8 @@ class Profile:
         pinned_image: Whether an image without a meaningful tag or digest is refused.
         capabilities: What the server is declared to have; its absence is a failure.
         waivers: Checks that may fail.
+        slo: What is asked of the performance.
+        performance: Keys that take the place of those of the performance profile.
     """
 
     name: str
@@ -55,6 +67,8 @@ class Profile:
     pinned_image: bool = False
     capabilities: tuple[str, ...] = ()
     waivers: tuple[Waiver, ...] = ()
+    slo: Objectives = field(default_factory=Objectives)
+    performance: Mapping[str, object] = field(default_factory=dict)
 
 
 def build_profile(name: str, table: Mapping[str, object]) -> Profile:
@@ -85,6 +99,8 @@ def build_profile(name: str, table: Mapping[str, object]) -> Profile:
         pinned_image=_flag(where, rules, "pinned-image"),
         capabilities=_capabilities(where, _table(where, table, "capabilities")),
         waivers=_waivers(where, table.get("waiver", [])),
+        slo=read_objectives(where, _table(where, table, "slo")),
+        performance=_table(where, table, "performance"),
     )
 
 

@@ -106,6 +106,9 @@ class RunRecord:
         gpu_samples: What the monitor saw during the run, as columns: `monitor`, `interval_s`,
             `time_s`, and for each GPU a list of the same length for every quantity.
         attempts: Starts that failed by a flaky fault and were tried again.
+        performance: What the suite `performance` measured, as plain data: `profile`, `workload`,
+            `calibration`, `levels` (each with the figures of its rounds and one whole
+            measurement), `saturation`, `regression`, `notes`; empty when it did not run.
     """
 
     run_id: str
@@ -133,6 +136,7 @@ class RunRecord:
     attempts: tuple[Attempt, ...] = ()
     forecast: dict[str, Any] = field(default_factory=dict)
     gpu_samples: dict[str, Any] = field(default_factory=dict)
+    performance: dict[str, Any] = field(default_factory=dict)
 
 
 _NAMES = {

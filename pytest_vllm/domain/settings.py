@@ -150,7 +150,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="baseline",
         metavar="RUN",
-        help="Earlier run (run.json or its folder) to compare the checks with.",
+        help="Earlier run (run.json or its folder) to compare checks and figures with.",
     ),
     Option(
         name="monitor",
@@ -255,6 +255,18 @@ OPTIONS: tuple[Option, ...] = (
         metavar="MIB",
         default="256",
         help="MiB by which the memory of the server's processes may grow meanwhile.",
+    ),
+    Option(
+        name="performance",
+        metavar="smoke|standard|soak|FILE",
+        help="How the suite `performance` measures (default: smoke); naming it adds the suite.",
+    ),
+    Option(
+        name="regression",
+        metavar="WHAT",
+        choices=("reject", "warn"),
+        default="reject",
+        help="What a figure that is worse than the baseline's does to the verdict.",
     ),
 )
 

@@ -40,6 +40,8 @@ ATTACHED: Mapping[str, object] = {
     "soak-limit": "90",
     "soak-growth": "8",
     "soak-growth-host": "16",
+    "performance": "smoke",
+    "regression": "warn",
     "pull": "missing",
     "dns": ["10.0.0.1"],
     "compose-override": "more.json",
