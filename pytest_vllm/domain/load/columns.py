@@ -32,6 +32,7 @@ class Ending(IntEnum):
     TOO_LARGE = 10  # more bytes than Limits.reply_bytes
     WRONG_LENGTH = 11  # other tokens than Request.want_tokens (set by the metrics, not on the wire)
     CUT = 12  # still in flight when Limits.run_s was over
+    UNCOUNTED = 13  # Request.want_tokens asked, no count was told (set by the metrics)
 
 
 def _times() -> array[int]:
