@@ -1,0 +1,110 @@
+"""Hold what was measured against an objective: kept, missed, or too little was seen to tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.interval import Score
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.load.measurement import Distribution
+    from pytest_vllm.domain.rounds import Mean
+    from pytest_vllm.domain.slo import Bound
+
+
+class Held(StrEnum):
+    """What became of an objective."""
+
+    KEPT = "kept"
+    MISSED = "missed"
+    CANNOT_TELL = "cannot tell"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """An objective, held against what was measured.
+
+    Attributes:
+        key: Key of the profile.
+        held: What became of it.
+        text: What was asked and seen, with the interval of 95 %.
+    """
+
+    key: str
+    held: Held
+    text: str
+
+
+def hold_latency(bound: Bound, distribution: Distribution | None) -> Finding:
+    """Hold a percentile against its bound.
+
+    It is kept when the whole interval lies inside, missed when the whole of it lies outside: a
+    sample that straddles the bound says neither.
+    """
+    asked = f"{bound.key} at most {_ms(bound.most_ms)}"
+    seen = distribution.percentiles.get(bound.percentile) if distribution is not None else None
+    if distribution is None or seen is None:
+        return _finding(bound.key, Held.CANNOT_TELL, f"{asked}: the load has no {bound.metric}")
+    if seen.value is None:
+        return _finding(
+            bound.key,
+            Held.CANNOT_TELL,
+            f"{asked}: {bound.percentile} needs {seen.needs} requests, there are "
+            f"{distribution.requests}; use --vllm-performance=standard or more rounds",
+        )
+    text = f"{asked}: saw {_ms(seen.value)}{_interval(seen.low, seen.high, _ms)}"
+    if seen.low is not None and seen.low > bound.most_ms:
+        return _finding(bound.key, Held.MISSED, text)
+    if seen.high is not None and seen.high <= bound.most_ms:
+        return _finding(bound.key, Held.KEPT, text)
+    return _finding(bound.key, Held.CANNOT_TELL, f"{text}: more rounds would tell")
+
+
+def hold_rate(figure: str, least: float, seen: Mean | None) -> Finding:
+    """Hold a rate against the least that it may be, over rounds as in `hold_latency`."""
+    key = figure.replace("_", "-")
+    asked = f"{key} at least {least:g}"
+    if seen is None:
+        return _finding(key, Held.CANNOT_TELL, f"{asked}: the server did not tell it")
+    text = f"{asked}: saw {seen.value:.4g}{_interval(seen.low, seen.high, '{:.4g}'.format)}"
+    if seen.low is None or seen.high is None:
+        return _finding(key, Held.CANNOT_TELL, f"{text}; two rounds at least are needed")
+    if seen.high < least:
+        return _finding(key, Held.MISSED, text)
+    if seen.low >= least:
+        return _finding(key, Held.KEPT, text)
+    return _finding(key, Held.CANNOT_TELL, f"{text}: more rounds would tell")
+
+
+def hold_goodput(least: float, *, good: int, issued: int) -> Finding:
+    """Hold the share of good requests, of all that were sent, against the least it may be."""
+    score = Score(right=good, total=issued)
+    low, high = score.interval
+    text = (
+        f"goodput at least {least:.1%}: {good} of {issued} requests were good, "
+        f"{score.share:.1%} (95 %: {low:.1%} to {high:.1%})"
+    )
+    if high < least:
+        return _finding("goodput", Held.MISSED, text)
+    if low >= least or good == issued:
+        # All were good: no sample could show more, and a bound of 100 % could never be shown.
+        return _finding("goodput", Held.KEPT, text)
+    return _finding("goodput", Held.CANNOT_TELL, f"{text}: more requests would tell")
+
+
+def _finding(key: str, held: Held, text: str) -> Finding:
+    return Finding(key=key, held=held, text=text)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.4g} ms"
+
+
+def _interval(low: float | None, high: float | None, shown: object) -> str:
+    if low is None and high is None:
+        return ""
+    write = shown if callable(shown) else str
+    ends = ["open" if end is None else str(write(end)) for end in (low, high)]
+    return f" (95 %: {ends[0]} to {ends[1]})"
