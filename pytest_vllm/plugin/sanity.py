@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _TOKENS = 16
 
 
-def content_trouble(vllm: Client) -> str:
+def content_refusal(vllm: Client) -> str:
     """Ask the server a few questions, and return what is wrong with its answers; empty if nothing.
 
     Args:
