@@ -77,13 +77,15 @@ def judge_pairs(
             changes.append(told(rule, effect, estimate, base=before, candidate=after))
         else:
             changes.append(untold(rule, _lacking(before, after), base=before, candidate=after))
-    effects = {change.effect for change in changes}
-    still_open = not changes or (Effect.CANNOT_TELL in effects and Effect.WORSE not in effects)
+    worse = any(change.effect is Effect.WORSE for change in changes)
+    still_open = any(
+        change.effect is Effect.CANNOT_TELL and not change.reason for change in changes
+    )
     return Judgement(
         form=Form.PAIRS,
         changes=tuple(changes),
         repeats=pairs,
-        wants_more=still_open and pairs < MOST_PAIRS,
+        wants_more=not pairs or (still_open and not worse and pairs < MOST_PAIRS),
     )
 
 
@@ -217,7 +219,22 @@ def _stored(
         effect = Effect.NO_CHANGE
     else:
         effect = Effect.CANNOT_TELL
-    return effect, Estimate(shift=shift, low=shift - half, high=shift + half, detectable=detectable)
+    return effect, Estimate(
+        shift=shift,
+        low=shift - half,
+        high=shift + half,
+        detectable=detectable,
+        repeats_wanted=_rounds_wanted(detectable, shift, limit, min(len(base), len(candidate))),
+    )
+
+
+def _rounds_wanted(detectable: float, shift: float, limit: float, rounds: int) -> int | None:
+    """Return how many rounds a side would tell; what can be seen shrinks with their root."""
+    distance = min(limit, abs(limit - shift))
+    if not distance:
+        return None
+    wanted = max(math.ceil(rounds * (detectable / distance) ** 2), rounds + 1)
+    return wanted if wanted <= _MOST_REPEATS else None
 
 
 def _freedom(parts: Sequence[float], rounds: Sequence[int]) -> float:

@@ -1,0 +1,170 @@
+"""Holds the loads of a run against those of an earlier one: the weak form, out of two records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.domain.comparable import Conditions, obstacles
+from pytest_vllm.domain.gated import STORED_TOLERANCE, flatten, rules_for
+from pytest_vllm.domain.metric_change import Form, Judgement
+from pytest_vllm.domain.regression import judge_stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pytest_vllm.domain.record import RunRecord
+    from pytest_vllm.domain.server import ServerInfo
+    from pytest_vllm.domain.settings import Setting
+
+_ARGUMENTS = "serve-arg"
+_FIRST_RUN = (
+    "no baseline was given, so nothing was compared: this run can be one, "
+    "with --vllm-baseline={run_id}"
+)
+Levels = dict[str, dict[str, Any]]
+
+
+def compare_performance(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    *,
+    facts: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
+    allowed: Mapping[str, float] | None = None,
+    names: tuple[str, str] = ("the baseline", "this run"),
+) -> Judgement | None:
+    """Judge the loads of two runs, level by level.
+
+    Args:
+        before: `RunRecord.performance` of the earlier run.
+        after: The same of this one.
+        facts: What else must be the same on both sides, see `facts_of`.
+        allowed: Allowed change by metric, as a share (`[slo.change]` of a profile).
+        names: What a reader calls the two.
+
+    Returns:
+        The judgement, with its obstacles if the two cannot be compared; `None` when neither has
+        a load.
+    """
+    base, candidate = _levels(before), _levels(after)
+    if not base and not candidate:
+        return None
+    reasons = _obstacles(base, candidate, facts, names)
+    if reasons:
+        return Judgement(form=Form.STORED, obstacles=tuple(dict.fromkeys(reasons)))
+    runs = flatten(_figures(base)), flatten(_figures(candidate))
+    rules = rules_for(
+        [*runs[0], *runs[1]],
+        allowed=allowed,
+        open_loop=any(level.get("open_loop") for level in base.values()),
+        at_least=STORED_TOLERANCE,
+    )
+    return judge_stored(*runs, rules)
+
+
+def facts_of(
+    *,
+    gpus: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    settings: Iterable[Setting],
+    server: ServerInfo | None,
+) -> dict[str, str]:
+    """Return what must be the same of two runs, by its name in words, out of parts of a record.
+
+    Args:
+        gpus: `RunRecord.gpus`.
+        facts: `RunRecord.facts`.
+        settings: Its settings.
+        server: Its server.
+    """
+    devices = [device for device in gpus.get("gpus") or () if isinstance(device, dict)]
+    model = facts.get("model")
+    model = model if isinstance(model, dict) else {}
+    values = {setting.name: setting.value for setting in settings}
+    return {
+        "GPUs": _counted(device.get("name") or device.get("gfx") for device in devices),
+        "partition of the GPUs": _counted(device.get("partition") for device in devices),
+        "driver": ", ".join(sorted({str(device.get("driver") or "") for device in devices})),
+        "model": server.launch_model or server.model if server is not None else "",
+        "model revision": str(model.get("revision") or ""),
+        "arguments": _words(values.get(_ARGUMENTS)) or "none",
+    }
+
+
+def record_facts(record: RunRecord) -> dict[str, str]:
+    """Return `facts_of` a whole record."""
+    return facts_of(
+        gpus=record.gpus, facts=record.facts, settings=record.settings, server=record.server
+    )
+
+
+def first_run(run_id: str) -> str:
+    """Say that a run without a baseline shows nothing of a regression, and can become one."""
+    return _FIRST_RUN.format(run_id=run_id)
+
+
+def _levels(performance: Mapping[str, Any]) -> Levels:
+    levels = performance.get("levels") or ()
+    return {str(level.get("name") or place): level for place, level in enumerate(levels)}
+
+
+def _figures(levels: Levels) -> dict[str, Sequence[Mapping[str, float]]]:
+    return {
+        name: [run.get("figures") or {} for run in _rounds(level)] for name, level in levels.items()
+    }
+
+
+def _rounds(level: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return level.get("rounds") or ()
+
+
+def _obstacles(
+    base: Levels,
+    candidate: Levels,
+    facts: tuple[Mapping[str, str], Mapping[str, str]],
+    names: tuple[str, str],
+) -> list[str]:
+    for side, name in zip((base, candidate), names, strict=True):
+        if not side:
+            return [f"{name} has no load in it: it needs the suite performance"]
+    common = [name for name in base if name in candidate]
+    if not common:
+        levels = f"{', '.join(base)} of {names[0]}, {', '.join(candidate)} of {names[1]}"
+        return [f"no level of load in common: {levels}"]
+    conditions = [Conditions(facts=side) for side in facts]
+    found = [*obstacles(*conditions, names=names)]
+    for name in common:
+        sides = _conditions(base[name]), _conditions(candidate[name])
+        several = f"level {name}: " if len(common) > 1 else ""
+        found += [several + reason for reason in obstacles(*sides, names=names)]
+    return found
+
+
+def _conditions(level: Mapping[str, Any]) -> Conditions:
+    rounds = _rounds(level)
+    given = level.get("conditions") or {}
+    shifted = max(rounds, key=lambda run: abs(float(run.get("clock_shift_ns") or 0)), default={})
+    return Conditions(
+        facts={str(name): str(value) for name, value in given.items()},
+        requests=_total(rounds, "requests"),
+        failed=_total(rounds, "failed"),
+        output_tokens=_total(rounds, "output_tokens"),
+        limits=tuple(
+            dict.fromkeys(str(limit) for run in rounds for limit in run.get("limits") or ())
+        ),
+        clock_shift_s=float(shifted.get("clock_shift_ns") or 0) / 1e9,
+        seconds=float(shifted.get("seconds") or 0),
+    )
+
+
+def _words(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value or "")
+
+
+def _total(rounds: Sequence[Mapping[str, Any]], name: str) -> int:
+    return sum(int(run.get(name) or 0) for run in rounds)
+
+
+def _counted(names: Iterable[object]) -> str:
+    """Return `8x AMD Instinct MI300X`; empty when no device has such a name."""
+    given = sorted(str(name) for name in names if name)
+    return ", ".join(f"{given.count(name)}x {name}" for name in dict.fromkeys(given))

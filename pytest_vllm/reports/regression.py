@@ -1,0 +1,145 @@
+"""Words for what became of the figures: a line for each metric, and what to do where none tells."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from pytest_vllm.domain.metric_change import Effect, Form
+from pytest_vllm.domain.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_vllm.domain.metric_change import Judgement, MetricChange
+
+HEAD = ("metric", "base", "candidate", "change", "bounds", "allowed", "could see", "result")
+_FORMS = {
+    Form.PAIRS: "strong form: whole runs in turns on one host",
+    Form.STORED: "weak form: a stored baseline, made at another time",
+}
+_NOTES = {
+    Form.PAIRS: (
+        "bounds: 95 % each; could see: the change that these pairs find in 80 % of cases; result: "
+        "worse is past what is allowed and significant, no change is surely inside it"
+    ),
+    Form.STORED: (
+        "bounds: 95 % together; could see: the change that these rounds find in 80 % of cases; "
+        "result: worse is surely past what is allowed, no change is surely inside it; what the "
+        "host itself changed since then counts too: pytest-vllm ab compares without that"
+    ),
+}
+_DECIMALS = {100: 0, 10: 1, 1: 2}
+
+
+def judgement_text(
+    judgement: Judgement, *, names: tuple[str, str] = ("base", "candidate"), width: int = 100
+) -> str:
+    """Return a judgement as a table with its form, and what its words mean.
+
+    Args:
+        judgement: What was found.
+        names: What the two sides are called.
+        width: Columns of the terminal, for the words around the table.
+    """
+    head = f"{verdict_line(judgement)} ({_FORMS[judgement.form]})"
+    lines = _wrapped(head, width)
+    lines += [f"  {side}: {printable(name)}" for side, name in zip(HEAD[1:3], names, strict=True)]
+    if judgement.obstacles:
+        lines += ["not comparable:"]
+        for obstacle in judgement.obstacles:
+            lines += _wrapped(f"- {obstacle}", width, indent="    ")
+        return "\n".join(lines)
+    rows = [change_cells(change) for change in judgement.changes]
+    lines += ["", *_table([HEAD, *rows]), ""]
+    for change in judgement.changes:
+        if words := cannot_tell(change, judgement.form):
+            lines += _wrapped(f"{change.metric}: {words}", width)
+    return "\n".join([*lines, *_wrapped(_NOTES[judgement.form], width)])
+
+
+def verdict_line(judgement: Judgement) -> str:
+    """Return the outcome on one line: `worse: ttft_p50_ms +7.1 %; 12 pairs`."""
+    if judgement.obstacles:
+        return f"not comparable: {printable(judgement.obstacles[0])}"
+    if not judgement.changes:
+        return "cannot tell: there is no figure to compare"
+    unit = "pairs" if judgement.form is Form.PAIRS else "rounds"
+    count = f"{judgement.repeats} {unit}"
+    effect = judgement.effect
+    which = [change for change in judgement.changes if change.effect is effect]
+    if effect is Effect.NO_CHANGE:
+        return f"no change in {len(judgement.changes)} metrics; {count}"
+    named = ", ".join(f"{change.metric} {share(change.ratio)}".strip() for change in which)
+    return f"{effect}: {named}; {count}"
+
+
+def change_cells(change: MetricChange) -> tuple[str, ...]:
+    """Return the cells of a metric's row, under `HEAD`."""
+    bounds = f"{share(change.low) or 'open'} .. {share(change.high) or 'open'}"
+    return (
+        change.metric,
+        figure(change.base),
+        figure(change.candidate),
+        share(change.ratio) or "-",
+        bounds if change.ratio is not None else "-",
+        _allowed(change),
+        f"{100 * change.detectable:.1f} %" if change.detectable is not None else "-",
+        change.effect.value,
+    )
+
+
+def cannot_tell(change: MetricChange, form: Form) -> str:
+    """Say why nothing can be told of a metric, and what would tell; empty when it is told."""
+    if change.effect is not Effect.CANNOT_TELL:
+        return ""
+    if change.reason:
+        wanted = change.repeats_wanted
+        return f"{change.reason}; {wanted} would tell" if wanted else change.reason
+    unit = "pairs" if form is Form.PAIRS else "rounds on each side"
+    if change.repeats_wanted is None:
+        return "it lies where the tolerance is: no number of repeats would tell"
+    return f"about {change.repeats_wanted} {unit} would tell"
+
+
+def share(ratio: float | None) -> str:
+    """Return a ratio as a change, `+4.2 %`; empty for none."""
+    if ratio is None:
+        return ""
+    change = ratio - 1
+    return f"{100 * change:+.1f} %" if abs(change) < _FEW_TIMES else f"{ratio:.3g}x"
+
+
+def figure(value: float | None) -> str:
+    """Return a figure with three digits or more."""
+    if value is None:
+        return "-"
+    for least, digits in _DECIMALS.items():
+        if value >= least:
+            return f"{value:,.{digits}f}"
+    return f"{value:.3g}"
+
+
+_FEW_TIMES = 9.0
+"""Change from which a factor reads better."""
+
+
+def _allowed(change: MetricChange) -> str:
+    sign = "-" if change.bigger_is_better else "+"
+    return f"{sign}{100 * change.tolerance:.3g} %"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    text = (0, len(widths) - 1)
+    return [
+        "  ".join(
+            cell.ljust(size) if place in text else cell.rjust(size)
+            for place, (cell, size) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _wrapped(text: str, width: int, *, indent: str = "  ") -> list[str]:
+    return textwrap.wrap(printable(text), width, subsequent_indent=indent, break_long_words=False)
