@@ -1,0 +1,53 @@
+"""A locust user on FastHttp: streams with `iter_lines`, each event parsed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import gevent
+from locust import FastHttpUser, events, task
+from raw import body, save
+
+WORK = json.loads(os.environ["BENCHMARK_WORK"])
+NUMBERS = iter(range(WORK["requests"]))
+TIMES: list[tuple[int, int, list[int]]] = []
+
+
+class Streamer(FastHttpUser):
+    """One place of the closed loop."""
+
+    host = WORK["url"]
+    network_timeout = connection_timeout = 600
+    concurrency = 1
+
+    @task
+    def stream(self) -> None:
+        number = next(NUMBERS, None)
+        if number is None:
+            gevent.sleep(3600)  # the run is ended from outside
+            return
+        now = time.perf_counter_ns
+        came: list[int] = []
+        sent = now()
+        asked = body(number, WORK["tokens"])
+        with self.client.post(
+            "/v1/completions", json=asked, stream=True, catch_response=True, name="stream"
+        ) as reply:
+            for raw in reply.iter_lines():
+                line = raw.decode() if isinstance(raw, bytes) else raw
+                if not line.startswith("data: ") or line == "data: [DONE]":
+                    continue
+                choices = json.loads(line[6:])["choices"]
+                if choices and choices[0]["text"]:
+                    came.append(now())
+            reply.success()
+        TIMES.append((number, sent, came))
+        if len(TIMES) == WORK["requests"]:
+            self.environment.runner.quit()
+
+
+@events.quitting.add_listener
+def _save(environment: object, **_: object) -> None:  # noqa: ARG001 - locust's signature
+    save(WORK["out"], TIMES)
