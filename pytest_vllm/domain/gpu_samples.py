@@ -61,9 +61,10 @@ class SampleColumns:
         interval_s: Seconds between two samples.
         limit: Most samples that are kept; at least 2.
         started: When the sampling began, in seconds since the epoch.
+        began_ns: The same by CLOCK_MONOTONIC, by which loads are timed; 0 where it is not known.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a sampling is
         self,
         *,
         monitor: str,
@@ -71,11 +72,13 @@ class SampleColumns:
         interval_s: float,
         limit: int,
         started: float,
+        began_ns: int = 0,
     ) -> None:
         self.interval_s = interval_s
         self._monitor = monitor
         self._limit = max(limit, _FEWEST)
         self._started = started
+        self._began_ns = began_ns
         self._times: list[float] = []
         self._gpus = [(gpu.get("index"), str(gpu["bdf"])) for gpu in gpus]
         self._columns: dict[str, dict[str, list[Value]]] = {
@@ -150,6 +153,7 @@ class SampleColumns:
         return {
             "monitor": self._monitor,
             "started": round(self._started, 3),
+            "began_ns": self._began_ns,
             "interval_s": self.interval_s,
             "cpu_s": round(self._cpu_s, 3),
             "time_s": list(self._times),

@@ -54,6 +54,7 @@ class Sampler:
             interval_s=interval_s,
             limit=limit,
             started=time.time(),
+            began_ns=time.monotonic_ns(),
         )
         self._lock = threading.Lock()
         self._ended = threading.Event()

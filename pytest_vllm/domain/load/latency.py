@@ -106,8 +106,7 @@ def _read_request(
     send, due = columns.send_ns[row], columns.due_ns[row]
     if columns.end_ns[row] != NEVER:
         latencies.put("e2e_close", row, columns.end_ns[row] - send)
-    if tokens == UNTOLD:
-        latencies.uncounted += 1
+    latencies.uncounted += tokens == UNTOLD
     if not count:
         latencies.silent += 1
         return
@@ -123,16 +122,20 @@ def _read_request(
         latencies.bundled += 1
     if tokens > 0:
         latencies.put("normalized", row, (at[-1] - send) / tokens)
-        beyond = tokens - first_tokens(columns, row, tokens)
-        if beyond > 0:
-            latencies.put("tpot", row, (at[-1] - at[0]) / beyond)
+    beyond = tokens - first_tokens(columns, row, tokens)
+    if beyond > 0:
+        latencies.put("tpot", row, (at[-1] - at[0]) / beyond)
     if count > 1:
-        gaps = array("q", map(sub, at[1:], at))
-        latencies.icl.extend(gaps)
-        latencies.gapped += 1
-        latencies.put("stall", row, max(gaps))
-        if min(gaps) < 0:
-            latencies.backwards += sum(gap < 0 for gap in gaps)
+        _read_gaps(latencies, row, at)
+
+
+def _read_gaps(latencies: Latencies, row: int, at: array[int]) -> None:
+    gaps = array("q", map(sub, at[1:], at))
+    latencies.icl.extend(gaps)
+    latencies.gapped += 1
+    latencies.put("stall", row, max(gaps))
+    if min(gaps) < 0:
+        latencies.backwards += sum(gap < 0 for gap in gaps)
 
 
 def _per_token(columns: Columns, rows: Sequence[int]) -> array[float] | None:

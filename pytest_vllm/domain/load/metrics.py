@@ -6,12 +6,21 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.load.columns import UNTOLD
+from pytest_vllm.domain.load.cross_check import (
+    check_means,
+    check_requests,
+    disagreements,
+    other_traffic,
+)
 from pytest_vllm.domain.load.failures import is_open, sort
+from pytest_vllm.domain.load.flags import flag
+from pytest_vllm.domain.load.gpu_window import cut_gpus
 from pytest_vllm.domain.load.latency import read_latencies
 from pytest_vllm.domain.load.measurement import Measurement, Slo
 from pytest_vllm.domain.load.percentile import distribute
 from pytest_vllm.domain.load.rates import asks, keep, output
-from pytest_vllm.domain.load.steady import LENGTHS, Window, steady_window, whole_load
+from pytest_vllm.domain.load.server_window import cut_server
+from pytest_vllm.domain.load.steady import LENGTHS, steady_window, whole_load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +31,8 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.load.measurement import Distribution
     from pytest_vllm.domain.load.plan import LoadPlan
     from pytest_vllm.domain.load.rates import Output
+    from pytest_vllm.domain.load.server_looks import ServerLooks
+    from pytest_vllm.domain.load.steady import Window
 
 ORDER = (
     "ttft",
@@ -44,7 +55,7 @@ def measure(
     columns: Columns,
     *,
     slo: Slo | None = None,
-    server: Any = None,
+    server: ServerLooks | None = None,
     gpus: Mapping[str, Any] | None = None,
 ) -> Measurement:
     """Make the figures of a load.
@@ -74,18 +85,47 @@ def measure(
     }
     if asks(slo) and ends.issued:
         figures["goodput_share"] = len(good) / len(ends.issued)
+    own, disagree = _own_words(columns, ends, server, window)
+    cards = cut_gpus(gpus, window) if gpus else {}
+    power_w, written = cards.get("power_w"), figures.get("output_tokens_per_s")
+    if isinstance(power_w, float) and written:
+        figures["joules_per_output_token"] = power_w / written
     median_ms = distributions["e2el"].percentiles["p50"].value if "e2el" in distributions else None
-    steady = window.reached and window.seconds * 1e3 >= LENGTHS * (median_ms or 0.0)
+    long_enough = window.seconds * 1e3 >= LENGTHS * (median_ms or 0.0)
     return Measurement(
         distributions=distributions,
         figures=figures,
         requests=len(ends.issued),
         failures=ends.failures,
         window_s=window.seconds,
-        steady=steady,
+        steady=window.reached and long_enough,
         multi_token_chunks=latencies.bundled > 0,
+        flags=(*flag(ends, latencies, window, median_e2el_ms=median_ms), *disagree),
+        server=own,
+        gpus=cards,
         client=asdict(columns.facts) if columns.facts else {},
     )
+
+
+def _own_words(
+    columns: Columns, ends: Sorted, server: ServerLooks | None, window: Window
+) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Return what the server says of the window, and what in it cannot be."""
+    by_request = check_requests(columns, ends.done)
+    means = check_means(columns, server) if server is not None else {}
+    told = cut_server(server, window) if server is not None else {}
+    for name, checked in (("by_request", by_request), ("means", means)):
+        if checked:
+            told[name] = checked
+    flags = list(disagreements(by_request, means))
+    others = other_traffic(columns, server) if server is not None else 0
+    if others:
+        told["other_requests"] = others
+        flags.append(
+            f"the server finished {others} requests more than this load sent: others used it "
+            "meanwhile, so that these figures are not those of the load alone"
+        )
+    return told, tuple(flags)
 
 
 def _distributions(latencies: Latencies, ends: Sorted) -> dict[str, Distribution]:
