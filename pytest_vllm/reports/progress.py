@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 10.0
 """Seconds between two lines where no line can be rewritten."""
 _BAR = 20
-_NARROWEST = 20
+_LEAST_BAR = 6
+_GAP = 2
 _TITLE = 40
 _FAST_MS = 10.0
 
@@ -110,19 +111,22 @@ class LoadView:
                 emoji=False,
             )
         ended = progress.done + progress.failed
-        lead = Text(f"vllm: {progress.elapsed_s:.0f} s  ", no_wrap=True)
-        lead.append(self._title, style="bold cyan")
-        counts = Text(f"{ended}/{progress.planned}  ", style="cyan", no_wrap=True)
-        said = Text(
-            progress_words(progress),
-            style="red" if progress.failed else "",
-            no_wrap=True,
-            overflow="ellipsis",
-        )
-        row = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=max(1, progress.planned), completed=ended, width=_BAR)
-        narrow = self._console.width - len(lead) - len(counts) - len(said) - _BAR < _NARROWEST // 4
-        cells = [lead, counts, said] if narrow else [lead, bar, counts, said]
+        said = progress_words(progress)
+        time, counts = f"vllm: {progress.elapsed_s:.0f} s", f"{ended}/{progress.planned}"
+        # What a narrow terminal has no room for: first the bar, then the title.
+        room = self._console.width - len(time) - len(counts) - len(said) - 3 * _GAP
+        title = self._title if room >= len(self._title) + _GAP else ""
+        room -= (len(title) + _GAP) if title else 0
+        cells: list[Any] = [Text(time, no_wrap=True)]
+        if title:
+            cells.append(Text(title, style="bold cyan", no_wrap=True))
+        if room >= _LEAST_BAR + _GAP:
+            total = max(1, progress.planned)
+            cells.append(ProgressBar(total=total, completed=ended, width=min(_BAR, room - _GAP)))
+        cells.append(Text(counts, style="cyan", no_wrap=True))
+        style = "red" if progress.failed else ""
+        cells.append(Text(said, style=style, no_wrap=True, overflow="ellipsis"))
+        row = Table.grid(padding=(0, _GAP, 0, 0))
         row.add_row(*cells)
         if self._live is None:
             self._live = Live(
