@@ -97,6 +97,8 @@ def cannot_tell(change: MetricChange, form: Form) -> str:
         wanted = change.repeats_wanted
         return f"{change.reason}; {wanted} would tell" if wanted else change.reason
     unit = "pairs" if form is Form.PAIRS else "rounds on each side"
+    if change.repeats_wanted is None and form is Form.STORED:
+        return "no number of rounds would tell on a host this noisy: pytest-vllm ab may"
     if change.repeats_wanted is None:
         return "it lies where the tolerance is: no number of repeats would tell"
     return f"about {change.repeats_wanted} {unit} would tell"
