@@ -1,0 +1,111 @@
+"""Recognise an event by its bytes, so that it need not be parsed.
+
+Events of a model differ in little: the text, perhaps the token IDs, and by request the `id`
+and the time. What `json` once said of an event holds for every event of the same bytes, and an
+`id` or `created` at its very start has no say in what an event is. So an event is cut into
+
+    head (id, object, created) | before | hole | after
+
+where `before` and `after` are those of a shape that was seen, and the hole is looked up among
+those that were parsed with that shape. What is not found is parsed. Where to cut is a guess that
+decides how often something is found, never what is found.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_vllm.adapters.load.events import TokenEvents
+
+_FIELD = b"data: "
+_END = b"\n\n\r\n"  # of the event, and of its chunk
+# Plain values only, so that any such head makes the same JSON of what follows.
+_HEAD = re.compile(
+    rb'\{"id":"[\w.:-]*",'
+    rb'(?:"object":"(?:chat\.completion\.chunk|text_completion)",)?'
+    rb'(?:"created":(?:0|[1-9]\d{0,14}),)?(?=")'
+)
+_OPENED = re.compile(
+    rb'"(?:text|content|reasoning|reasoning_content|arguments)"\s*:\s*"(?!")', re.ASCII
+)
+_CLOSED = re.compile(rb'(?:[^"\\]|\\.)*')
+_IDS = re.compile(rb'"token_ids"\s*:\s*\[[\d, ]+')
+_SHAPES = 16
+_HOLES = 50_000
+_HOLE_BYTES = 256
+
+
+class _Shape:
+    __slots__ = ("after", "before", "reasoned", "settled")
+
+    def __init__(self, before: bytes, after: bytes) -> None:
+        self.before, self.after = before, after
+        self.settled: dict[bytes, int] = {}  # tokens by hole, for content once content came
+        self.reasoned: dict[bytes, int] = {}  # for reasoning before any content
+
+
+class Templates:
+    """The shapes that events of one server have, shared by all its replies."""
+
+    def __init__(self) -> None:
+        self._shapes: list[_Shape] = []
+
+    def adopt(self, stream: TokenEvents, payload: bytes, tokens: int) -> None:
+        """Keep what a token event looks like that was parsed, and expect more of them.
+
+        Args:
+            stream: The reply that it came in.
+            payload: Its JSON text, on one line. It says that something was written and no more.
+            tokens: How many tokens it carries.
+        """
+        head = _HEAD.match(payload)
+        cut = head.end() if head else 0
+        shape = self._find(payload, cut)
+        if shape is None:
+            return
+        start = _FIELD + payload[:cut] + shape.before
+        after = shape.after + _END
+        if start != stream.start or after != stream.after:
+            stream.start, stream.after, stream.heads = start, after, {}
+        stream.known = known = shape.settled if stream.settled else shape.reasoned
+        hole = payload[cut + len(shape.before) : len(payload) - len(shape.after)]
+        if len(known) < _HOLES and len(hole) < _HOLE_BYTES:
+            known[hole] = tokens
+
+    def _find(self, payload: bytes, cut: int) -> _Shape | None:
+        for shape in self._shapes:
+            if (
+                payload.startswith(shape.before, cut)
+                and payload.endswith(shape.after)
+                and len(payload) - cut >= len(shape.before) + len(shape.after)
+            ):
+                return shape
+        opened = _OPENED.search(payload, cut)
+        if opened is None or len(self._shapes) >= _SHAPES:
+            return None
+        closed = _CLOSED.match(payload, opened.end())
+        end = closed.end() if closed else len(payload)
+        ids = _IDS.search(payload, end)
+        if ids is not None:
+            end = ids.end()
+        shape = _Shape(payload[cut : opened.end()], payload[end:])
+        self._shapes.append(shape)
+        return shape
+
+
+def head_of(stream: TokenEvents, length: int) -> bytes:
+    """Return how a chunk with one event of a stream begins when it has so many bytes in all.
+
+    The size of a chunk follows from its length. Empty when there is no such event.
+    """
+    head = b""
+    least = len(stream.start) + len(stream.after)
+    if stream.start and length <= least + _HOLE_BYTES:
+        for digits in range(1, 6):
+            size = length - digits - 4  # two line ends
+            if size > 0 and len(f"{size:x}") == digits and size + 2 >= least:
+                head = f"{size:x}\r\n".encode() + stream.start
+        stream.heads[length] = head
+    return head
