@@ -71,6 +71,7 @@ class Measurement:
         server: The server's own figures over the same window: histograms, gauges, counters.
         gpus: The GPUs during the window, by address.
         client: How it was measured: `CollectorFacts` as plain data.
+        slo: What a good request had to keep, as plain data, without what was not asked.
     """
 
     distributions: Mapping[str, Distribution]
@@ -84,6 +85,7 @@ class Measurement:
     server: Mapping[str, object] = field(default_factory=dict)
     gpus: Mapping[str, object] = field(default_factory=dict)
     client: Mapping[str, object] = field(default_factory=dict)
+    slo: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

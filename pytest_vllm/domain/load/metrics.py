@@ -104,6 +104,7 @@ def measure(
         server=own,
         gpus=cards,
         client=asdict(columns.facts) if columns.facts else {},
+        slo={name: part for name, part in asdict(slo).items() if part is not None},
     )
 
 
