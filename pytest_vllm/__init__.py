@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.checks import INFO, MUST, SHOULD, Layer, Level
+    from pytest_vllm.domain.load.measurement import Measurement, Slo
+    from pytest_vllm.domain.load.plan import Limits
+    from pytest_vllm.domain.load.traffic import Pattern, Traffic
     from pytest_vllm.plugin.client import Client
+    from pytest_vllm.plugin.load import Load
     from pytest_vllm.plugin.marks import ENDPOINTS, check, needs, suite
     from pytest_vllm.plugin.memory import ServerMemory
+    from pytest_vllm.plugin.performance import Performance
     from pytest_vllm.plugin.skips import not_applicable, not_run
 
 __all__ = [
@@ -20,7 +25,14 @@ __all__ = [
     "Client",
     "Layer",
     "Level",
+    "Limits",
+    "Load",
+    "Measurement",
+    "Pattern",
+    "Performance",
     "ServerMemory",
+    "Slo",
+    "Traffic",
     "check",
     "needs",
     "not_applicable",
@@ -34,9 +46,16 @@ _HOME = {
     "INFO": "pytest_vllm.domain.checks",
     "Layer": "pytest_vllm.domain.checks",
     "Level": "pytest_vllm.domain.checks",
+    "Limits": "pytest_vllm.domain.load.plan",
+    "Load": "pytest_vllm.plugin.load",
     "MUST": "pytest_vllm.domain.checks",
+    "Measurement": "pytest_vllm.domain.load.measurement",
+    "Pattern": "pytest_vllm.domain.load.traffic",
+    "Performance": "pytest_vllm.plugin.performance",
     "SHOULD": "pytest_vllm.domain.checks",
     "ServerMemory": "pytest_vllm.plugin.memory",
+    "Slo": "pytest_vllm.domain.load.measurement",
+    "Traffic": "pytest_vllm.domain.load.traffic",
     "check": "pytest_vllm.plugin.marks",
     "needs": "pytest_vllm.plugin.marks",
     "not_applicable": "pytest_vllm.plugin.skips",

@@ -14,6 +14,7 @@ from pytest_vllm.domain.decode import decode
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.exchange import Exchange
 from pytest_vllm.domain.finding import Diagnosis, Evidence, Fault, Finding, Severity
+from pytest_vllm.domain.metric_change import Effect, Form, Judgement, MetricChange
 from pytest_vllm.domain.observation import Observation, Sample
 from pytest_vllm.domain.phases import Phase, Progress
 from pytest_vllm.domain.server import ServerInfo
@@ -55,11 +56,14 @@ class Comparison:
         run_id: The earlier run.
         decision: What the earlier run ended in.
         changes: What differs, broken checks first.
+        metrics: What became of the figures of the suite `performance`, `None` where neither run
+            has any.
     """
 
     run_id: str
     decision: Decision
     changes: tuple[Change, ...] = ()
+    metrics: Judgement | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,10 +149,14 @@ _NAMES = {
         Attempt,
         Decision,
         Diagnosis,
+        Effect,
         Evidence,
         Exchange,
         Fault,
         Finding,
+        Form,
+        Judgement,
+        MetricChange,
         Observation,
         Phase,
         Progress,

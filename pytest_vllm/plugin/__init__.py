@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.plugin.fixtures import (
     vllm,
+    vllm_benchmark,
     vllm_gpus,
+    vllm_load,
     vllm_memory,
+    vllm_performance,
     vllm_server,
     vllm_target,
     vllm_transport,
@@ -24,8 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "vllm",
+    "vllm_benchmark",
     "vllm_gpus",
+    "vllm_load",
     "vllm_memory",
+    "vllm_performance",
     "vllm_server",
     "vllm_target",
     "vllm_transport",

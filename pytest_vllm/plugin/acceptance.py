@@ -13,14 +13,16 @@ import pytest
 
 from pytest_vllm.adapters.facts.host import plain_gpus
 from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
-from pytest_vllm.domain.checks import Outcome
+from pytest_vllm.domain.checks import Level, Outcome, worst
 from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.figures import context_of
+from pytest_vllm.domain.preflight.outcome import plain_facts
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.verdict import StartFailure
 from pytest_vllm.plugin import header
 from pytest_vllm.plugin.ahead import AheadPlugin, runs_ahead
-from pytest_vllm.plugin.options import SUITES, read_target, suite_names
+from pytest_vllm.plugin.machine import machine_facts
+from pytest_vllm.plugin.options import SUITES, load_performance, read_target, suite_names
 from pytest_vllm.plugin.outcomes import CHECK, LIVENESS, OutcomePlugin, uses_server
 from pytest_vllm.plugin.recorder import Recorder
 from pytest_vllm.plugin.release import Release
@@ -54,13 +56,14 @@ def activate(config: pytest.Config) -> None:
         header.refuse_mutable_image(target, profile)
         header.refuse_host_facts(target)
         baseline = _read_baseline(target.settings["baseline"].value)
+        loads = load_performance(target, profile, base=Path(config.invocation_params.dir))
     except TargetError as error:
         if looking:
             config.stash[header.BROKEN] = str(error)
             config.pluginmanager.register(header.HeaderPlugin(config), "vllm-header")
             return
         raise pytest.UsageError(str(error)) from None
-    config.stash[STATE] = RunState(target=target, profile=profile)
+    config.stash[STATE] = RunState(target=target, profile=profile, loads=loads, baseline=baseline)
     if config.option.tbstyle == "auto":
         config.option.tbstyle = "short"  # what was required and seen, not the source of the check
     config.pluginmanager.register(OutcomePlugin(config), "vllm-outcomes")
@@ -206,12 +209,24 @@ class ControllerPlugin:
         wire = getattr(report, "vllm", None)
         if wire is not None:
             self._recorder.add(wire)
+            self._note_content(wire)
             dead = wire["check"]["suite"] == LIVENESS and wire["outcome"] == Outcome.FAIL
             if dead and not self._state.gone:
                 self._state.gone = f"the server is up but generates no more: {wire['message']}"
                 self._state.gone_at = report.stop
         elif report.failed:
             self._recorder.other_failures += 1
+
+    def _note_content(self, wire: dict[str, Any]) -> None:
+        """Note what the suite `content` found, for the suite that takes no figures of garbage."""
+        if wire["check"]["suite"] == "content" and wire["check"]["level"] == Level.MUST:
+            name, seen = wire["check"]["id"], self._state.content
+            seen[name] = worst([Outcome(wire["outcome"]), seen.get(name, Outcome.PASS)])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
+        """Say in pytest-benchmark's files what was measured: server, image, GPUs, driver."""
+        machine_info["vllm"] = machine_facts(self._state, self._run)
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Note what ended the run early: a signal, `pytest.exit`, or errors and `--maxfail`."""
@@ -299,6 +314,7 @@ class ControllerPlugin:
             self._state.findings += self._preflight.findings
             self._state.context = context_of(self._preflight.facts)
             self._state.forecast = plain_forecast(self._preflight.facts)
+            self._state.facts = plain_facts(self._preflight.facts)
             if self._preflight.failure is not None:
                 self._state.failure = self._preflight.failure
                 self._state.gpus = plain_gpus(self._preflight.facts.host)
@@ -331,6 +347,7 @@ class ControllerPlugin:
             new_run_id(self._started, os.urandom(3).hex()),
             secrets=target.secrets(os.environ),
         )
+        self._state.run_name = f"{target.text('artifacts')}/{self._folder.path.name}"
         return self._folder
 
     def _discard_folder(self) -> None:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.target import Target
     from pytest_vllm.plugin.ahead import Attempt
     from pytest_vllm.plugin.client import Client
+    from pytest_vllm.plugin.load import Load
     from pytest_vllm.plugin.memory import ServerMemory
+    from pytest_vllm.plugin.performance import Performance
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +55,51 @@ def vllm_memory(pytestconfig: pytest.Config, vllm_server: ServerInfo) -> Iterato
     memory = ServerMemory(_state(pytestconfig), vllm_server)
     yield memory
     memory.close()
+
+
+@pytest.fixture(scope="session")
+def vllm_load(pytestconfig: pytest.Config, vllm_server: ServerInfo) -> Load:
+    """Return what sends loads to the server and measures them (`pytest_vllm.Load`)."""
+    from pytest_vllm.plugin.load import Load  # noqa: PLC0415 - loads on first use
+
+    return Load(vllm_server, gpus=_state(pytestconfig).gpu_columns)
+
+
+@pytest.fixture(scope="session")
+def vllm_performance(pytestconfig: pytest.Config, vllm_load: Load) -> Performance:
+    """Return the loads of the suite `performance`, each of which is measured once."""
+    from pytest_vllm.plugin.performance import Performance  # noqa: PLC0415 - loads on first use
+    from pytest_vllm.plugin.skips import out_of_time  # noqa: PLC0415
+
+    if hasattr(pytestconfig, "workerinput"):
+        out_of_time(
+            "under pytest-xdist others load server and host at the same time; run this suite "
+            "without -n"
+        )
+    state = _state(pytestconfig)
+    if state.loads is None:
+        raise pytest.UsageError("the loads of the suite performance are not known")
+    return Performance(state, vllm_load, state.loads)
+
+
+@pytest.fixture
+def vllm_benchmark(request: pytest.FixtureRequest, vllm_performance: Performance) -> object:
+    """Return the fixture `benchmark` of pytest-benchmark, or say why there is none."""
+    from pytest_vllm.plugin.skips import not_run  # noqa: PLC0415 - loads on first use
+
+    del vllm_performance  # what stands in the way of any load is said first
+    if not request.config.pluginmanager.has_plugin("benchmark"):
+        not_run(
+            "pytest-benchmark is turned off (-p no:benchmark), and it carries the rounds of every "
+            "load; leave that option out"
+        )
+    benchmark: Any = request.getfixturevalue("benchmark")
+    if benchmark.disabled:
+        not_run(
+            "pytest-benchmark measures nothing (--benchmark-disable), and it carries the rounds "
+            "of every load; leave that option out, or add --benchmark-enable"
+        )
+    return benchmark
 
 
 @pytest.fixture(scope="session")

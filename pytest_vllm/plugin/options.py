@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import stat
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.performance import PerformanceProfile, read_performance
 from pytest_vllm.domain.profile import Profile, build_profile
 from pytest_vllm.domain.settings import (
     OPTIONS,
@@ -24,6 +27,8 @@ from pytest_vllm.domain.target import Target, build_target
 from pytest_vllm.domain.text import closest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import pytest
 
 PACKAGE = Path(__file__).parent.parent
@@ -83,17 +88,43 @@ def suite_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem.removeprefix("test_") for path in SUITES.glob("test_*.py")))
 
 
-def read_target(config: pytest.Config) -> tuple[Target, Profile]:
+def read_target(
+    config: pytest.Config, *, own: Mapping[str, Sequence[str]] | None = None
+) -> tuple[Target, Profile]:
     """Resolve everything into a target and its profile.
+
+    Args:
+        config: Of this pytest run.
+        own: Options by name that come before all others; lists go behind the others' words.
 
     Raises:
         TargetError: Some value is wrong, missing or contradicts another.
     """
     sources = read_sources(config)
     profile = load_profile(_profile_name(sources), base=Path(config.invocation_params.dir))
+    sources = _with_own(sources, own or {}, profile)
     settings = resolve(sources, profile=profile.target, profile_name=profile.name)
     target = build_target(settings, known_suites=suite_names())
     return _with_checked_model(target, base=Path(config.invocation_params.dir)), profile
+
+
+def _with_own(sources: Sources, own: Mapping[str, Sequence[str]], profile: Profile) -> Sources:
+    """Put options before those of the command line."""
+    options = dict(sources.options)
+    for option in OPTIONS:
+        if option.name not in own:
+            continue
+        words = list(own[option.name])
+        if option.kind not in ("list", "words"):
+            options[option.name] = words[-1]
+            continue
+        shared = resolve_one(option, sources, profile.target, profile.name).value
+        before = list(shared) if isinstance(shared, tuple) else []
+        # what holds blanks is quoted, so that it is not split again
+        split = option.kind == "words"
+        kept = [shlex.quote(word) if split and len(word.split()) > 1 else word for word in before]
+        options[option.name] = [*kept, *words]
+    return replace(sources, options=options)
 
 
 def load_profile(name: str, *, base: Path) -> Profile:
@@ -118,6 +149,35 @@ def load_profile(name: str, *, base: Path) -> Profile:
     except ValueError as error:
         raise TargetError(f"profile {name} is not TOML: {error}", advice="mend the file") from None
     return build_profile(name, table)
+
+
+def load_performance(target: Target, profile: Profile, *, base: Path) -> PerformanceProfile:
+    """Read the performance profile of a run: a bundled one by name, or a TOML file by path.
+
+    Raises:
+        TargetError: There is none, or it cannot be read, or makes no sense.
+    """
+    setting = target.settings["performance"]
+    name = str(setting.value or "smoke")
+    folder = PACKAGE / "data" / "load" / "performance"
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    path = folder / f"{name}.toml" if name in known else base / name
+    if name not in known and not name.endswith(".toml"):
+        raise TargetError(
+            f"--vllm-performance: there is no performance profile {name!r}{closest(name, known)}",
+            advice=f"use one of {', '.join(known)}, or the path of a .toml file",
+        )
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TargetError(
+            f"--vllm-performance: cannot read {name}: {error.strerror}", advice="check the path"
+        ) from None
+    except ValueError as error:
+        raise TargetError(
+            f"performance profile {name} is not TOML: {error}", advice="mend the file"
+        ) from None
+    return read_performance(name, table, overrides=profile.performance)
 
 
 def _profile_name(sources: Sources) -> str:

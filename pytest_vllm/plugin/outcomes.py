@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 LIVENESS = "liveness"
 """The suite whose cases run after the other suites, one each."""
+PERFORMANCE = "performance"
+"""The suite that measures; it runs when it is named, or how it measures is."""
 CHECK = pytest.StashKey["Check | None"]()
 ATTEMPT: pytest.StashKey[Attempt] = pytest.StashKey()
 """A check that runs before its turn."""
@@ -65,7 +67,8 @@ class OutcomePlugin:
                 config.hook.pytest_deselected(items=out)
                 items[:] = [item for item in items if item not in out]
         else:
-            items[:] = [item for item in items if not _is_left_out(item)]
+            measures = self._state.target.settings["performance"].value is not None
+            items[:] = [item for item in items if not _is_left_out(item, measures=measures)]
         items[:] = _in_order(items)
 
     @pytest.hookimpl(tryfirst=True)
@@ -125,9 +128,16 @@ def _in_order(items: list[pytest.Item]) -> list[pytest.Item]:
     return ordered[::-1]
 
 
-def _turn(item: pytest.Item) -> int:
+def _turn(item: pytest.Item) -> tuple[int, bool]:
+    """Return when a test runs; of what is long, loads that are measured come first.
+
+    So their figures do not depend on whether the suite `memory` runs: its soak of thousands of
+    requests fills caches and pools.
+    """
     check = item.stash[CHECK]
-    return 0 if check is None else check.alone + check.long
+    if check is None:
+        return 0, False
+    return check.alone + check.long, check.suite != PERFORMANCE
 
 
 def _refuse_shared_ids(items: list[pytest.Item]) -> None:
@@ -150,10 +160,12 @@ def unmet_capability(item: pytest.Item, state: RunState) -> str | None:
     return next((name for name in read_needs(item) if name not in has), None)
 
 
-def _is_left_out(item: pytest.Item) -> bool:
+def _is_left_out(item: pytest.Item, *, measures: bool) -> bool:
     """Tell whether a bundled check is of an optional suite that nobody named."""
     check = item.stash[CHECK]
     if check is None or not check.optional or item.path.parent != SUITES:
+        return False
+    if check.suite == PERFORMANCE and measures:
         return False
     return not any(item.path.name in word for word in item.config.args)
 

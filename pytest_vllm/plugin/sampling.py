@@ -32,6 +32,7 @@ class Sampling:
         if interval_s and state.gpus["gpus"] and self._sampler is None:
             self._sampler = Sampler(self.monitor, state.gpus["gpus"], interval_s=interval_s)
             self._sampler.start()
+            state.gpu_columns = self._sampler.columns
 
     def stop(self) -> None:
         """End the samples, hand them over and give back the monitor; a second call does nothing."""

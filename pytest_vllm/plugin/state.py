@@ -12,10 +12,15 @@ from pytest_vllm.domain.server_facts import ServerFacts
 from pytest_vllm.domain.verdict import PREFLIGHT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_vllm.domain.checks import Outcome
     from pytest_vllm.domain.figures import Context
     from pytest_vllm.domain.finding import Finding
+    from pytest_vllm.domain.metric_change import Judgement
+    from pytest_vllm.domain.performance import PerformanceProfile
     from pytest_vllm.domain.profile import Profile
-    from pytest_vllm.domain.record import Attempt
+    from pytest_vllm.domain.record import Attempt, RunRecord
     from pytest_vllm.domain.server import ServerInfo
     from pytest_vllm.domain.target import Target
     from pytest_vllm.domain.verdict import StartFailure
@@ -47,6 +52,14 @@ class RunState:
         server_facts: What the log of the ready server tells, `None` when it is only attached to.
         server_pid: First process of the launched server, as this host counts processes.
         container: ID of its container, empty for none.
+        facts: What the preflight gathered, as plain data.
+        run_name: Folder of the run, as a user can name it.
+        loads: What the suite `performance` sends, `None` where it does not run.
+        baseline: The earlier run that this one is compared with.
+        content: Checks of the suite `content` that had a result so far, with their outcome.
+        performance: What the suite `performance` measured, as plain data.
+        judgement: What became of the figures since the baseline, `None` before that is known.
+        gpu_columns: Gives the samples of the GPUs up to now, `None` where nobody samples.
     """
 
     target: Target
@@ -66,9 +79,26 @@ class RunState:
     server_facts: ServerFacts | None = None
     server_pid: int | None = None
     container: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    run_name: str = ""
+    loads: PerformanceProfile | None = None
+    baseline: RunRecord | None = None
+    content: dict[str, Outcome] = field(default_factory=dict)
+    performance: dict[str, Any] = field(default_factory=dict)
+    judgement: Judgement | None = None
+    gpu_columns: Callable[[], dict[str, Any]] | None = None
 
 
 STATE = pytest.StashKey[RunState]()
+
+
+def levels_of(config: pytest.Config) -> tuple[int, ...]:
+    """Return the load levels of a run, for the cases of its checks."""
+    profile = config.stash[STATE].loads
+    if profile is None:
+        return (0,)
+    extra = config.stash[STATE].profile.slo.concurrency
+    return tuple(sorted({*profile.concurrency, *((extra,) if extra else ())}))
 
 
 def to_wire(state: RunState, *, reports_failure: bool) -> dict[str, Any]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import platform
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_vllm.adapters.backends.image import record_image
+from pytest_vllm.domain.check_changes import compare_checks
 from pytest_vllm.domain.finding import Finding, Severity
 from pytest_vllm.domain.preflight.outcome import plain_facts
 from pytest_vllm.domain.record import RunRecord
-from pytest_vllm.domain.check_changes import compare_checks
+from pytest_vllm.domain.stored import first_run
 from pytest_vllm.plugin.header import target_warnings
 from pytest_vllm.plugin.marks import catalogue
 from pytest_vllm.plugin.options import SUITES
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_vllm.adapters.store import EvidenceFolder
+    from pytest_vllm.domain.checks import CheckResult
     from pytest_vllm.domain.preflight.outcome import Preflight
+    from pytest_vllm.domain.record import Comparison
     from pytest_vllm.plugin.launch import ServerRun
     from pytest_vllm.plugin.recorder import Recorder
     from pytest_vllm.plugin.state import RunState
@@ -105,7 +108,7 @@ class Finish:
             observations=tuple(sorted(recorder.observations, key=lambda seen: seen.name)),
             samples=tuple(recorder.samples),
             deselected=tuple(sorted(recorder.deselected)),
-            comparison=None if baseline is None else compare_checks(baseline, results),
+            comparison=_comparison(state, baseline, results),
             environment=_environment(),
             warnings=_warnings(state, recorder, run, started.date(), findings),
             findings=findings,
@@ -114,6 +117,7 @@ class Finish:
             facts=plain_facts(preflight.facts) if preflight is not None else {},
             forecast=state.forecast,
             gpu_samples=state.gpu_samples,
+            performance=state.performance,
         )
         files, log = run.evidence() if run is not None else ({}, [])
         reports = {"report.md": report_md, "junit.xml": junit_xml}
@@ -162,6 +166,14 @@ def show_summary(reporter: pytest.TerminalReporter, finish: Finish, *, keep_hint
         reporter.write_line(f"vllm: the server still runs; stop it with: {keep_hint}")
 
 
+def _comparison(
+    state: RunState, baseline: RunRecord | None, results: Sequence[CheckResult]
+) -> Comparison | None:
+    if baseline is None:
+        return None
+    return replace(compare_checks(baseline, results), metrics=state.judgement)
+
+
 def _planned(preflight: Preflight | None) -> dict[str, Any]:
     """Return what would have been launched, for the report of a run that was not."""
     image = preflight.facts.image if preflight is not None else None
@@ -193,6 +205,8 @@ def _warnings(
             warnings.append(f"the waiver of {waiver.check} names no check of this run")
     if recorder.deselected:
         warnings.append(f"{len(recorder.deselected)} checks were deselected")
+    if state.performance.get("levels") and state.baseline is None:
+        warnings.append(first_run(state.run_name))
     warnings += [warning_line(finding) for finding in findings if _warns(finding)]
     for attempt in state.attempts:
         first = attempt.diagnosis

@@ -1,0 +1,119 @@
+"""Send loads to the server under test and measure them: the fixture `vllm_load`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.adapters.load.connection import connect
+from pytest_vllm.adapters.load.prompts import build_plan
+from pytest_vllm.adapters.load.run import run_load
+from pytest_vllm.adapters.load.server_truth import ServerWatch
+from pytest_vllm.adapters.load.workloads import load_workload
+from pytest_vllm.domain.load.metrics import measure
+from pytest_vllm.domain.load.plan import Limits
+from pytest_vllm.domain.load.traffic import Traffic
+from pytest_vllm.domain.load.workload import Workload, read_workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pytest_vllm.adapters.load.connection import LoadServer
+    from pytest_vllm.domain.load.columns import Columns
+    from pytest_vllm.domain.load.measurement import Measurement, Slo
+    from pytest_vllm.domain.load.plan import LoadPlan
+    from pytest_vllm.domain.load.progress import Progress
+    from pytest_vllm.domain.server import ServerInfo
+
+    Watcher = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A load that is over.
+
+    Attributes:
+        plan: What was sent.
+        columns: What came back.
+        measurement: Its figures.
+    """
+
+    plan: LoadPlan
+    columns: Columns
+    measurement: Measurement
+
+
+class Load:
+    """Sends loads to the server under test.
+
+    Args:
+        server: The server.
+        gpus: Gives the samples of the GPUs up to now, `None` where nobody samples.
+    """
+
+    def __init__(
+        self, server: ServerInfo, *, gpus: Callable[[], dict[str, Any]] | None = None
+    ) -> None:
+        self._server = server
+        self._gpus = gpus
+        self._connected: LoadServer | None = None
+        self.last: Loaded | None = None
+        self.on_progress: Watcher | None = None
+
+    def run(
+        self,
+        workload: str | Mapping[str, Any] | Workload,
+        traffic: Traffic | None = None,
+        *,
+        slo: Slo | None = None,
+        limits: Limits | None = None,
+    ) -> Measurement:
+        """Send a load and measure it; what the server does wrong is counted, never raised.
+
+        Args:
+            workload: What the requests hold: the name of a bundled workload, a file, or its table.
+            traffic: When they are sent; by default 64 requests, 8 at a time.
+            slo: What a good request keeps, for the goodput.
+            limits: Bounds in time and memory.
+
+        Returns:
+            The figures. Requests and events by themselves are in `last`.
+
+        Raises:
+            TargetError: The workload makes no sense, or the server cannot hold it.
+            HostError: This host cannot send it.
+        """
+        traffic = traffic or Traffic(requests=64, concurrency=8, warm_up=8)
+        return self.send(self.plan(workload, traffic, limits=limits), slo=slo).measurement
+
+    def plan(
+        self,
+        workload: str | Mapping[str, Any] | Workload,
+        traffic: Traffic,
+        *,
+        limits: Limits | None = None,
+    ) -> LoadPlan:
+        """Make the requests of a load, with exact counts by the server's own tokenizer."""
+        if isinstance(workload, str):
+            workload = load_workload(workload)
+        elif not isinstance(workload, Workload):
+            workload = read_workload(workload)
+        return build_plan(self._connection(), workload, traffic, limits=limits or Limits())
+
+    def send(self, plan: LoadPlan, *, slo: Slo | None = None) -> Loaded:
+        """Send a load that was planned, and look at the server's own figures around it."""
+        with ServerWatch(plan.url, api_key=self._connection().api_key) as watch:
+            columns = run_load(plan, progress=self.on_progress)
+        measurement = measure(
+            plan, columns, slo=slo, server=watch.looks, gpus=self._gpus() if self._gpus else None
+        )
+        self.last = Loaded(plan=plan, columns=columns, measurement=measurement)
+        return self.last
+
+    def _connection(self) -> LoadServer:
+        if self._connected is None:
+            server = self._server
+            key = os.environ.get(server.api_key_env) if server.api_key_env else None
+            self._connected = connect(server.url, model=server.model, api_key=key)
+        return self._connected

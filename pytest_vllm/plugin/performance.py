@@ -1,0 +1,333 @@
+"""The loads of the suite `performance`: each level is measured once, and every check reads that."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.adapters.load.calibrate import calibrate
+from pytest_vllm.adapters.load.workloads import load_workload
+from pytest_vllm.domain.checks import Outcome
+from pytest_vllm.domain.load.calibration import bottleneck
+from pytest_vllm.domain.load.plan import Limits
+from pytest_vllm.domain.load.traffic import Traffic
+from pytest_vllm.domain.rounds import find_saturation
+from pytest_vllm.domain.stored import compare_performance, facts_of, record_facts
+from pytest_vllm.plugin.rounds import Level, Round
+from pytest_vllm.plugin.sanity import content_refusal
+from pytest_vllm.plugin.skips import not_run, out_of_time
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.load.calibration import Calibration
+    from pytest_vllm.domain.load.plan import LoadPlan
+    from pytest_vllm.domain.metric_change import Judgement
+    from pytest_vllm.domain.performance import PerformanceProfile
+    from pytest_vllm.plugin.client import Client
+    from pytest_vllm.plugin.load import Load, Loaded
+    from pytest_vllm.plugin.state import RunState
+
+_LONGEST_STALL_S = 30.0
+_SLOWER = 10.0
+"""A round may take so many times as long as it was expected to; what is left then is cut."""
+_LEAST_ROUND_S = 60.0
+_PATIENCE = 4.0
+"""Beside a baseline a round has the baseline's size, so a slower server may take that much longer
+than the profile's limit: that it is slower is what is to be shown."""
+_FEWEST_TOKENS = 8
+_CALIBRATION_S = 2.0
+
+
+class Performance:
+    """Measures the server under test, as the performance profile says.
+
+    Args:
+        state: What the run knows; gets what was measured.
+        load: Sends the loads.
+        profile: Which loads.
+    """
+
+    def __init__(self, state: RunState, load: Load, profile: PerformanceProfile) -> None:
+        self.profile = profile
+        self.objectives = state.profile.slo
+        self.levels: dict[int, Level] = {}
+        self.calibration: Calibration | None = None
+        self._state = state
+        self._load = load
+        self._refusal: str | None = None
+        self._workload = _table(profile)
+        self._waves = profile.waves
+        self._requests: dict[int, int] = {}
+        self._wave_s = 0.0
+        self._began = 0.0
+        self._notes: list[str] = []
+
+    @property
+    def run_name(self) -> str:
+        """What names this run as the baseline of a later one."""
+        return self._state.run_name
+
+    @property
+    def compared(self) -> int:
+        """The level that is held against objectives and baseline."""
+        return self.profile.compared
+
+    def measured(self, concurrency: int, vllm: Client, benchmark: Any = None) -> Level:
+        """Return a level, and measure it where that was not done before.
+
+        Args:
+            concurrency: Requests at a time.
+            vllm: Client of the check, for the questions before the first load.
+            benchmark: Fixture of pytest-benchmark that carries the rounds, `None` for none.
+        """
+        self._prepare(vllm)
+        level = self.levels.get(concurrency)
+        return self._measure(concurrency, benchmark) if level is None else level
+
+    def judge(self, vllm: Client) -> Judgement | None:
+        """Hold the compared level against the baseline; `None` without one."""
+        baseline = self._state.baseline
+        if baseline is None:
+            return None
+        self.measured(self.compared, vllm)
+        here = facts_of(
+            gpus=self._state.gpus,
+            facts=self._state.facts,
+            settings=tuple(self._state.target.settings.values()),
+            server=self._state.server,
+        )
+        judgement = compare_performance(
+            baseline.performance,
+            self._state.performance,
+            facts=(record_facts(baseline), here),
+            allowed=self.objectives.changes,
+        )
+        self._state.judgement = judgement
+        self._state.performance["regression"] = asdict(judgement) if judgement else {}
+        return judgement
+
+    def note(self, name: str, value: object) -> None:
+        """Write something more into the record of the measurement."""
+        self._state.performance[name] = value
+
+    # --- before the first load -------------------------------------------------------------------
+
+    def _prepare(self, vllm: Client) -> None:
+        """Ask for sense, look how fast the server is, and size the rounds; once."""
+        if self._refusal is None:
+            self._refusal = self._refuse(vllm)
+            if not self._refusal:
+                self._began = time.monotonic()
+                self._size()
+                self._note()
+        if self._refusal:
+            not_run(self._refusal)
+
+    def _refuse(self, vllm: Client) -> str:
+        """Say why no figure is taken; empty when it may be."""
+        bad = [name for name, outcome in self._state.content.items() if outcome in _WRONG]
+        if bad:
+            return (
+                f"what the server writes makes no sense ({', '.join(bad[:3])} failed in this run), "
+                "so its speed is worth nothing; mend that first"
+            )
+        if Outcome.PASS in self._state.content.values():
+            return ""
+        trouble = content_refusal(vllm)
+        return trouble and f"{trouble}, so its speed is worth nothing; run --vllm-suite=content"
+
+    def _size(self) -> None:
+        """Look how long a request takes at the compared level; this warms the server up as well."""
+        known = self._sizes_of_baseline()
+        if known is not None:
+            self._workload, self._requests = known
+        first = self._probe()
+        self._wave_s = _wave_s(first)
+        if known is None:
+            self._shorten()
+            waves = int(self.profile.round_s / max(self._wave_s, 1e-3)) - self.profile.warm_up_waves
+            self._waves = max(self.profile.waves, waves)
+            if self.profile.requests:
+                self._requests = {self.compared: self.profile.requests}
+
+    def _probe(self) -> Loaded:
+        places = self.compared
+        traffic = Traffic(
+            requests=places, concurrency=places, warm_up=places, seed=self.profile.seed + 10_000
+        )
+        plan = self._load.plan(self._workload, traffic, limits=self._limits(self.profile.limit_s))
+        return self._load.send(plan)
+
+    def _shorten(self) -> None:
+        """Ask for shorter answers where a round would take more than twice what it should."""
+        rounds_s = (self.profile.waves + self.profile.warm_up_waves) * self._wave_s
+        wanted = self._workload.get("output_tokens")
+        if rounds_s <= 2 * self.profile.round_s or not isinstance(wanted, int):
+            return
+        tokens = max(_FEWEST_TOKENS, int(wanted * 2 * self.profile.round_s / rounds_s))
+        if tokens < wanted:
+            self._workload = {**self._workload, "output_tokens": tokens}
+            self._wave_s *= tokens / wanted
+            self._notes.append(
+                f"answers have {tokens} tokens instead of {wanted}: at {self._wave_s:.1f} s a "
+                "request this server would take too long for the profile"
+            )
+
+    def _sizes_of_baseline(self) -> tuple[dict[str, Any], dict[int, int]] | None:
+        """Return workload and requests by level of the baseline, so that both do the same."""
+        stored = self._state.baseline.performance if self._state.baseline is not None else {}
+        profile = stored.get("profile")
+        if not isinstance(profile, dict) or profile.get("asked") != _asked(self.profile):
+            return None
+        requests = {int(level["concurrency"]): int(level["requests"]) for level in stored["levels"]}
+        return dict(stored["workload"]), requests
+
+    # --- loads -----------------------------------------------------------------------------------
+
+    def _measure(self, concurrency: int, benchmark: Any) -> Level:
+        requests = self._requests.get(concurrency, self._waves * concurrency)
+        rounds = self._affordable(concurrency, requests)
+        self._calibrate(concurrency)
+        level = Level(concurrency=concurrency, requests=requests)
+        if benchmark is None:
+            for number in range(rounds):
+                self._send(level, self._plan(level, number))
+        else:
+            benchmark.group = "vllm-load"
+            benchmark.pedantic(
+                self._send,
+                setup=lambda: ((level, self._plan(level, len(level.rounds))), {}),
+                rounds=rounds,
+                iterations=1,
+            )
+            benchmark.extra_info["vllm"] = self._extra(level)
+        self.levels[concurrency] = level
+        self._note()
+        return level
+
+    def _affordable(self, concurrency: int, requests: int) -> int:
+        """Return how many rounds there is time for, or end the check."""
+        wanted = self.profile.rounds_of(concurrency)
+        limit_s = self.profile.limit_s * (_PATIENCE if self._requests else 1.0)
+        left_s = limit_s - (time.monotonic() - self._began)
+        possible = int(left_s / max(self._round_s(concurrency, requests), 1e-3))
+        if possible >= 1 or concurrency == self.compared:
+            return max(1, min(wanted, possible))
+        return out_of_time(
+            f"a round of {requests} requests, {concurrency} at a time, would take about "
+            f"{self._round_s(concurrency, requests):.0f} s, and {max(0.0, left_s):.0f} s are left "
+            f"of the profile's limit-seconds = {self.profile.limit_s:g}"
+        )
+
+    def _round_s(self, concurrency: int, requests: int) -> float:
+        """Return how long a round takes, by the best throughput that was seen so far."""
+        waves = requests / concurrency + self.profile.warm_up_waves
+        measured = [
+            one.seconds / level.requests for level in self.levels.values() for one in level.rounds
+        ]
+        by_rate = min(measured) * (requests + concurrency) if measured else 0.0
+        return max(waves * self._wave_s, by_rate)
+
+    def _plan(self, level: Level, number: int) -> LoadPlan:
+        traffic = Traffic(
+            requests=level.requests,
+            concurrency=level.concurrency,
+            warm_up=self.profile.warm_up_waves * level.concurrency,
+            seed=self.profile.seed + number,
+        )
+        limits = self._limits(_SLOWER * self._round_s(level.concurrency, level.requests))
+        return self._load.plan(self._workload, traffic, limits=limits)
+
+    def _send(self, level: Level, plan: LoadPlan) -> None:
+        loaded = self._load.send(plan, slo=self.objectives.request)
+        facts = loaded.columns.facts
+        limits = (
+            bottleneck(facts, loaded.measurement, self.calibration) if facts is not None else ()
+        )
+        level.rounds.append(Round(loaded=loaded, limits=limits))
+
+    def _calibrate(self, concurrency: int) -> None:
+        """Let the client measure itself at the level's streams and rate."""
+        rate = 1.2 * self._events_per_s(concurrency)
+        if self.calibration is not None and self.calibration.streams >= concurrency:
+            return
+        self.calibration = calibrate(streams=concurrency, events_per_s=rate, seconds=_CALIBRATION_S)
+
+    def _events_per_s(self, concurrency: int) -> float:
+        last = self._load.last
+        if last is None or last.columns.facts is None:
+            return float(concurrency)
+        facts = last.columns.facts
+        here = facts.events / facts.wall_s if facts.wall_s else 0.0
+        places = max(1, last.plan.concurrency)
+        return max(1.0, here * concurrency / places)
+
+    def _limits(self, run_s: float) -> Limits:
+        request_s = self._state.target.seconds("request-timeout")
+        return Limits(
+            request_s=request_s,
+            stall_s=min(request_s, _LONGEST_STALL_S),
+            run_s=max(_LEAST_ROUND_S, run_s),
+        )
+
+    # --- record ----------------------------------------------------------------------------------
+
+    def _extra(self, level: Level) -> dict[str, Any]:
+        """Return what pytest-benchmark keeps beside the wall times of the rounds."""
+        plain = level.plain(gated=True)
+        return {
+            "concurrency": level.concurrency,
+            "requests": level.requests,
+            "conditions": plain["conditions"],
+            "rounds": [one["figures"] for one in plain["rounds"]],
+            "figures": dict(level.middle().figures),
+            "failures": level.failures,
+            "client_was_the_limit": list(level.limits),
+            "calibration": asdict(self.calibration) if self.calibration else {},
+        }
+
+    def _note(self) -> None:
+        """Write what was measured so far into the state, from where it goes into the record."""
+        saturation = find_saturation(
+            {
+                concurrency: level.values("output_tokens_per_s")
+                for concurrency, level in self.levels.items()
+            }
+        )
+        self._state.performance = {
+            **self._state.performance,
+            "profile": {"name": self.profile.name, "asked": _asked(self.profile)},
+            "workload": self._workload,
+            "compared": f"c{self.compared}",
+            "calibration": asdict(self.calibration) if self.calibration else {},
+            "levels": [
+                level.plain(gated=concurrency == self.compared)
+                for concurrency, level in sorted(self.levels.items())
+            ],
+            "saturation": asdict(saturation) if saturation else {},
+            "notes": list(self._notes),
+        }
+
+
+_WRONG = (Outcome.FAIL, Outcome.ERROR)
+
+
+def _table(profile: PerformanceProfile) -> dict[str, Any]:
+    named = profile.workload
+    return dict(load_workload(named).table if isinstance(named, str) else named)
+
+
+def _asked(profile: PerformanceProfile) -> dict[str, Any]:
+    """Return what two runs must have in common to be compared, as plain data."""
+    asked = asdict(profile)
+    for name in ("name", "description", "limit_s"):
+        del asked[name]
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asked.items()}
+
+
+def _wave_s(loaded: Loaded) -> float:
+    """Return how long a request took, for the reckoning of a round."""
+    found = loaded.measurement.distributions.get("e2el")
+    if found is not None and found.mean:
+        return found.mean / 1e3
+    return (loaded.columns.finish_ns - loaded.columns.begin_ns) / 2e9

@@ -1,0 +1,219 @@
+"""Rounds of loads: what was sent, what came back, and why the client may have been the limit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.domain.load.columns import UNTOLD, Ending
+from pytest_vllm.domain.load.metrics import measure
+from pytest_vllm.domain.rounds import mean_of, pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_vllm.domain.load.columns import Columns
+    from pytest_vllm.domain.load.measurement import Measurement, Slo
+    from pytest_vllm.domain.rounds import Mean
+    from pytest_vllm.plugin.load import Loaded
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One whole load.
+
+    Attributes:
+        loaded: What was sent, what came back, and its figures.
+        limits: Why the client was the limit; empty when it was not.
+    """
+
+    loaded: Loaded
+    limits: tuple[str, ...]
+
+    @property
+    def measurement(self) -> Measurement:
+        """Its figures."""
+        return self.loaded.measurement
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return (self.loaded.columns.finish_ns - self.loaded.columns.begin_ns) / 1e9
+
+
+@dataclass(slots=True, kw_only=True)
+class Level:
+    """A load level with its rounds.
+
+    Attributes:
+        concurrency: Requests at a time.
+        requests: Measured requests of each round.
+        rounds: What was measured.
+    """
+
+    concurrency: int
+    requests: int
+    rounds: list[Round] = field(default_factory=list)
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """Why the client was the limit in a round that counts."""
+        return tuple(dict.fromkeys(reason for one in self.rounds for reason in one.limits))
+
+    @property
+    def issued(self) -> int:
+        """Requests of all rounds, without warm-up."""
+        return sum(one.measurement.requests for one in self.rounds)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Failed requests of all rounds by kind."""
+        counts: dict[str, int] = {}
+        for one in self.rounds:
+            for kind, count in one.measurement.failures.items():
+                counts[kind] = counts.get(kind, 0) + count
+        return counts
+
+    @property
+    def untold(self) -> int:
+        """Answers that ended as they should but told no usage."""
+        return sum(
+            ending == Ending.DONE and not request.warm_up and tokens == UNTOLD
+            for one in self.rounds
+            for ending, tokens, request in zip(
+                one.loaded.columns.ending,
+                one.loaded.columns.completion_tokens,
+                one.loaded.plan.requests,
+                strict=True,
+            )
+        )
+
+    def told(self) -> str:
+        """Say throughput and median latencies on one line, with the intervals over rounds."""
+        parts = []
+        for name, figure, unit in (
+            ("output", "output_tokens_per_s", "tokens/s"),
+            ("TTFT p50", "ttft_p50_ms", "ms"),
+            ("TPOT p50", "tpot_p50_ms", "ms"),
+        ):
+            mean = self.mean(figure)
+            if mean is not None:
+                ends = "" if mean.low is None else f" ({mean.low:.4g} to {mean.high:.4g})"
+                parts.append(f"{name} {mean.value:.4g}{ends} {unit}")
+        return ", ".join(parts) or "no figures"
+
+    def values(self, figure: str) -> list[float]:
+        """Return a figure of each round that has it."""
+        seen = (one.measurement.figures.get(figure) for one in self.rounds)
+        return [value for value in seen if value is not None and math.isfinite(value)]
+
+    def mean(self, figure: str) -> Mean | None:
+        """Return the mean of a figure over rounds, `None` where no round has it."""
+        values = self.values(figure)
+        return mean_of(values) if values else None
+
+    def pooled(self, slo: Slo | None = None) -> Measurement:
+        """Return the latencies of all requests of all rounds; the rates in it mean nothing."""
+        parts = [(one.loaded.plan, one.loaded.columns) for one in self.rounds]
+        if len(parts) == 1:
+            return measure(*parts[0], slo=slo)
+        return measure(*pool(parts), slo=slo)
+
+    def middle(self) -> Measurement:
+        """Return the figures of the round with the middle throughput, as an example of all."""
+        ordered = sorted(
+            self.rounds,
+            key=lambda one: one.measurement.figures.get("output_tokens_per_s_whole", 0.0),
+        )
+        return ordered[len(ordered) // 2].measurement
+
+    def examples(self) -> list[str]:
+        """Return what was seen of the first failed requests, a line for each."""
+        found: list[str] = []
+        for number, one in enumerate(self.rounds):
+            found += [f"round {number + 1}, {text}" for text in _examples(one)]
+        return found[:_SHOWN]
+
+    def plain(self, *, gated: bool) -> dict[str, Any]:
+        """Return the level for the record."""
+        first = self.rounds[0]
+        description = dict(first.loaded.plan.description)
+        return {
+            "name": f"c{self.concurrency}",
+            "concurrency": self.concurrency,
+            "requests": self.requests,
+            "gated": gated,
+            "open_loop": False,
+            "conditions": {
+                "workload": str(_named(description.get("workload"))),
+                "traffic": f"{self.concurrency} at a time, {self.requests} requests",
+                "prompts": _work(description),
+            },
+            "description": description,
+            "rounds": [_plain_round(one) for one in self.rounds],
+            "summary": asdict(self.middle()),
+            "latencies": {
+                name: asdict(distribution)
+                for name, distribution in self.pooled().distributions.items()
+            },
+        }
+
+
+def _examples(one: Round) -> Iterator[str]:
+    columns: Columns = one.loaded.columns
+    plan = one.loaded.plan
+    told = dict(columns.failures)
+    for number, request in enumerate(plan.requests):
+        ending = columns.ending[number]
+        wrong = bool(request.want_tokens) and columns.completion_tokens[number] not in (
+            -1,
+            request.want_tokens,
+        )
+        if ending not in (Ending.DONE, Ending.UNSENT):
+            kind = Ending(ending).name.lower().replace("_", " ")
+            text = told.get(number, "")
+            yield f"request {number}: {kind}{f': {text}' if text else ''}"
+        elif ending == Ending.DONE and wrong:
+            yield (
+                f"request {number}: {columns.completion_tokens[number]} tokens written, "
+                f"{request.want_tokens} asked for"
+            )
+
+
+def _work(description: dict[str, Any]) -> str:
+    """Return what tells apart requests that are not the same work; the salt may differ."""
+    said = {
+        name: description.get(name)
+        for name in ("workload", "vocabulary", "file", "prompts_counted_by", "lengths", "fields")
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _named(workload: object) -> object:
+    return workload.get("name", workload) if isinstance(workload, dict) else workload
+
+
+def _plain_round(one: Round) -> dict[str, Any]:
+    measured = one.measurement
+    facts = one.loaded.columns.facts
+    return {
+        "figures": dict(measured.figures),
+        "requests": measured.requests,
+        "failed": sum(measured.failures.values()),
+        "failures": dict(measured.failures),
+        "output_tokens": int(measured.figures.get("output_tokens", 0)),
+        "seconds": one.seconds,
+        "steady": measured.steady,
+        "window_s": measured.window_s,
+        "flags": list(measured.flags),
+        "limits": list(one.limits),
+        "clock_shift_ns": facts.clock_shift_ns if facts is not None else 0,
+        "client": dict(measured.client),
+        "server": dict(measured.server),
+        "gpus": dict(measured.gpus),
+    }

@@ -1,0 +1,324 @@
+"""Performance: whole loads, measured at the client, held against objectives and a baseline.
+
+Every level is sent once, in rounds, by `performance.load.answered`; the other checks read what it
+measured. No figure is taken of a server whose answers make no sense.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vllm import INFO, SHOULD, Client, check, not_applicable, not_run, suite
+from pytest_vllm.domain.metric_change import Effect
+from pytest_vllm.domain.objective import Held, hold_goodput, hold_latency, hold_rate
+from pytest_vllm.domain.rounds import find_saturation, slows_down
+from pytest_vllm.domain.stored import first_run
+from pytest_vllm.plugin.state import levels_of
+from pytest_vllm.reports.regression import cannot_tell, verdict_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pytest_vllm import Performance
+    from pytest_vllm.domain.metric_change import Judgement
+    from pytest_vllm.domain.objective import Finding
+    from pytest_vllm.domain.target import Target
+    from pytest_vllm.plugin.rounds import Level
+
+pytestmark = suite("performance", optional=True)
+
+STALL_MS, STALLS = 5_000.0, 2.0
+"""A stream stands still when nothing comes for 5 s and for twice the longest TTFT of the load: the
+prefills of others hold a stream up, and none of them takes longer than its own TTFT."""
+SLOWER = 1.5
+"""The last round may take so many times as long as the first, when each took longer than the one
+before; six rounds in ascending order are chance once in 720 times."""
+LEAST_TOLD, TICK_MS = 0.7, 5.0
+"""The server's own mean E2EL is at least so much of the client's: what is left is its front end and
+the network. It is not longer by more than two clocks may differ."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have a case for each load level, and let pytest-benchmark see what it carries."""
+    if "level" in metafunc.fixturenames:
+        levels = levels_of(metafunc.config)
+        metafunc.parametrize("level", levels, ids=[f"c{level}" for level in levels])
+    if "vllm_benchmark" in metafunc.fixturenames and metafunc.config.pluginmanager.has_plugin(
+        "benchmark"
+    ):
+        metafunc.fixturenames.append("benchmark")
+
+
+# --- the loads themselves ------------------------------------------------------------------------
+
+
+@check(
+    "performance.load.answered",
+    ref="L01",
+    catches=("load-refused", "load-resets", "load-truncated"),
+    alone=True,
+    long=True,
+)
+def test_answered(
+    vllm: Client, vllm_performance: Performance, vllm_benchmark: Any, level: int
+) -> None:
+    """Every request of a load MUST be answered to its end."""
+    measured = vllm_performance.measured(level, vllm, vllm_benchmark)
+    failures = {kind: count for kind, count in measured.failures.items() if kind != "wrong_length"}
+    failed = sum(failures.values())
+    kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in failures.items())
+    assert not failed, "\n".join(
+        [f"{failed} of {measured.issued} requests failed: {kinds}", *measured.examples()]
+    )
+    _the_client_was_fast_enough(measured)
+
+
+@check(
+    "performance.load.exact-lengths",
+    ref="L01",
+    catches=("load-short-answers",),
+    alone=True,
+    long=True,
+)
+def test_exact_lengths(vllm: Client, vllm_performance: Performance, level: int) -> None:
+    """Under load, every answer MUST have the tokens that were asked for with `ignore_eos`."""
+    measured = vllm_performance.measured(level, vllm)
+    wrong = measured.failures.get("wrong_length", 0)
+    assert not wrong, "\n".join(
+        [f"{wrong} of {measured.issued} answers have another length", *measured.examples()]
+    )
+    _the_client_was_fast_enough(measured)
+
+
+@check(
+    "performance.load.usage-told",
+    ref="L01",
+    catches=("load-usage-missing",),
+    alone=True,
+    long=True,
+)
+def test_usage(vllm: Client, vllm_performance: Performance, level: int) -> None:
+    """Under load, every stream MUST end in the usage that was asked for: tokens are not chunks."""
+    measured = vllm_performance.measured(level, vllm)
+    untold = measured.untold
+    assert not untold, f"{untold} of {measured.issued} streams told no usage"
+    _the_client_was_fast_enough(measured)
+
+
+@check(
+    "performance.load.no-standstill",
+    ref="L01",
+    catches=("load-stalls",),
+    alone=True,
+    long=True,
+)
+def test_no_standstill(vllm: Client, vllm_performance: Performance, level: int) -> None:
+    """Under load, no stream MUST stand still for seconds in its middle."""
+    measured = vllm_performance.measured(level, vllm)
+    seen = measured.pooled().distributions
+    if "stall" not in seen or seen["stall"].most is None:
+        not_run("no request had two token events")
+    longest = seen["ttft"].most or 0.0
+    bound_ms = max(STALL_MS, STALLS * longest)
+    worst = seen["stall"].most
+    assert worst <= bound_ms, (
+        f"a stream stood still for {worst / 1e3:.1f} s, at most {bound_ms / 1e3:.1f} s are allowed "
+        f"(the longest TTFT of the load was {longest / 1e3:.2f} s)"
+    )
+    _the_client_was_fast_enough(measured)
+
+
+@check(
+    "performance.load.steady",
+    ref="L08",
+    catches=("load-slows-down",),
+    alone=True,
+    long=True,
+)
+def test_steady(vllm: Client, vllm_performance: Performance) -> None:
+    """The same load again and again MUST NOT take longer and longer."""
+    measured = vllm_performance.measured(vllm_performance.compared, vllm)
+    took = [one.seconds for one in measured.rounds]
+    shown = ", ".join(f"{seconds:.2f}" for seconds in took)
+    vllm.observe("performance.rounds-s", shown)
+    assert not slows_down(took, factor=SLOWER), f"the rounds took {shown} s"
+    _the_client_was_fast_enough(measured)
+
+
+@check(
+    "performance.metrics.as-measured",
+    ref="O05",
+    needs=("metrics",),
+    catches=("load-histogram-lies",),
+    alone=True,
+    long=True,
+)
+def test_metrics(vllm: Client, vllm_performance: Performance) -> None:
+    """The E2E latency that the server tells of a load MUST be the one that its client saw."""
+    measured = vllm_performance.measured(vllm_performance.compared, vllm)
+    means = [
+        means["e2el"]
+        for one in measured.rounds
+        if isinstance(means := one.measurement.server.get("means"), dict) and "e2el" in means
+    ]
+    if not means:
+        not_applicable("/metrics does not tell the latency of just the requests of the load")
+    client = sum(told["client_ms"] for told in means) / len(means)
+    server = sum(told["server_ms"] for told in means) / len(means)
+    vllm.observe("performance.e2el-mean", f"client {client:.1f} ms, server {server:.1f} ms")
+    assert LEAST_TOLD * client - TICK_MS <= server <= client + TICK_MS, (
+        f"the mean E2E latency is {server:.1f} ms by the server's histogram and {client:.1f} ms at "
+        "the client"
+    )
+    _the_client_was_fast_enough(measured)
+
+
+# --- objectives ----------------------------------------------------------------------------------
+
+
+@check("performance.slo.latency", ref="L04", catches=("load-slow-decode",), alone=True, long=True)
+def test_latency(vllm: Client, vllm_performance: Performance) -> None:
+    """The latencies MUST keep what the profile's `[slo]` allows."""
+    bounds = vllm_performance.objectives.latencies
+    if not bounds:
+        not_applicable('the profile bounds no latency: [slo] with ttft-p99 = "500ms", ...')
+    measured = _at_objective(vllm, vllm_performance)
+    seen = measured.pooled().distributions
+    _hold([hold_latency(bound, seen.get(bound.metric)) for bound in bounds], measured)
+
+
+@check("performance.slo.rates", ref="L03", catches=("load-slow-decode",), alone=True, long=True)
+def test_rates(vllm: Client, vllm_performance: Performance) -> None:
+    """The throughput MUST be at least what the profile's `[slo]` asks for."""
+    rates = vllm_performance.objectives.rates
+    if not rates:
+        not_applicable("the profile asks for no rate: [slo] with output-tokens-per-s = 1000, ...")
+    measured = _at_objective(vllm, vllm_performance)
+    _hold([hold_rate(name, least, measured.mean(name)) for name, least in rates.items()], measured)
+
+
+@check("performance.slo.goodput", ref="L04", catches=("load-slow-decode",), alone=True, long=True)
+def test_goodput(vllm: Client, vllm_performance: Performance) -> None:
+    """Of all requests, the share that `[slo]` asks for MUST keep `[slo.request]`."""
+    objectives = vllm_performance.objectives
+    if objectives.goodput is None:
+        not_applicable('the profile asks for no goodput: [slo] with goodput = "99%"')
+    measured = _at_objective(vllm, vllm_performance)
+    share = measured.pooled(objectives.request).figures.get("goodput_share", 0.0)
+    good = round(share * measured.issued)
+    _hold([hold_goodput(objectives.goodput, good=good, issued=measured.issued)], measured)
+
+
+@check("performance.slo.highest-level", ref="L04", level=INFO, alone=True, long=True)
+def test_highest_level(vllm: Client, vllm_performance: Performance) -> None:
+    """The highest load level that keeps the latencies of `[slo]` is told."""
+    bounds = vllm_performance.objectives.latencies
+    if not bounds or len(vllm_performance.profile.concurrency) == 1:
+        not_applicable("this needs bounds of latencies ([slo]) and several levels of concurrency")
+    kept = 0
+    for concurrency, measured in sorted(vllm_performance.levels.items()):
+        seen = measured.pooled().distributions
+        held = [hold_latency(bound, seen.get(bound.metric)).held for bound in bounds]
+        if set(held) != {Held.KEPT} or measured.failures:
+            break
+        kept = concurrency
+    vllm_performance.note("slo_concurrency", kept)
+    vllm.observe("performance.slo.highest-level", f"{kept} at a time" if kept else "none")
+
+
+# --- baseline ------------------------------------------------------------------------------------
+
+
+@check("performance.regression", ref="L05", alone=True, long=True)
+def test_regression(vllm: Client, vllm_performance: Performance, vllm_target: Target) -> None:
+    """No gated figure MUST be worse than the baseline's, by more than is allowed."""
+    if vllm_target.text("regression") == "warn":
+        not_applicable("--vllm-regression=warn: told by performance.regression.warned")
+    _no_regression(vllm, vllm_performance)
+
+
+@check("performance.regression.warned", ref="L05", level=SHOULD, alone=True, long=True)
+def test_regression_warned(
+    vllm: Client, vllm_performance: Performance, vllm_target: Target
+) -> None:
+    """No gated figure SHOULD be worse than the baseline's, where that is only to be told."""
+    if vllm_target.text("regression") != "warn":
+        not_applicable("--vllm-regression=reject: judged by performance.regression")
+    _no_regression(vllm, vllm_performance)
+
+
+@check("performance.throughput", ref="L03", level=INFO, alone=True, long=True)
+def test_throughput(vllm: Client, vllm_performance: Performance, level: int) -> None:
+    """Throughput and latencies of every level are told."""
+    vllm.observe(f"performance.c{level}", vllm_performance.measured(level, vllm).told())
+
+
+@check("performance.saturation", ref="L03", level=INFO, alone=True, long=True)
+def test_saturation(vllm: Client, vllm_performance: Performance) -> None:
+    """The lowest load level with 95 % of the best throughput is told."""
+    found = find_saturation(
+        {
+            concurrency: measured.values("output_tokens_per_s")
+            for concurrency, measured in vllm_performance.levels.items()
+        }
+    )
+    if found is None:
+        not_applicable("one load level has no saturation point; --vllm-performance=standard has")
+    end = "" if found.reached else ", the highest level: throughput may still grow"
+    vllm.observe(
+        "performance.saturation",
+        f"{found.concurrency} at a time, {found.output_tokens_per_s:.0f} output tokens/s{end}",
+    )
+
+
+def _at_objective(vllm: Client, performance: Performance) -> Level:
+    level = performance.objectives.concurrency or performance.compared
+    return performance.measured(level, vllm)
+
+
+def _hold(findings: Sequence[Finding], measured: Level) -> None:
+    """Fail where an objective was missed; learn nothing where one cannot be told."""
+    by = {
+        held: [found.text for found in findings if found.held is held]
+        for held in (Held.MISSED, Held.CANNOT_TELL)
+    }
+    if not by[Held.MISSED] or measured.limits:
+        _the_client_was_fast_enough(measured)
+    assert not by[Held.MISSED], "\n".join(by[Held.MISSED])
+    if by[Held.CANNOT_TELL]:
+        not_run(f"cannot tell: {'; '.join(by[Held.CANNOT_TELL])}")
+
+
+def _no_regression(vllm: Client, performance: Performance) -> None:
+    judgement = performance.judge(vllm)
+    if judgement is None:
+        not_applicable(first_run(performance.run_name))
+    _the_client_was_fast_enough(performance.measured(performance.compared, vllm))
+    if judgement.effect is Effect.WORSE:
+        pytest.fail(verdict_line(judgement), pytrace=False)
+    if judgement.effect is Effect.CANNOT_TELL:
+        not_run(_untold(judgement))
+
+
+def _untold(judgement: Judgement) -> str:
+    """Say why nothing can be told, and what would tell."""
+    if judgement.obstacles:
+        return f"not comparable with the baseline: {'; '.join(judgement.obstacles)}"
+    reasons = [
+        f"{change.metric}: {words}"
+        for change in judgement.changes
+        if (words := cannot_tell(change, judgement.form))
+    ]
+    return f"cannot tell whether it is as fast as the baseline: {'; '.join(reasons)}"
+
+
+def _the_client_was_fast_enough(measured: Level) -> None:
+    """End the check where the figures are the client's and not the server's."""
+    if measured.limits:
+        not_run(
+            f"the client was the limit, so these figures are not the server's: "
+            f"{'; '.join(measured.limits)}"
+        )
