@@ -78,7 +78,7 @@ def _unsound(name: str, side: Conditions) -> list[str]:
     if side.failed > MOST_FAILED * side.requests:
         found.append(
             f"{side.failed} of {side.requests} requests of {name} failed, "
-            f"at most {MOST_FAILED:.1%} may"
+            f"at most {100 * MOST_FAILED:.1f} % may"
         )
     if abs(side.clock_shift_s) > max(_LEAST_STEP_S, _SLEW * side.seconds):
         found.append(

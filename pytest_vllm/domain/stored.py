@@ -103,8 +103,13 @@ def first_run(run_id: str) -> str:
 
 
 def _levels(performance: Mapping[str, Any]) -> Levels:
+    """Return the levels that are to be compared; a sweep may have more, of too few rounds."""
     levels = performance.get("levels") or ()
-    return {str(level.get("name") or place): level for place, level in enumerate(levels)}
+    return {
+        str(level.get("name") or place): level
+        for place, level in enumerate(levels)
+        if isinstance(level, dict) and level.get("gated") is not False
+    }
 
 
 def _figures(levels: Levels) -> dict[str, Sequence[Mapping[str, float]]]:

@@ -42,11 +42,11 @@ def judgement_text(
         names: What the two sides are called.
         width: Columns of the terminal, for the words around the table.
     """
-    head = f"{verdict_line(judgement)} ({_FORMS[judgement.form]})"
+    verdict = "not comparable" if judgement.obstacles else verdict_line(judgement)
+    head = f"{verdict} ({_FORMS[judgement.form]})"
     lines = _wrapped(head, width)
     lines += [f"  {side}: {printable(name)}" for side, name in zip(HEAD[1:3], names, strict=True)]
     if judgement.obstacles:
-        lines += ["not comparable:"]
         for obstacle in judgement.obstacles:
             lines += _wrapped(f"- {obstacle}", width, indent="    ")
         return "\n".join(lines)
@@ -108,8 +108,10 @@ def share(ratio: float | None) -> str:
     """Return a ratio as a change, `+4.2 %`; empty for none."""
     if ratio is None:
         return ""
-    change = ratio - 1
-    return f"{100 * change:+.1f} %" if abs(change) < _FEW_TIMES else f"{ratio:.3g}x"
+    percent = 100 * (ratio - 1)
+    if abs(percent) >= _MOST_PERCENT:
+        return f"{ratio:.3g}x"
+    return f"{round(percent, 1) + 0.0:+.1f} %"  # no -0.0
 
 
 def figure(value: float | None) -> str:
@@ -122,8 +124,8 @@ def figure(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-_FEW_TIMES = 9.0
-"""Change from which a factor reads better."""
+_MOST_PERCENT = 900.0
+"""From which on a factor reads better."""
 
 
 def _allowed(change: MetricChange) -> str:

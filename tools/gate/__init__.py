@@ -1,0 +1,1 @@
+"""How often the regression gate is right: docs/regression-gate.md."""

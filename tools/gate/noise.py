@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator
 
 METRICS = {"output_tokens_per_s": -1.0, "tpot_p50_ms": 1.0, "ttft_p50_ms": 1.0}
