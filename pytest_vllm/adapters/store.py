@@ -109,6 +109,21 @@ class EvidenceFolder:
                 advice="make room, or name another folder with --vllm-artifacts",
             ) from None
 
+    def write_files(self, files: Mapping[str, str]) -> None:
+        """Write texts by relative name, for what is no run of checks.
+
+        Raises:
+            HostError: The folder cannot be written.
+        """
+        try:
+            for name, text in files.items():
+                self._put(name, text)
+        except OSError as error:
+            raise HostError(
+                f"cannot write evidence into {self.path}: {_words(error)}",
+                advice="make room, or name another folder with --vllm-artifacts",
+            ) from None
+
     def discard_if_empty(self) -> None:
         """Remove the folder if nothing was written into it."""
         try:

@@ -9,6 +9,7 @@ Variables of the environment, since vLLM's own flags are looked at before a star
 
 - `STAND_IN`: words of `TRAITS`, with commas between them.
 - `STAND_IN_HELP`: `slow` lets the help take two minutes.
+- `STAND_IN_TOKEN_MS`: time between two tokens, 30 where it is not set.
 - `STAND_IN_MARK`: a text that titles and segment carry, so that a test finds what it started.
 """
 
@@ -44,7 +45,7 @@ MARK = os.environ.get("STAND_IN_MARK", "unmarked")
 _SLOW_START_S = 60.0
 _SLOW_STOP_S = 1.0
 _SLOW_HELP_S = 120.0
-_TOKEN_MS = 30.0
+_TOKEN_MS = float(os.environ.get("STAND_IN_TOKEN_MS", "30"))
 _ARG_START, _ENV_END = 47, 50
 """Fields 48 and 51 of proc_pid_stat(5), counted from 0."""
 
