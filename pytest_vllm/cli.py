@@ -23,12 +23,18 @@ _NO_ROOM = 75
 _HELP = """usage: pytest-vllm VERB [options]
 
 verbs:
+  ab        say whether one of two servers is slower, by runs of both in turns
+            (see pytest-vllm ab --help)
   diagnose  say why a server did not come up, from its log or its container
             (see pytest-vllm diagnose --help)
   command   print the command that starts the same server by hand
             (takes the --vllm-* options of pytest, see pytest --help)
+  compare   say what became of checks and figures from one run to another
+            (see pytest-vllm compare --help)
   fit       say whether a model fits on GPUs, and what would, before anything is started
             (see pytest-vllm fit --help)
+  load      load a server that runs, and say how fast it is and how exact that is
+            (see pytest-vllm load --help)
   preflight look at engine, image, host, model and arguments, and start no server
             (takes the --vllm-* options of pytest; see pytest-vllm preflight --help)
   simulate  serve a simulated server, or stand in front of a real one, with defects
@@ -95,10 +101,13 @@ def _drop_output() -> None:
 
 
 _VERBS: Mapping[str, tuple[str, str]] = {
+    "ab": ("pytest_vllm.plugin.ab", "main"),
     "command": ("pytest_vllm.plugin.commanding", "main"),
+    "compare": ("pytest_vllm.plugin.comparing", "main"),
     "diagnose": ("pytest_vllm.plugin.diagnosing", "main"),
     "fit": ("pytest_vllm.fitting", "main"),
     "golden": ("pytest_vllm.plugin.recording", "main"),
+    "load": ("pytest_vllm.loading", "main"),
     "preflight": ("pytest_vllm.plugin.preflighting", "main"),
     "simulate": ("pytest_vllm.simulator.command", "main"),
 }
