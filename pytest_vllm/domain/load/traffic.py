@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 SECOND_NS = 1_000_000_000
-_WAVES = 10
-"""Requests of a level for each of its places, as many as InferenceX sends."""
-_LEVEL_S = 30.0
-"""Seconds that a level of an open loop lasts, where nobody says how many requests it has."""
 
 
 class Pattern(StrEnum):
@@ -186,38 +182,6 @@ def _replayed(traffic: Traffic, recorded_ns: Sequence[int]) -> tuple[int, ...]:
                 advice="sort the trace by its timestamps",
             )
     return tuple(round((time - taken[0]) / traffic.speed) for time in taken)
-
-
-def sweep(traffic: Traffic, levels: Sequence[float], *, scaled: bool) -> tuple[Traffic, ...]:
-    """Return the traffic at each of several levels: places of a closed loop, or rates.
-
-    Args:
-        traffic: All else; its pattern decides what a level is.
-        levels: Places (whole numbers) or requests a second.
-        scaled: Whether a level has requests by its size (ten for each place, or half a minute of
-            the rate, never fewer than `traffic.requests`) in place of `traffic.requests`.
-
-    Raises:
-        TargetError: A level is not sound.
-    """
-    found = []
-    for level in levels:
-        if traffic.is_open:
-            if traffic.pattern is Pattern.TRACE:
-                raise TargetError("a trace has no levels", advice="leave out the sweep")
-            enough = math.ceil(level * _LEVEL_S)
-            one = replace(traffic, rate_per_s=float(level))
-        else:
-            if level != int(level) or level < 1:
-                raise TargetError(
-                    f"level {level:g} is no number of places", advice="use 1, 2, 4, ..."
-                )
-            enough = int(level) * _WAVES
-            one = replace(traffic, concurrency=int(level))
-        if scaled:
-            one = replace(one, requests=max(one.requests, enough))
-        found.append(check(one))
-    return tuple(found)
 
 
 def describe(traffic: Traffic) -> dict[str, Any]:
