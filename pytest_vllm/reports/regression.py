@@ -43,8 +43,7 @@ def judgement_text(
         width: Columns of the terminal, for the words around the table.
     """
     verdict = "not comparable" if judgement.obstacles else verdict_line(judgement)
-    head = f"{verdict} ({_FORMS[judgement.form]})"
-    lines = _wrapped(head, width)
+    lines = [*_wrapped(verdict, width), _FORMS[judgement.form]]
     lines += [f"  {side}: {printable(name)}" for side, name in zip(HEAD[1:3], names, strict=True)]
     if judgement.obstacles:
         for obstacle in judgement.obstacles:

@@ -1,0 +1,142 @@
+"""`pytest-vllm compare` on records and loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_vllm.cli import main
+from pytest_vllm.domain.checks import Outcome
+from pytest_vllm.domain.record import to_json
+from tests.unit.performances import performance
+from tests.unit.records import all_passed, make_record, make_result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Write = Callable[..., str] if TYPE_CHECKING else object
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Return a function that writes a record with a load, and names its folder."""
+
+    def written(name: str, factor: float = 1.0, *, results: Any = None, **changes: Any) -> str:
+        record = make_record(all_passed() if results is None else results)
+        loads = changes.pop("performance", None)
+        loads = performance(factor, **changes) if loads is None else loads
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "run.json").write_text(to_json(replace(record, performance=loads)))
+        return str(folder)
+
+    return written
+
+
+def test_an_unchanged_run_passes(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", write("a"), write("b", noise=0.011)]) == 0
+    out = capsys.readouterr().out
+    assert "checks: no change" in out
+    assert "no change in 3 metrics; 5 rounds" in out
+    assert "weak form" in " ".join(out.split())
+
+
+def test_a_slower_run_is_named_worse(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", write("a"), f"{write('b', 1.4)}/run.json"]) == 1
+    assert "worse: output_tokens_per_s" in capsys.readouterr().out
+
+
+def test_a_faster_run_passes(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", write("a"), write("b", 0.7)]) == 0
+    assert "better: output_tokens_per_s" in capsys.readouterr().out
+
+
+def test_what_cannot_be_told_is_no_pass(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", write("a"), write("b", noise=0.2)]) == 75
+    out = " ".join(capsys.readouterr().out.split())
+    assert "cannot tell" in out
+    assert "would tell" in out
+
+
+def test_another_workload_is_not_compared(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write("b", conditions={"workload": "code"})
+    assert main(["compare", write("a"), other]) == 75
+    out = capsys.readouterr().out
+    assert "not comparable" in out
+    assert "- other workload: chat of the base, code of the candidate" in out
+
+
+def test_a_load_on_one_side_only_is_no_pass(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", write("a"), write("b", performance={})]) == 75
+    assert "the candidate has no load in it" in capsys.readouterr().out
+
+
+def test_a_check_that_broke_rejects(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    base, candidate = (make_result("chat.a.b"),), (make_result("chat.a.b", Outcome.FAIL),)
+    words = write("a", results=base, performance={}), write("b", results=candidate, performance={})
+    assert main(["compare", *words]) == 1
+    out = capsys.readouterr().out
+    assert "broken  chat.a.b  (pass -> fail)" in out
+    assert "neither side has a load in it, so no figure was compared" in out
+    assert main(["compare", *reversed(words)]) == 0
+    assert "fixed   chat.a.b  (fail -> pass)" in capsys.readouterr().out
+
+
+def test_two_loads_by_hand_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, factor in (("a.json", 1.0), ("b.json", 1.4)):
+        (tmp_path / name).write_text(json.dumps({"performance": performance(factor)}))
+    assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 1
+    assert "checks" not in capsys.readouterr().out
+
+
+def test_an_allowed_change_is_put_up_with(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", write("a"), write("b", 1.3)]
+    allow = ("output_tokens_per_s=60%", "tpot_p50_ms=60", "ttft_p50_ms=60%")
+    assert main([*words, *(f"--allow={text}" for text in allow)]) == 0
+    assert "+60 %" in capsys.readouterr().out
+    assert main([*words, *(f"--allow={text}" for text in allow[:2])]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{a}"], "required: CANDIDATE"),
+        (["{a}", "{a}", "--allow=tpot_p50_ms"], "--allow=tpot_p50_ms is not METRIC=PERCENT"),
+        (["{a}", "{a}", "--allow=tpot_p50_ms=-3"], "of more than 0 %"),
+        (
+            ["{a}", "{a}", "--allow=tpot_p50=3"],
+            "neither side has a tpot_p50; did you mean tpot_p50_ms?",
+        ),
+        (["{a}", "{tmp}/none"], "there is no"),
+        (["{a}", ""], "an empty name is no run"),
+        (["{a}", "{tmp}/list.json"], "list.json is neither a run nor a load"),
+        (["{a}", "{tmp}/other.json"], "other.json is neither a run nor a load"),
+        (["{a}", "{tmp}/broken.json"], "broken.json is not JSON"),
+        (["{a}", "{tmp}/binary.json"], "binary.json is not a text"),
+        (["{a}", "{tmp}/old.json"], "old.json is not a run record of schema 1"),
+    ],
+)
+def test_bad_words_are_named(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    write: Write,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "other.json").write_text('{"performance": 3}')
+    (tmp_path / "broken.json").write_text('{"a": ')
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "old.json").write_text('{"run_id": "x", "schema": 99}')
+    a = write("a")
+    assert main(["compare", *(word.format(a=a, tmp=tmp_path) for word in words)]) == 4
+    captured = capsys.readouterr()
+    assert captured.err.startswith("ERROR: ")
+    assert message in captured.err
+    assert captured.out == ""
