@@ -60,9 +60,11 @@ def vllm_memory(pytestconfig: pytest.Config, vllm_server: ServerInfo) -> Iterato
 @pytest.fixture(scope="session")
 def vllm_load(pytestconfig: pytest.Config, vllm_server: ServerInfo) -> Load:
     """Return what sends loads to the server and measures them (`pytest_vllm.Load`)."""
-    from pytest_vllm.plugin.load import Load  # noqa: PLC0415 - loads on first use
+    from pytest_vllm.plugin.live import LiveLine  # noqa: PLC0415 - loads on first use
+    from pytest_vllm.plugin.load import Load  # noqa: PLC0415
 
-    return Load(vllm_server, gpus=_state(pytestconfig).gpu_columns)
+    gpus = _state(pytestconfig).gpu_columns
+    return Load(vllm_server, gpus=gpus, shown=LiveLine(pytestconfig).shown)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +13,17 @@ from pytest_vllm.adapters.load.run import run_load
 from pytest_vllm.adapters.load.server_truth import ServerWatch
 from pytest_vllm.adapters.load.workloads import load_workload
 from pytest_vllm.domain.load.metrics import measure
-from pytest_vllm.domain.load.plan import Limits
 from pytest_vllm.domain.load.traffic import Traffic
 from pytest_vllm.domain.load.workload import Workload, read_workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from pytest_vllm.adapters.load.connection import LoadServer
     from pytest_vllm.domain.load.columns import Columns
     from pytest_vllm.domain.load.measurement import Measurement, Slo
-    from pytest_vllm.domain.load.plan import LoadPlan
+    from pytest_vllm.domain.load.plan import Limits, LoadPlan
     from pytest_vllm.domain.load.progress import Progress
     from pytest_vllm.domain.server import ServerInfo
 
@@ -50,16 +51,24 @@ class Load:
     Args:
         server: The server.
         gpus: Gives the samples of the GPUs up to now, `None` where nobody samples.
+        shown: Shows a load on the terminal while it runs, by a title; `None` for nowhere.
+
+    Attributes:
+        last: The load that was sent last.
     """
 
     def __init__(
-        self, server: ServerInfo, *, gpus: Callable[[], dict[str, Any]] | None = None
+        self,
+        server: ServerInfo,
+        *,
+        gpus: Callable[[], dict[str, Any]] | None = None,
+        shown: Callable[[str], AbstractContextManager[Watcher | None]] | None = None,
     ) -> None:
         self._server = server
         self._gpus = gpus
+        self._shown = shown or (lambda _title: nullcontext())
         self._connected: LoadServer | None = None
         self.last: Loaded | None = None
-        self.on_progress: Watcher | None = None
 
     def run(
         self,
@@ -96,15 +105,24 @@ class Load:
     ) -> LoadPlan:
         """Make the requests of a load, with exact counts by the server's own tokenizer."""
         if isinstance(workload, str):
-            workload = load_workload(workload)
-        elif not isinstance(workload, Workload):
-            workload = read_workload(workload)
-        return build_plan(self._connection(), workload, traffic, limits=limits or Limits())
+            made = load_workload(workload)
+        elif isinstance(workload, Workload):
+            made = workload
+        else:
+            made = read_workload(workload)
+        return build_plan(self._connection(), made, traffic, limits=limits)
 
-    def send(self, plan: LoadPlan, *, slo: Slo | None = None) -> Loaded:
-        """Send a load that was planned, and look at the server's own figures around it."""
-        with ServerWatch(plan.url, api_key=self._connection().api_key) as watch:
-            columns = run_load(plan, progress=self.on_progress)
+    def send(self, plan: LoadPlan, *, slo: Slo | None = None, title: str = "load") -> Loaded:
+        """Send a load that was planned, and look at the server's own figures around it.
+
+        Args:
+            plan: What `plan` made.
+            slo: What a good request keeps.
+            title: What the live line calls it.
+        """
+        watched = ServerWatch(plan.url, api_key=self._connection().api_key)
+        with self._shown(title) as progress, watched as watch:
+            columns = run_load(plan, progress=progress)
         measurement = measure(
             plan, columns, slo=slo, server=watch.looks, gpus=self._gpus() if self._gpus else None
         )

@@ -156,7 +156,7 @@ class Performance:
             requests=places, concurrency=places, warm_up=places, seed=self.profile.seed + 10_000
         )
         plan = self._load.plan(self._workload, traffic, limits=self._limits(self.profile.limit_s))
-        return self._load.send(plan)
+        return self._load.send(plan, title="first look")
 
     def _shorten(self) -> None:
         """Ask for shorter answers where a round would take more than twice what it should."""
@@ -239,7 +239,9 @@ class Performance:
         return self._load.plan(self._workload, traffic, limits=limits)
 
     def _send(self, level: Level, plan: LoadPlan) -> None:
-        loaded = self._load.send(plan, slo=self.objectives.request)
+        number, rounds = len(level.rounds) + 1, self.profile.rounds_of(level.concurrency)
+        title = f"{level.concurrency} at a time, round {number} of {rounds}"
+        loaded = self._load.send(plan, slo=self.objectives.request, title=title)
         facts = loaded.columns.facts
         limits = (
             bottleneck(facts, loaded.measurement, self.calibration) if facts is not None else ()

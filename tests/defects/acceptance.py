@@ -47,11 +47,12 @@ LIMIT_S = 300
 REQUEST_LIMIT_S = 10
 """Seconds for one request: more than any defect delays one, less than a hang."""
 START_LIMIT_S = 60
+PERFORMANCE = ROOT / "tests" / "data" / "performance"
+"""Loads of seconds, and objectives that a sound simulator keeps on a busy host."""
 SOAK_REQUESTS, SOAK_GROWTH_MIB = 150, 64
 """A short soak, and what may grow in it: the simulator takes a second for it and grows by 1 MiB."""
 
 _NEEDLESS = (
-    "benchmark",
     "cacheprovider",
     "hypothesispytest",
     "syrupy",
@@ -187,6 +188,10 @@ def accept(
     words = [*tests, *words, f"--vllm-url={url}", f"--vllm-artifacts={artifacts}"]
     words += [f"--vllm-request-timeout={request_limit_s}", "--vllm-monitor=none"]
     words += [f"--vllm-soak-requests={SOAK_REQUESTS}", f"--vllm-soak-growth-host={SOAK_GROWTH_MIB}"]
+    words += [f"--vllm-performance={PERFORMANCE / 'short.toml'}"]
+    words += [f"--vllm-profile={PERFORMANCE / 'slo.toml'}"]
+    if tests and not any("test_performance" in test for test in tests):
+        words.append("-pno:benchmark")  # it costs time in each run
     # The plugin is imported before pytest could rewrite its asserts.
     words += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--tb=native"]
     words += [f"-pno:{name}" for name in _NEEDLESS]

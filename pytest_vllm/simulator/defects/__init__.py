@@ -16,6 +16,7 @@ from pytest_vllm.simulator.defects import (
     logprobs,
     memory,
     metrics,
+    performance,
     refusals,
     replies,
     sampling,
@@ -47,6 +48,7 @@ _GROUPS = (
     memory,
     load,
     engine,
+    performance,
 )
 DEFECTS: Mapping[str, Defect] = MappingProxyType(
     {defect.name: defect for group in _GROUPS for defect in group.DEFECTS}
