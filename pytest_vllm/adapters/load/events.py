@@ -221,16 +221,19 @@ class TokenEvents:
         return usage is None and metrics is None and not finish
 
     def _token_event(self, choices: list[dict[str, Any]], told: int, at_ns: int) -> bool:
-        """Note a token event, if it is one; tell whether another of its bytes means the same."""
+        """Note a token event, if it is one; tell whether another of its bytes means the same.
+
+        Tokens that make no text (yet) are told by their IDs, or by usage that grew.
+        """
         written = [_written(choice) for choice in choices]
         content = any(one[0] for one in written)
         reasoning = any(one[1] for one in written)
         ids = [choice.get("token_ids") for choice in choices]
         tokens = sum(len(one) for one in ids if isinstance(one, list))
+        if not tokens and choices and told > self._counted:
+            tokens = told - self._counted
         if not (content or reasoning or tokens):
             return False
-        if not tokens and told > self._counted:
-            tokens = told - self._counted
         self._counted = max(self._counted, told)
         if content and not self.settled:
             self.content_event = len(self.times) if self.reasoned else 0
@@ -239,7 +242,9 @@ class TokenEvents:
             self.reasoned = True
         self.times.append(at_ns)
         self.tokens.append(tokens)
-        return content or (reasoning and not self.settled)
+        if content:
+            return True
+        return self.reasoned and not self.settled if reasoning else self.reasoned or self.settled
 
     def _timings(self, metrics: dict[str, Any]) -> None:
         for name, value in metrics.items():

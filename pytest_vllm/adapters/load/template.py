@@ -33,7 +33,7 @@ _OPENED = re.compile(
 _CLOSED = re.compile(rb'(?:[^"\\]|\\.)*')
 _IDS = re.compile(rb'"token_ids"\s*:\s*\[[\d, ]+')
 _SHAPES = 16
-_HOLES = 50_000
+_HOLES = 100_000
 _HOLE_BYTES = 256
 
 
@@ -51,6 +51,7 @@ class Templates:
 
     def __init__(self) -> None:
         self._shapes: list[_Shape] = []
+        self._holes = 0
 
     def adopt(self, stream: TokenEvents, payload: bytes, tokens: int) -> None:
         """Keep what a token event looks like that was parsed, and expect more of them.
@@ -71,7 +72,8 @@ class Templates:
             stream.start, stream.after, stream.heads = start, after, {}
         stream.known = known = shape.settled if stream.settled else shape.reasoned
         hole = payload[cut + len(shape.before) : len(payload) - len(shape.after)]
-        if len(known) < _HOLES and len(hole) < _HOLE_BYTES:
+        if self._holes < _HOLES and len(hole) < _HOLE_BYTES:
+            self._holes += 1
             known[hole] = tokens
 
     def _find(self, payload: bytes, cut: int) -> _Shape | None:
