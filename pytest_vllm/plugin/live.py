@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from pytest_vllm.reports.progress import LoadView
+from pytest_vllm.reports.progress import HEARTBEAT_S, LoadView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +39,6 @@ class LiveLine:
             return
         free = self._capture.global_and_fixture_disabled() if self._capture else nullcontext()
         with free:
-            self._reporter.ensure_newline()
             writer = self._reporter._tw  # noqa: SLF001 - no public way
             with LoadView(
                 writer._file,  # noqa: SLF001 - no public way
@@ -47,4 +46,17 @@ class LiveLine:
                 color=writer.hasmarkup,
                 title=title,
             ) as view:
-                yield view.update
+                yield self._on_a_new_line(view)
+
+    def _on_a_new_line(self, view: LoadView) -> Callable[[Progress], None]:
+        """Return what updates a view, and ends pytest's line of dots before it first shows."""
+        begun = False
+
+        def update(progress: Progress) -> None:
+            nonlocal begun
+            if not begun and (self._reporter.isatty or progress.elapsed_s >= HEARTBEAT_S):
+                begun = True
+                self._reporter.ensure_newline()
+            view.update(progress)
+
+        return update

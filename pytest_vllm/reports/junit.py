@@ -18,6 +18,7 @@ from pytest_vllm.reports.facts import (
     setting,
     shown_results,
 )
+from pytest_vllm.reports.performance import performance_properties
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.checks import CheckResult
@@ -53,7 +54,8 @@ def junit_xml(record: RunRecord) -> str:
         suite = ET.SubElement(root, "testsuite")
         _count(suite, f"vllm.{name}", cases)
         suite.set("timestamp", _legal(record.started))
-        suite.append(_properties(_run_properties(record)))
+        figures = performance_properties(record) if name == "performance" else []
+        suite.append(_properties([*_run_properties(record), *figures]))
         suite.extend(cases)
     every = [case for cases in suites.values() for case in cases]
     _count(root, f"pytest-vllm {record.verdict.decision.value}", every)

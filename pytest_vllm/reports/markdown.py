@@ -26,6 +26,13 @@ from pytest_vllm.reports.facts import (
 )
 from pytest_vllm.reports.gpus import HEAD, gpu_use_rows, sample_notes
 from pytest_vllm.reports.memory import forecast_line, memory_rows, notes
+from pytest_vllm.reports.performance import (
+    CHANGE_HEAD,
+    LEVEL_HEAD,
+    change_rows,
+    level_rows,
+    performance_notes,
+)
 from pytest_vllm.reports.preflight import finding_summary
 from pytest_vllm.reports.startfacts import counted, server_rows
 
@@ -56,6 +63,7 @@ def report_md(record: RunRecord) -> str:
         _warnings(record),
         _comparison(record),
         _suites(record),
+        _performance(record),
         _samples(record),
     ]
     foot = [
@@ -304,6 +312,17 @@ def _gpu_use(record: RunRecord) -> str:
     parts = [_table(HEAD, rows)] if rows else []
     parts += [_bullets(sample_notes(record))]
     return _section("GPUs during the run", "\n\n".join(part for part in parts if part))
+
+
+def _performance(record: RunRecord) -> str:
+    """Show what each load level came to, and what became of it since the baseline."""
+    parts = []
+    for head, rows in ((LEVEL_HEAD, level_rows(record)), (CHANGE_HEAD, change_rows(record))):
+        if rows:
+            parts.append(_table(head, (tuple(map(code, row)) for row in rows)))
+    return _section(
+        "Performance", "\n\n".join([*parts, _bullets(performance_notes(record))]).strip()
+    )
 
 
 def _launch(record: RunRecord) -> str:

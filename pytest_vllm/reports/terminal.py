@@ -29,6 +29,7 @@ from pytest_vllm.reports.facts import (
 )
 from pytest_vllm.reports.gpus import gpu_use_line
 from pytest_vllm.reports.memory import memory_line
+from pytest_vllm.reports.performance import performance_lines
 from pytest_vllm.reports.startup import StartupView, cut
 
 if TYPE_CHECKING:
@@ -199,6 +200,8 @@ def _facts(page: _Page, record: RunRecord) -> list[Text]:
     lines += page.fact("Memory", memory) if memory else []
     use = gpu_use_line(record)
     lines += page.fact("GPU use", use) if use else []
+    for label, text in performance_lines(record):
+        lines += page.fact(label, text, lines=3)
     lines += page.fact("Time", time_line(record))
     phases = phase_line(record)
     lines += page.fact("Start-up", phases) if phases else []

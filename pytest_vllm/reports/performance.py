@@ -1,0 +1,232 @@
+"""Words for the figures of the suite `performance`, with intervals and the client's own error."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.domain.metric_change import Form
+from pytest_vllm.domain.rounds import mean_of
+from pytest_vllm.domain.text import one_line
+from pytest_vllm.reports.regression import HEAD as CHANGE_HEAD
+from pytest_vllm.reports.regression import change_cells, verdict_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pytest_vllm.domain.record import RunRecord
+
+LEVEL_HEAD = (
+    "At a time",
+    "Rounds x requests",
+    "Failed",
+    "Output tokens/s",
+    "Requests/s",
+    "TTFT p50",
+    "TTFT p99",
+    "TPOT p50",
+    "ITL p99",
+    "Worst stall p99",
+    "E2EL p50",
+    "Goodput",
+)
+_LATENCIES = (
+    ("ttft", "p50"),
+    ("ttft", "p99"),
+    ("tpot", "p50"),
+    ("itl", "p99"),
+    ("stall", "p99"),
+    ("e2el", "p50"),
+)
+_SHOWN = (
+    ("output_tokens_per_s", "output", "tokens/s"),
+    ("ttft_p50_ms", "TTFT p50", "ms"),
+    ("tpot_p50_ms", "TPOT p50", "ms"),
+    ("goodput_share", "goodput", "of all"),
+)
+_FORM = {Form.PAIRS: "interleaved", Form.STORED: "stored baseline, the weak form"}
+_PROPERTIES = ("output_tokens_per_s", "requests_per_s", "ttft_p50_ms", "tpot_p50_ms", "e2el_p50_ms")
+
+
+def performance_lines(record: RunRecord) -> list[tuple[str, str]]:
+    """Return pairs of a label and a line for the screen at the end; none without a load."""
+    performance = record.performance
+    lines = [("Load", _level_line(level)) for level in _levels(performance) if level.get("gated")]
+    if lines and (client := _client_line(performance)):
+        lines.append(("Client", client))
+    if said := saturation_line(performance):
+        lines.append(("Saturates", said))
+    if lines and record.comparison is not None and record.comparison.metrics is not None:
+        judgement = record.comparison.metrics
+        lines.append(("Figures", f"{verdict_line(judgement)} ({_FORM[judgement.form]})"))
+    return lines
+
+
+def level_rows(record: RunRecord) -> list[tuple[str, ...]]:
+    """Return the cells of each load level, under `LEVEL_HEAD`."""
+    return [_row(level) for level in _levels(record.performance)]
+
+
+def change_rows(record: RunRecord) -> list[tuple[str, ...]]:
+    """Return the cells of each gated figure since the baseline, under `CHANGE_HEAD`."""
+    metrics = record.comparison.metrics if record.comparison is not None else None
+    return [change_cells(change) for change in metrics.changes] if metrics is not None else []
+
+
+def performance_notes(record: RunRecord) -> list[str]:
+    """Return what a reader of the figures must know."""
+    performance = record.performance
+    if not _levels(performance):
+        return []
+    notes = [f"profile {_named(performance)}; workload {_workload(performance)}"]
+    if client := _client_line(performance):
+        notes.append(f"the client's own error: {client}")
+    if said := saturation_line(performance):
+        notes.append(f"saturation: {said}")
+    metrics = record.comparison.metrics if record.comparison is not None else None
+    if metrics is not None:
+        notes.append(f"since the baseline ({_FORM[metrics.form]}): {verdict_line(metrics)}")
+        notes += [f"not comparable: {reason}" for reason in metrics.obstacles]
+    notes += [str(note) for note in performance.get("notes") or ()]
+    return [*notes, *dict.fromkeys(_flags(performance))]
+
+
+def performance_properties(record: RunRecord) -> list[tuple[str, str]]:
+    """Return the figures of each level as names and values, for files that know nothing else."""
+    pairs = []
+    for level in _levels(record.performance):
+        for figure in _PROPERTIES:
+            values = _values(level, figure)
+            if values:
+                pairs.append((f"performance.{level['name']}.{figure}", f"{_mean(values):.6g}"))
+        pairs.append((f"performance.{level['name']}.failed", str(_failed(level))))
+    metrics = record.comparison.metrics if record.comparison is not None else None
+    if pairs and metrics is not None:
+        pairs.append(("performance.regression", verdict_line(metrics)))
+    return pairs
+
+
+def saturation_line(performance: Mapping[str, Any]) -> str:
+    """Say where throughput stops growing; empty without a sweep."""
+    found = performance.get("saturation") or {}
+    if not found:
+        return ""
+    rate = f"{found['output_tokens_per_s']:,.0f} output tokens/s"
+    if not found.get("reached"):
+        return f"not up to {found['concurrency']} at a time ({rate}): throughput still grows"
+    return f"from {found['concurrency']} at a time ({rate}, 95 % of the best)"
+
+
+def _level_line(level: Mapping[str, Any]) -> str:
+    parts = []
+    for figure, name, unit in _SHOWN:
+        values = _values(level, figure)
+        if values:
+            parts.append(f"{name} {_with_interval(values)} {unit}")
+    failed = _failed(level)
+    failures = f", {failed} failed" if failed else ""
+    head = f"{level['concurrency']} at a time, {_size(level)} requests{failures}"
+    return f"{head}: {', '.join(parts) or 'no figures'}"
+
+
+def _row(level: Mapping[str, Any]) -> tuple[str, ...]:
+    goodput = _values(level, "goodput_share")
+    return (
+        str(level["concurrency"]),
+        _size(level),
+        str(_failed(level)),
+        _cell(_values(level, "output_tokens_per_s")),
+        _cell(_values(level, "requests_per_s")),
+        *(_latency(level, metric, name) for metric, name in _LATENCIES),
+        f"{_mean(goodput):.1%}" if goodput else "-",
+    )
+
+
+def _latency(level: Mapping[str, Any], metric: str, name: str) -> str:
+    """Show a percentile over all rounds with its interval, or why there is none."""
+    told = (level.get("latencies") or {}).get(metric) or {}
+    seen = (told.get("percentiles") or {}).get(name)
+    if not isinstance(seen, dict):
+        return "-"
+    value = seen.get("value")
+    if not isinstance(value, int | float):
+        return f"needs {seen.get('needs')} requests, had {told.get('requests')}"
+    ends = [seen.get("low"), seen.get("high")]
+    shown = [f"{end:.4g}" if isinstance(end, int | float) else "open" for end in ends]
+    return f"{value:.4g} ms ({shown[0]} to {shown[1]})"
+
+
+def _client_line(performance: Mapping[str, Any]) -> str:
+    told = performance.get("calibration") or {}
+    if not told:
+        return ""
+    return (
+        f"TTFT error p50 {told['ttft_error_p50_us']:.0f} us, p99 {told['ttft_error_p99_us']:.0f} "
+        f"us, ITL p99 {told['itl_error_p99_us']:.0f} us, {told['cpu_share']:.0%} of a core at "
+        f"{told['events_per_s']:,.0f} events/s ({told['clock']} clock, {told['path']} path)"
+    )
+
+
+def _flags(performance: Mapping[str, Any]) -> Iterator[str]:
+    for level in _levels(performance):
+        for run in level.get("rounds") or ():
+            for flag in run.get("flags") or ():
+                yield f"{level['name']}: {flag}"
+            for limit in run.get("limits") or ():
+                yield f"{level['name']}: the client was the limit: {limit}"
+
+
+def _levels(performance: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return performance.get("levels") or ()
+
+
+def _values(level: Mapping[str, Any], figure: str) -> list[float]:
+    seen = [(run.get("figures") or {}).get(figure) for run in level.get("rounds") or ()]
+    return [float(v) for v in seen if isinstance(v, int | float) and math.isfinite(v)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return mean_of(values).value
+
+
+def _cell(values: Sequence[float]) -> str:
+    return _with_interval(values) if values else "-"
+
+
+def _with_interval(values: Sequence[float]) -> str:
+    """Show a mean over rounds with its interval of 95 %."""
+    mean = mean_of(values)
+    if mean.low is None or mean.high is None:
+        return f"{mean.value:.4g}"
+    return f"{mean.value:.4g} ({mean.low:.4g} to {mean.high:.4g})"
+
+
+def _size(level: Mapping[str, Any]) -> str:
+    return f"{len(level.get('rounds') or ())} x {level.get('requests')}"
+
+
+def _failed(level: Mapping[str, Any]) -> int:
+    return sum(int(run.get("failed") or 0) for run in level.get("rounds") or ())
+
+
+def _named(performance: Mapping[str, Any]) -> str:
+    profile = performance.get("profile") or {}
+    return one_line(str(profile.get("name") if isinstance(profile, dict) else profile), 80)
+
+
+def _workload(performance: Mapping[str, Any]) -> str:
+    told = performance.get("workload") or {}
+    shown = [f"{key} {told[key]}" for key in ("prompt_tokens", "output_tokens") if key in told]
+    return one_line(", ".join([str(told.get("name", "?")), *shown]), 200)
+
+
+__all__ = [
+    "CHANGE_HEAD",
+    "LEVEL_HEAD",
+    "change_rows",
+    "level_rows",
+    "performance_lines",
+    "performance_notes",
+    "performance_properties",
+    "saturation_line",
+]
