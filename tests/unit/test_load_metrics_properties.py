@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_vllm.domain.load.columns import UNTOLD, Ending
@@ -54,12 +54,14 @@ def made(draw: st.DrawFn) -> Row:
 
 loads = st.lists(made(), min_size=1, max_size=10)
 places = st.integers(1, 8)
+brief = settings(max_examples=40)
 
 
 def measured(rows: list[Row], concurrency: int) -> Measurement:
     return measure(*load(*rows, concurrency=concurrency), slo=SLO)
 
 
+@brief
 @given(loads, places)
 def test_goodput_is_no_more_than_throughput(rows: list[Row], concurrency: int) -> None:
     figures = measured(rows, concurrency).figures
@@ -70,6 +72,7 @@ def test_goodput_is_no_more_than_throughput(rows: list[Row], concurrency: int) -
     assert 0 <= figures.get("goodput_share", 0) <= 1 - figures.get("failed_share", 0) + 1e-12
 
 
+@brief
 @given(loads, places)
 def test_the_window_is_inside_the_load(rows: list[Row], concurrency: int) -> None:
     plan, columns = load(*rows, concurrency=concurrency)
@@ -80,6 +83,7 @@ def test_the_window_is_inside_the_load(rows: list[Row], concurrency: int) -> Non
         assert inner.most >= 0.9 * concurrency
 
 
+@brief
 @given(loads, places, st.randoms())
 def test_the_order_of_requests_does_not_matter(
     rows: list[Row], concurrency: int, shuffler: random.Random
@@ -94,6 +98,7 @@ def test_the_order_of_requests_does_not_matter(
         assert abs(after.figures[name] - value) <= 1e-9 * max(1.0, abs(value))
 
 
+@brief
 @given(loads, places, st.data())
 def test_a_failed_request_never_improves_a_figure(
     rows: list[Row], concurrency: int, data: st.DataObject
@@ -120,6 +125,7 @@ def test_a_failed_request_never_improves_a_figure(
                 assert now is None or now >= value
 
 
+@brief
 @given(loads, places, st.lists(times, min_size=1, max_size=6))
 def test_the_tokens_of_parts_add_up_to_the_whole(
     rows: list[Row], concurrency: int, cuts: list[int]
@@ -141,6 +147,7 @@ def test_the_tokens_of_parts_add_up_to_the_whole(
     assert sum(part.requests for part in parts) == len(ends.done)
 
 
+@brief
 @given(loads, places)
 def test_every_request_is_counted_once(rows: list[Row], concurrency: int) -> None:
     plan, columns = load(*rows, concurrency=concurrency)
