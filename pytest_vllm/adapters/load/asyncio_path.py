@@ -16,12 +16,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
-
 from pytest_vllm.adapters.load.asyncio_columns import gather, lateness
+from pytest_vllm.adapters.load.asyncio_lanes import Lanes
 from pytest_vllm.adapters.load.asyncio_reply import Exchange, Reply, Tally
 from pytest_vllm.adapters.load.template import Templates
-from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.load.columns import NEVER, CollectorFacts
 from pytest_vllm.domain.load.percentile import rank
 from pytest_vllm.domain.load.progress import Progress
@@ -30,13 +28,12 @@ from pytest_vllm.domain.load.schedule import NO_ONE, NO_TIME, Schedule
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import httpx
+
     from pytest_vllm.domain.load.columns import Columns
     from pytest_vllm.domain.load.plan import LoadPlan
 
 REPORT_S = 0.5
-CONNECTIONS = 4096
-"""Most connections; httpx keeps a list of them that it walks for each request."""
-
 _NS = 1_000_000_000
 _now = time.monotonic_ns
 
@@ -113,39 +110,15 @@ class _Load:
         self._task = asyncio.current_task()
         clocks, cpu, waited = _clocks(), time.thread_time(), _waited_s()
         try:
-            async with self._client() as client:
-                await self._send_all(client)
+            async with Lanes(self._plan) as lanes:
+                await self._send_all(lanes)
         finally:
             self._finish = _now()
             self._cpu_s = time.thread_time() - cpu
             self._wait_s = _waited_s() - waited
             self._clock_shift = _clocks() - clocks
 
-    def _client(self) -> httpx.AsyncClient:
-        limits = self._plan.limits
-        try:
-            return httpx.AsyncClient(
-                base_url=self._plan.url,
-                headers={
-                    "accept": "*/*",
-                    "accept-encoding": "identity",
-                    "user-agent": "pytest-vllm",
-                    "content-type": "application/json",
-                    **self._plan.headers,
-                },
-                timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_s, pool=None),
-                limits=httpx.Limits(
-                    max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS
-                ),
-                follow_redirects=True,
-            )
-        except (httpx.InvalidURL, ValueError, OSError) as error:
-            raise TargetError(
-                f"no load can be sent to {self._plan.url}: {error}",
-                advice="see the URL, and HTTP_PROXY, HTTPS_PROXY, SSL_CERT_FILE and SSL_CERT_DIR",
-            ) from error
-
-    async def _send_all(self, client: httpx.AsyncClient) -> None:
+    async def _send_all(self, lanes: Lanes) -> None:
         plan = self._plan
         self._begin = _now()
         schedule = self._schedule = Schedule(
@@ -158,11 +131,12 @@ class _Load:
         )
         last = self._begin + int(plan.limits.run_s * _NS)
         report = self._begin + int(REPORT_S * _NS)
-        flying: dict[asyncio.Task[None], int] = {}
+        flying: dict[asyncio.Task[None], tuple[int, httpx.AsyncClient]] = {}
         change = asyncio.Event()
 
         def over(task: asyncio.Task[None]) -> None:
-            number = flying.pop(task)
+            number, client = flying.pop(task)
+            lanes.give_back(client)
             schedule.ended(number, self._replies[number].end_ns)
             change.set()
 
@@ -170,6 +144,7 @@ class _Load:
             while (now := _now()) < last:
                 number = schedule.ready(now)
                 if number is not None:
+                    client = lanes.take()
                     exchange = Exchange(
                         client,
                         plan.requests[number],
@@ -179,7 +154,7 @@ class _Load:
                         templates=self._templates,
                     )
                     task = asyncio.create_task(exchange.run())
-                    flying[task] = number
+                    flying[task] = (number, client)
                     task.add_done_callback(over)
                     continue
                 upcoming = schedule.next_ns()

@@ -8,6 +8,7 @@ the client stacks were measured; this one needs no compiler, so it comes with th
 from __future__ import annotations
 
 import json
+import select
 import socket
 import subprocess
 import sys
@@ -97,6 +98,12 @@ class TruthServer:
 
     def __enter__(self) -> Self:
         """Start the process and set its schedule."""
+        if not hasattr(select, "epoll"):
+            raise HostError(
+                f"the truth server, which the client is calibrated against, needs Linux, not "
+                f"{sys.platform}",
+                advice="run the load from a Linux host, or take its figures without a calibration",
+            )
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE_S)
         start = f"import sys; sys.path.append({str(_ROOT)!r}); sys.argv[1:] = [{theirs.fileno()!r}]"

@@ -17,10 +17,10 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from pytest_vllm.adapters.load import truth_wire as wire
+from pytest_vllm.adapters.load.timer import Timer, tight_timers
 from pytest_vllm.adapters.load.truth_schedule import FIELDS, Noise, Schedule
 from pytest_vllm.adapters.load.truth_stream import Connection, Engine, Log
 
-_NS = 1_000_000_000
 _now = time.monotonic_ns
 
 
@@ -48,6 +48,7 @@ class Server:
         self._said = b""
         self._timed: list[tuple[int, int, Timed]] = []
         self._turn = 0
+        self._timer = Timer()
         self._floods: list[Connection] = []
         self._engines: dict[int, Engine] = {}
 
@@ -57,6 +58,7 @@ class Server:
         self.control.sendall(json.dumps({"port": port}).encode() + b"\n")
         self.poll.register(self.control, select.EPOLLIN)
         self.poll.register(self.listener, select.EPOLLIN)
+        self.poll.register(self._timer.fd, select.EPOLLIN)
         control, listener = self.control.fileno(), self.listener.fileno()
         while True:
             for number, mask in self.poll.poll(self._patience()):
@@ -65,6 +67,8 @@ class Server:
                         return
                 elif number == listener:
                     self._accept()
+                elif number == self._timer.fd:
+                    self._timer.fired()
                 else:
                     connection = self.connections.get(number)
                     if connection is not None and mask & select.EPOLLOUT:
@@ -142,17 +146,9 @@ class Server:
             self.schedule(ready, client)
 
     def _patience(self) -> float:
-        """Say how long to listen; the rest of a millisecond is slept, epoll knows no less."""
-        if any(not stream.waiting for stream in self._floods):
-            return 0.0
-        if not self._timed:
-            return -1.0
-        wait = self._timed[0][0] - _now()
-        if wait > 2_000_000:  # noqa: PLR2004 - ns: epoll rounds up to the next millisecond
-            return (wait - 1_000_000) // 1_000_000 / 1000
-        if wait > 0:
-            time.sleep(wait / _NS)
-        return 0.0
+        """Say how long to listen; the timer is among what is listened to."""
+        self._timer.at(self._timed[0][0] if self._timed else None)
+        return 0.0 if any(not stream.waiting for stream in self._floods) else -1.0
 
     def _fire(self) -> None:
         while self._timed and self._timed[0][0] <= _now():
@@ -247,6 +243,7 @@ def main() -> None:
     """Serve whoever holds the other end of the socket named by number."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    tight_timers()
     Server(socket.socket(fileno=int(sys.argv[1]))).run()
 
 

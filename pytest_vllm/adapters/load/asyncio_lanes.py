@@ -1,0 +1,74 @@
+"""The clients of httpx that a load goes through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import httpx
+
+from pytest_vllm.domain.errors import TargetError
+
+if TYPE_CHECKING:
+    from pytest_vllm.domain.load.plan import LoadPlan
+
+
+class Lanes:
+    """Clients of httpx, one for each request in flight, so one for each connection.
+
+    A pool that many requests share hands one idle connection to all that wait, of which all but
+    one are turned away and wait for the next end of a request (httpcore 1.0.9): 64 requests that
+    are due together were sent over three seconds.
+
+    Args:
+        plan: What is sent.
+
+    Raises:
+        TargetError: The environment or the URL is none that can be gone to.
+    """
+
+    def __init__(self, plan: LoadPlan) -> None:
+        self._plan = plan
+        self._free: list[httpx.AsyncClient] = []
+        self._all: list[httpx.AsyncClient] = []
+        try:
+            self._certificates = httpx.create_ssl_context()
+            self.give_back(self.take())
+        except (httpx.InvalidURL, ValueError, OSError) as error:
+            raise TargetError(
+                f"no load can be sent to {self._plan.url}: {error}",
+                advice="see the URL, and HTTP_PROXY, HTTPS_PROXY, SSL_CERT_FILE and SSL_CERT_DIR",
+            ) from error
+
+    async def __aenter__(self) -> Self:
+        """Give the lanes."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close all connections."""
+        for client in self._all:
+            await client.aclose()
+
+    def take(self) -> httpx.AsyncClient:
+        """Give the client that was used last, a new one when none is free."""
+        if self._free:
+            return self._free.pop()
+        limits = self._plan.limits
+        client = httpx.AsyncClient(
+            base_url=self._plan.url,
+            headers={
+                "accept": "*/*",
+                "accept-encoding": "identity",
+                "user-agent": "pytest-vllm",
+                "content-type": "application/json",
+                **self._plan.headers,
+            },
+            verify=self._certificates,
+            timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_s, pool=None),
+            follow_redirects=True,
+        )
+        self._all.append(client)
+        return client
+
+    def give_back(self, client: httpx.AsyncClient) -> None:
+        """Have a client used again."""
+        self._free.append(client)
