@@ -160,8 +160,7 @@ def _started(order: int, rows: int, errors: IO[bytes]) -> subprocess.Popen[bytes
 
 def _lines(process: subprocess.Popen[bytes], limit_s: float) -> Iterator[bytes]:
     """Give each line that the collector says until it ends, or its time is over."""
-    assert process.stdout is not None
-    fd, rest = process.stdout.fileno(), b""
+    fd, rest = process.stdout.fileno() if process.stdout else -1, b""
     deadline = time.monotonic() + limit_s
     while (left := deadline - time.monotonic()) > 0:
         if not select.select([fd], [], [], left)[0]:

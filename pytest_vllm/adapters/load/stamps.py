@@ -95,4 +95,5 @@ class Stamps:
             time.sleep(_WAIT_S)
             return False
         seconds, rest = unpack(extra[0][2])
-        return before - _STEP_NS < seconds * _NS + rest - self.shift < after + _STEP_NS
+        at: int = seconds * _NS + rest - self.shift
+        return before - _STEP_NS < at < after + _STEP_NS

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.load.rows import COUNTS, SPANS, TIMES
 from pytest_vllm.domain.load.columns import Columns
-from pytest_vllm.domain.load.schedule import NO_ONE, NO_TIME
+from pytest_vllm.domain.load.schedule import NO_ONE, NO_TIME, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.load.plan import Request
 
 _LENGTH = struct.Struct("<Q")
+_NS = 1_000_000_000
 _PLAN = (("due", "q"), ("after", "q"), ("pause", "q"), ("path", "H"), ("start", "q"))
 
 
@@ -76,6 +77,17 @@ class Order:
         self._path, self._start = columns["path"], columns["start"]
         self._offset, self._fd = file.tell(), file.fileno()
         self._heads = [head.encode("latin-1") for head in self.head["heads"]]
+
+    def schedule(self, begin_ns: int) -> Schedule:
+        """Return who is next when the load begins at a time."""
+        return Schedule(
+            due_ns=self.due,
+            after=self.after,
+            pause_ns=self.pause,
+            places=self.head["concurrency"],
+            ramp_ns=int(self.head["ramp_s"] * _NS),
+            begin_ns=begin_ns,
+        )
 
     def raw(self, number: int) -> bytes:
         """Return a request as it goes over the wire."""

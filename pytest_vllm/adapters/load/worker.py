@@ -12,7 +12,8 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from pytest_vllm.adapters.load.collector import Collector, RedirectedError
+from pytest_vllm.adapters.load.collector import Collector
+from pytest_vllm.adapters.load.exchange import RedirectedError
 from pytest_vllm.adapters.load.link import addresses
 from pytest_vllm.adapters.load.timer import die_with_parent, tight_timers
 from pytest_vllm.adapters.load.wire import Order, write_rows
@@ -59,7 +60,7 @@ def main() -> int:
             "clock_shift_ns": collector.stamps.moved_ns,
             "notes": _notes(collector),
         }
-        write_rows(rows, collector.rows, facts | {"held": collector.schedule.held.hex()})
+        write_rows(rows, collector.rows, facts | {"held": collector.held.hex()})
         return _say({"peak_rss_bytes": _peak_rss_bytes()})
 
 
