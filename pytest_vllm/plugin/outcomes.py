@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from pytest_vllm.domain.checks import Level, Outcome
-from pytest_vllm.domain.errors import HostError
+from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.observation import Observation
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.text import one_line
@@ -40,7 +40,7 @@ ATTEMPT: pytest.StashKey[Attempt] = pytest.StashKey()
 
 _MESSAGE_LIMIT = 4000
 _EXCHANGES_KEPT = 6
-_NOT_THE_SERVER = (HostError, NameError, ImportError)
+_NOT_THE_SERVER = (HostError, TargetError, NameError, ImportError)
 """Exceptions in the call of a check that say nothing about the server."""
 
 
@@ -229,6 +229,6 @@ def _message(error: BaseException | None, report: pytest.TestReport) -> str:
     if error is None:
         return report.longreprtext
     text = str(error).strip()
-    if isinstance(error, AssertionError | pytest.fail.Exception | HostError):
+    if isinstance(error, AssertionError | pytest.fail.Exception | HostError | TargetError):
         return text or report.longreprtext.strip().splitlines()[-1]
     return f"{type(error).__name__}: {text}"

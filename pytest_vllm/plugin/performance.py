@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_vllm.adapters.load.calibrate import calibrate
 from pytest_vllm.adapters.load.workloads import load_workload
 from pytest_vllm.domain.checks import Outcome
+from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.load.calibration import bottleneck
 from pytest_vllm.domain.load.plan import Limits
 from pytest_vllm.domain.load.traffic import Traffic
@@ -55,6 +56,7 @@ class Performance:
         self._state = state
         self._load = load
         self._refusal: str | None = None
+        self._problem: HostError | TargetError | None = None
         self._workload = _table(profile)
         self._waves = profile.waves
         self._requests: dict[int, int] = {}
@@ -80,9 +82,15 @@ class Performance:
             vllm: Client of the check, for the questions before the first load.
             benchmark: Fixture of pytest-benchmark that carries the rounds, `None` for none.
         """
-        self._prepare(vllm)
-        level = self.levels.get(concurrency)
-        return self._measure(concurrency, benchmark) if level is None else level
+        if self._problem is not None:
+            raise self._problem  # what this host could not do once is not tried by every check
+        try:
+            self._prepare(vllm)
+            level = self.levels.get(concurrency)
+            return self._measure(concurrency, benchmark) if level is None else level
+        except (HostError, TargetError) as error:
+            self._problem = error
+            raise
 
     def judge(self, vllm: Client) -> Judgement | None:
         """Hold the compared level against the baseline; `None` without one."""
