@@ -86,12 +86,10 @@ class ServerWatch:
         """Wait for the counts of the last requests, which vLLM adds just after their last token."""
         until = time.monotonic() + _SETTLES_WITHIN_S
         before = self._look()
-        while before is not None and time.monotonic() < until:
+        while before is not None:
             time.sleep(_SETTLE_EVERY_S)
             after = self._look()
-            if after is None or (
-                after.counters == before.counters and after.histograms == before.histograms
-            ):
+            if after is None or time.monotonic() > until or _same(before, after):
                 return
             before = after
 
@@ -129,3 +127,7 @@ class ServerWatch:
         note = one_line(why, 200)
         if note not in self._notes and len(self._notes) < _MOST_NOTES:
             self._notes.append(note)
+
+
+def _same(one: ServerLook, other: ServerLook) -> bool:
+    return one.counters == other.counters and one.histograms == other.histograms
