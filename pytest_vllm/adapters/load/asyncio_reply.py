@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 REFUSAL_BYTES = 4096
 """Bytes of a reply with another status than 200 that are kept, to say why."""
 
+_BROKEN = (Ending.RESET, Ending.TRUNCATED)
 _LATEST = 1000
 _now = time.monotonic_ns
 
@@ -112,7 +113,7 @@ class Exchange:
         try:
             async with asyncio.timeout(self._limits.request_s):
                 ending, why = await self._send()
-                if ending is Ending.RESET and self._may_go_again():
+                if ending in _BROKEN and self._may_go_again():
                     self._tally.again += 1
                     ending, why = await self._send()
         except TimeoutError:
@@ -145,7 +146,7 @@ class Exchange:
             finally:
                 await response.aclose()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return _ending(error, self._limits, begun=bool(self._reply.header_ns))
+            return _ending(error, self._limits)
         except (ValueError, OSError) as error:  # of a proxy or redirect that cannot be gone to
             return Ending.CONNECT, shown(f"{type(error).__name__}: {error}")
 
@@ -254,7 +255,7 @@ class _Reads:
         self._open = False
 
 
-def _ending(error: Exception, limits: Limits, *, begun: bool) -> tuple[Ending, str]:
+def _ending(error: Exception, limits: Limits) -> tuple[Ending, str]:
     text = str(error)
     said = shown(f"{type(error).__name__}: {text}")
     cut_short = "without sending complete message body" in text
@@ -263,7 +264,7 @@ def _ending(error: Exception, limits: Limits, *, begun: bool) -> tuple[Ending, s
     if isinstance(error, httpx.TimeoutException):
         return Ending.STALLED, f"no byte for {limits.stall_s:g} s"
     if isinstance(error, httpx.RemoteProtocolError) and (cut_short or "disconnected" in text):
-        return (Ending.TRUNCATED if cut_short or begun else Ending.RESET), said
+        return Ending.TRUNCATED, said
     # A subclass comes before its parent.
     endings: tuple[tuple[type[Exception], Ending], ...] = (
         (httpx.ConnectError, Ending.CONNECT),
