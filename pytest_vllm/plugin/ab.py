@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 RECORD = "ab.json"
 _SIGNAL_BASE = 128
-_WIDTH, _WIDEST = 80, 120
+_WIDTH, _USUAL, _WIDEST = 80, 100, 120
 
 
 class AbVerb:
@@ -118,7 +118,7 @@ class _Run:
         self._traffic = traffic_of(request)
         self._together = _servers(request, self._targets)
         columns = shutil.get_terminal_size((_WIDTH, 24)).columns
-        self._width = min(columns, _WIDEST) if sys.stdout.isatty() else _WIDEST
+        self._width = min(columns, _WIDEST) if sys.stdout.isatty() else _USUAL
         base, candidate = self._targets[Side.BASE], self._targets[Side.CANDIDATE]
         differing = differences(base, candidate)
         if not differing and not request.aa:
@@ -156,7 +156,7 @@ class _Run:
                 width=self._width,
             )
         )
-        sides = self._sides(evidence)
+        sides = self._sides(evidence, teller)
         series = Series(sides, self._request, servers=self._together, one=self._one, teller=teller)
         signals = Signals()
         signals.take()
@@ -167,7 +167,6 @@ class _Run:
             _discard(evidence)
             raise
         finally:
-            teller.close()
             signals.give_back()
         record = AbRecord(
             run_id=evidence.path.name,
@@ -207,9 +206,16 @@ class _Run:
             return Stop(text=error.message, blame=Blame.HOST, advice=error.advice)
         return None
 
-    def _sides(self, evidence: EvidenceFolder) -> dict[Side, SideServer]:
+    def _sides(self, evidence: EvidenceFolder, teller: TerminalTeller) -> dict[Side, SideServer]:
         sides = {
-            side: SideServer(side, target, profile, folder=evidence.path, terminal=sys.stdout)
+            side: SideServer(
+                side,
+                target,
+                profile,
+                folder=evidence.path,
+                terminal=sys.stdout,
+                shown=teller.shown,
+            )
             for side, (target, profile) in self._named.items()
         }
         if self._request.aa:

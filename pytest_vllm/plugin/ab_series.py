@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.ab_words import AbRequest
     from pytest_vllm.domain.load.calibration import Calibration
     from pytest_vllm.domain.load.plan import LoadPlan
-    from pytest_vllm.domain.load.progress import Progress
     from pytest_vllm.plugin.ab_server import SideServer
 
 PLACE_WAVES = 10
@@ -42,9 +41,6 @@ RATE_S = 10.0
 
 class Teller(Protocol):
     """Is told how a comparison goes."""
-
-    def load(self, progress: Progress) -> None:
-        """Show how far the load of a run is."""
 
     def run(self, run: AbRun, *, number: int, of: int) -> None:
         """Show a run that is over."""
@@ -180,10 +176,9 @@ class Series:
     def _send(self, server: SideServer, *, seed: int, pair: int, side: Side) -> AbRun:
         """Send one load, the warm-up first, and measure it."""
         load = server.load
-        load.on_progress = self._teller.load
         plan = load.plan(self._request.workload, replace(self.traffic, seed=seed))
         begin_s = time.monotonic() - self._begun
-        loaded = load.send(plan)
+        loaded = load.send(plan, title=str(side))
         server.look()
         columns, measured = loaded.columns, loaded.measurement
         facts = columns.facts

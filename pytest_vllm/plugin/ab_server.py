@@ -19,7 +19,8 @@ from pytest_vllm.plugin.sanity import content_refusal
 from pytest_vllm.plugin.state import RunState, failure_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import TextIO
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.profile import Profile
     from pytest_vllm.domain.target import Target
     from pytest_vllm.domain.verdict import StartFailure
+    from pytest_vllm.plugin.load import Watcher
 
+_NAMING = ("image", "url", "python")
+"""Options that `describe` shows."""
 LETTERS = {Side.BASE: "a", Side.CANDIDATE: "b"}
 
 
@@ -52,10 +56,18 @@ class SideServer:
         profile: The rules of the run; they say nothing here, but a launch wants them.
         folder: Evidence folder of the comparison.
         terminal: Where the first start is shown.
+        shown: Shows its loads.
     """
 
-    def __init__(
-        self, side: Side, target: Target, profile: Profile, *, folder: Path, terminal: TextIO
+    def __init__(  # noqa: PLR0913 - what it is, where it is kept, where it is shown
+        self,
+        side: Side,
+        target: Target,
+        profile: Profile,
+        *,
+        folder: Path,
+        terminal: TextIO,
+        shown: Callable[[str], AbstractContextManager[Watcher | None]],
     ) -> None:
         self.side = side
         self.target = target
@@ -67,6 +79,7 @@ class SideServer:
         self._profile = profile
         self._folder = folder
         self._terminal = terminal
+        self._shown = shown
         self._starts = 0
         self._run: ServerRun | None = None
         self._state: RunState | None = None
@@ -146,7 +159,7 @@ class SideServer:
         if state.server is None:
             raise Stopped(self._blamed("its server did not become ready"))
         self._ask_for_sense()
-        self._load = Load(state.server)
+        self._load = Load(state.server, shown=self._shown)
         if first:
             self.facts = self._facts()
 
@@ -240,21 +253,26 @@ def differences(base: Target, candidate: Target) -> dict[str, tuple[str, str]]:
     """Return the options in which two targets differ, as base and candidate have them."""
     found = {}
     for name, setting in base.settings.items():
-        other = candidate.settings[name]
-        if setting.value != other.value and name != "backend":
-            found[name] = (_shown(setting.value), _shown(other.value))
+        values = (setting.value, candidate.settings[name].value)
+        if name == "url":
+            values = (base.url, candidate.url)  # written alike
+        if values[0] != values[1] and name != "backend":
+            found[name] = (_words(values[0]), _words(values[1]))
     return found
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return "" if value is None else str(value)
 
 
 def name_of(target: Target, differing: Mapping[str, tuple[str, str]], *, side: Side) -> str:
     """Name a side by its server and by what else is its own."""
     number = 0 if side is Side.BASE else 1
-    own = [f"{name}={pair[number]}" for name, pair in differing.items() if pair[number]]
-    named = describe(target)
-    return "; ".join([named, *(text for text in own if text.partition("=")[2] != named)])
+    own = [
+        f"{name}={pair[number]}"
+        for name, pair in differing.items()
+        if pair[number] and name not in _NAMING
+    ]
+    return "; ".join([describe(target), *own])
+
+
+def _words(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return "" if value is None else str(value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_vllm.reports.ab import run_line
 from pytest_vllm.reports.progress import LoadView
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
     from pytest_vllm.domain.ab import AbRun
@@ -19,19 +21,21 @@ class TerminalTeller:
 
     Args:
         stream: Where to write.
+
+    Attributes:
+        prefix: What stands before the lines of runs, such as which comparison they are of.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._view: LoadView | None = None
         self.prefix = ""
 
-    def load(self, progress: Progress) -> None:
-        """Show how far the load of a run is."""
-        if self._view is None:
-            live = self._stream.isatty()
-            self._view = LoadView(self._stream, live=live, color=live)
-        self._view.update(progress)
+    @contextmanager
+    def shown(self, title: str) -> Iterator[Callable[[Progress], None]]:
+        """Show a load while it runs."""
+        live = self._stream.isatty()
+        with LoadView(self._stream, live=live, color=live, title=title) as view:
+            yield view.update
 
     def run(self, run: AbRun, *, number: int, of: int) -> None:
         """Show a run that is over."""
@@ -39,12 +43,5 @@ class TerminalTeller:
 
     def say(self, text: str) -> None:
         """Show a line."""
-        self.close()
         self._stream.write(f"{text}\n")
         self._stream.flush()
-
-    def close(self) -> None:
-        """Take the live line away."""
-        view, self._view = self._view, None
-        if view is not None:
-            view.close()

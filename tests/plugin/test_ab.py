@@ -107,18 +107,18 @@ def test_two_sides_alike_differ_by_nothing_that_counts(tmp_path: Path) -> None:
 def test_a_server_against_itself_gives_the_rate_of_false_alarms(tmp_path: Path) -> None:
     with simulated("--token-delay-ms=1") as url:
         code, told, record = compare(
-            tmp_path, f"--url={url}", "--aa=2", "--pairs=6", "--requests=4", "--warm-up=0",
+            tmp_path, f"--url={url}", "--aa=1", "--pairs=6", "--requests=4", "--warm-up=0",
             "--concurrency=4", "--no-calibrate",
         )  # fmt: skip
     assert code == 0, told
     assert record is not None
-    assert record["alarms"]["worse"]["total"] == 2
+    assert record["alarms"]["worse"]["total"] == 1
     assert record["servers"] == "one"
     assert "told worse" in told
-    assert "of 2:" in told
+    assert "of 1:" in told
 
 
-@pytest.mark.parametrize(("side", "code"), [("base", 75), ("candidate", 1)])
+@pytest.mark.parametrize(("side", "code"), [("candidate", 1), *([("base", 75)] if ALL else [])])
 def test_a_side_that_writes_garbage_is_not_compared(tmp_path: Path, side: str, code: int) -> None:
     with simulated() as good, simulated("--defect=constant-token") as bad:
         sides = (bad, good) if side == "base" else (good, bad)
@@ -131,11 +131,10 @@ def test_a_side_that_writes_garbage_is_not_compared(tmp_path: Path, side: str, c
 
 
 def test_nobody_at_an_address_is_told_without_a_traceback(tmp_path: Path) -> None:
-    with simulated() as url:
-        words = (f"--url={url}", "--url=http://127.0.0.1:9", "--vllm-timeout=1", *SMALL)
-        code, told, _ = compare(tmp_path, *words)
-    assert code in (1, 75), told
-    assert "the candidate did not come up" in told
+    words = ("--url=http://127.0.0.1:9", "--url=http://127.0.0.1:10", "--vllm-timeout=1", *SMALL)
+    code, told, _ = compare(tmp_path, *words)
+    assert code == 75, told
+    assert "the base did not come up" in told
     assert "Traceback" not in told
 
 
@@ -145,6 +144,7 @@ def test_what_cannot_be_is_refused_before_anything_starts(tmp_path: Path) -> Non
     assert "--restart cannot restart the server of the base" in told
     code, told, record = compare(tmp_path, "--url=http://a", "--url=http://a/v1")
     assert (code, record) == (4, None), told
+    assert "both sides come to the same options" in told
 
 
 @pytest.fixture
