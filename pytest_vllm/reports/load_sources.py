@@ -17,6 +17,7 @@ _GIB = 2**30
 _TIMES = ("ttft", "queue", "prefill", "decode", "tpot", "itl", "e2el")
 _GAUGES = (("running", "running"), ("waiting", "waiting"))
 _NS_PER_MS = 1e6
+_SECOND_MS = 1000.0
 
 
 def server_words(measurement: Measurement) -> Iterator[tuple[str, str]]:
@@ -110,7 +111,8 @@ def _bounds(told: Mapping[str, Any]) -> str:
             low, high = told[label]
             if high is None:
                 return f" ({label} above {milliseconds(low)})"
-            return f" ({label} in {number(low)}-{milliseconds(high)})"
+            scale, unit = (1e-3, "s") if high >= _SECOND_MS else (1.0, "ms")
+            return f" ({label} in {low * scale:g}-{high * scale:g} {unit})"
     return ""
 
 

@@ -203,7 +203,7 @@ def test_ramp_and_tail_are_outside_the_window() -> None:
     assert measured.window_s == pytest.approx(0.1)
     assert measured.figures["output_tokens_per_s"] == pytest.approx(4 / 0.1)
     assert measured.figures["total_tokens_per_s"] == pytest.approx((4 + 11) / 0.1)
-    assert measured.figures["requests_per_s"] == pytest.approx(1 / 0.1)
+    assert measured.figures["requests_per_s"] == pytest.approx((2 / 5 + 1) / 0.1)
     assert measured.figures["output_tokens_per_s_whole"] == pytest.approx(7 / 0.4)
     assert measured.figures["requests_per_s_whole"] == pytest.approx(2 / 0.4)
 

@@ -68,7 +68,7 @@ def test_goodput_is_no_more_than_throughput(rows: list[Row], concurrency: int) -
     for suffix in ("", "_whole"):
         rate = figures.get(f"requests_per_s{suffix}")
         if rate is not None:
-            assert 0 <= figures[f"goodput_per_s{suffix}"] <= rate
+            assert 0 <= figures[f"goodput_per_s{suffix}"] <= rate * (1 + 1e-12)
     assert 0 <= figures.get("goodput_share", 0) <= 1 - figures.get("failed_share", 0) + 1e-12
 
 
@@ -144,7 +144,7 @@ def test_the_tokens_of_parts_add_up_to_the_whole(
         assert None in told
     else:
         assert abs(sum(value or 0 for value in told) - sum(known)) < 1e-6
-    assert sum(part.requests for part in parts) == len(ends.done)
+    assert abs(sum(part.requests for part in parts) - len(ends.done)) < 1e-6
 
 
 @brief

@@ -25,14 +25,15 @@ class Output:
     """What requests that ended as they should brought within a window.
 
     Attributes:
-        requests: Requests whose last token came in it.
-        good: Those of them that kept the SLO.
+        requests: Requests that came in it, each by the share of its tokens that did: by their last
+            token alone, the last ones of a load would mostly be missing.
+        good: The same of those that kept the SLO.
         output_tokens: Tokens written in it; `None` when some request's are not known.
         prompt_tokens: Tokens of the prompts whose first token came in it; `None` as above.
     """
 
-    requests: int
-    good: int
+    requests: float
+    good: float
     output_tokens: float | None
     prompt_tokens: int | None
 
@@ -46,25 +47,25 @@ def output(
     else evenly, so that their sum is always exactly N. A reply without any token event counts at
     its end.
     """
-    requests = kept = prompt = 0
-    written = 0.0
+    prompt = 0
+    requests = kept = written = 0.0
     known = prompts_known = True
     for row in ends.done:
         first, count = columns.first_row[row], columns.events[row]
         if count:
             low = bisect_left(columns.event_ns, window.begin_ns, first, first + count)
             high = bisect_right(columns.event_ns, window.end_ns, low, first + count)
-            begins, ends_inside = low == first < high, low < high == first + count
+            begins, share = low == first < high, _share(columns, row, low, high)
         else:
-            low = high = first
-            begins = ends_inside = window.begin_ns <= columns.end_ns[row] <= window.end_ns
+            begins = window.begin_ns <= columns.end_ns[row] <= window.end_ns
+            share = float(begins)
         tokens, asked = ends.tokens[row], _prompt_tokens(plan, columns, row)
         known = known and tokens != UNTOLD
         prompts_known = prompts_known and asked != UNTOLD
-        written += tokens * _share(columns, row, low, high) if count else tokens * begins
+        written += tokens * share
         prompt += asked * begins
-        requests += ends_inside
-        kept += ends_inside and row in good
+        requests += share
+        kept += share if row in good else 0.0
     return Output(
         requests=requests,
         good=kept,
