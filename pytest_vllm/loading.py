@@ -35,6 +35,7 @@ from pytest_vllm.domain.load.traffic import Pattern, check
 from pytest_vllm.domain.objective import Held
 from pytest_vllm.domain.text import closest, one_line
 from pytest_vllm.reports.load import measurement_text, sweep_text
+from pytest_vllm.reports.load_words import paragraph
 from pytest_vllm.reports.progress import LoadView
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ _FAILED, _CANNOT_TELL, _INTERRUPTED = 1, 75, 130
 _FAILURES = 3
 _WIDTH = 80
 _SEEN = 160
+_TEXT_WIDTH = 110
 _DESCRIPTION = """\
 Loads a server that runs, and prints throughput and latencies with their intervals, beside the error
 of this client itself. Percentiles that so few requests cannot support are not printed.
@@ -240,20 +242,19 @@ def _tell(traffic: Traffic, text: str) -> None:
 
 
 def _print_level(title: str, level: Level, findings: Sequence[Finding]) -> None:
-    description = level.plan.description
+    width, description = _width(), level.plan.description
     lines = [
-        measurement_text(
-            level.measurement, title=title, calibration=level.calibration, width=_width()
-        )
+        measurement_text(level.measurement, title=title, calibration=level.calibration, width=width)
     ]
-    lines += [f"Lengths     {description['lengths']}"]
+    told = [("Lengths", str(description["lengths"]))]
     notes = description["notes"]
-    for note in notes if isinstance(notes, list) else ():
-        lines.append(f"Note        {one_line(str(note))}")
+    told += [("Note", str(note)) for note in notes] if isinstance(notes, list) else []
     shown = list(level.columns.failures.items())[:_FAILURES]
-    lines += [f"Failed      request {number}: {one_line(text, _SEEN)}" for number, text in shown]
-    lines += [f"SLO         {finding.held}: {finding.text}" for finding in findings]
-    lines += [f"INCONCLUSIVE: the client was the limit: {why}" for why in level.limited_by]
+    told += [("Failed", f"request {number}: {one_line(text, _SEEN)}") for number, text in shown]
+    told += [("SLO", f"{finding.held}: {finding.text}") for finding in findings]
+    told += [("INCONCLUSIVE", f"the client was the limit: {why}") for why in level.limited_by]
+    for label, text in told:
+        lines += paragraph(label, text, min(width, _TEXT_WIDTH))
     print("\n".join(lines), end="\n\n", flush=True)  # noqa: T201 - the output
 
 
