@@ -1,4 +1,4 @@
-"""Reads what `pytest-vllm compare` compares: the record of a run, or the JSON of a load."""
+"""Reads what `pytest-vllm compare` compares: the record of a run, or the JSON of loads."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.load.document import performance_of
 from pytest_vllm.domain.record import from_json
-from pytest_vllm.domain.stored import record_facts
+from pytest_vllm.domain.stored import compare_performance, record_facts
 from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pytest_vllm.domain.record import RunRecord
 
 _RECORD = "run.json"
-_ADVICE = "name a run.json that pytest-vllm wrote, its folder, or a file of pytest-vllm load --json"
+_ADVICE = (
+    "name a run.json that pytest-vllm wrote, its folder, a file of pytest-vllm load --json, or a "
+    "folder of such files, which are then rounds"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,39 +46,70 @@ def read_comparand(path: str) -> Comparand:
     """Read a run or a load.
 
     Args:
-        path: A `run.json`, the folder that holds it, or a file of `pytest-vllm load --json`.
+        path: A `run.json` or the folder that holds it; a file of `pytest-vllm load --json`, or a
+            folder of such files, each of which is a round.
 
     Raises:
         TargetError: There is none that can be read.
     """
-    file, text = _read(path)
-    document = _parsed(text, file)
-    if "run_id" in document:
-        record = from_json(text, where=str(file))
+    files = _files(path)
+    documents = [_parsed(_text(file), file) for file in files]
+    try:
+        found = _comparand(path, files, documents)
+        compare_performance(found.performance, found.performance)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        why = one_line(str(error)) if type(error) is ValueError else "its loads cannot be read"
+        raise TargetError(f"{path} cannot be compared: {why}", advice=_ADVICE) from None
+    return found
+
+
+def _comparand(path: str, files: Sequence[Path], documents: Sequence[dict[str, Any]]) -> Comparand:
+    if len(files) == 1 and "run_id" in documents[0]:
+        record = from_json(json.dumps(documents[0]), where=str(files[0]))
         return Comparand(
             name=f"{path} (run {record.run_id})",
             performance=record.performance,
             facts=record_facts(record),
             record=record,
         )
-    return Comparand(name=path, performance=_performance(document, file))
+    for file, document in zip(files, documents, strict=True):
+        if document.get("kind") != "load":
+            raise TargetError(f"{file} is neither a run nor a load", advice=_ADVICE)
+    return Comparand(name=path, performance=performance_of(documents))
 
 
-def _read(path: str) -> tuple[Path, str]:
+def _files(path: str) -> list[Path]:
+    """Return the files that a name means."""
     if not path:
         raise TargetError("an empty name is no run", advice=_ADVICE)
     try:
         file = Path(path).expanduser()
-        if file.is_dir():
-            file /= _RECORD
-        return file, file.read_text(encoding="utf-8")
+        if not file.is_dir():
+            return [file]
+        if (file / _RECORD).exists():
+            return [file / _RECORD]
+        files = sorted(file.glob("*.json"))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unreadable(path, error) from None
+    if not files:
+        raise TargetError(f"the folder {path} has neither a run nor a load in it", advice=_ADVICE)
+    return files
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise TargetError(f"there is no {file}", advice=_ADVICE) from None
     except UnicodeDecodeError:
         raise TargetError(f"{file} is not a text", advice=_ADVICE) from None
-    except (OSError, ValueError, RuntimeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise TargetError(f"cannot read {one_line(path)}: {why}", advice=_ADVICE) from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(str(file), error) from None
+
+
+def _unreadable(path: str, error: BaseException) -> TargetError:
+    why = getattr(error, "strerror", None) or str(error)
+    return TargetError(f"cannot read {one_line(path)}: {why}", advice=_ADVICE)
 
 
 def _parsed(text: str, file: Path) -> dict[str, Any]:
@@ -87,11 +122,3 @@ def _parsed(text: str, file: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise TargetError(f"{file} is neither a run nor a load", advice=_ADVICE)
     return document
-
-
-def _performance(document: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
-    """Return the loads of a document of `pytest-vllm load --json`."""
-    performance = document.get("performance")
-    if isinstance(performance, dict):
-        return performance
-    raise TargetError(f"{file} is neither a run nor a load", advice=_ADVICE)

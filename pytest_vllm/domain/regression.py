@@ -263,7 +263,7 @@ def _unfit(base: Sequence[float | None], candidate: Sequence[float | None]) -> s
     if 0 in base or 0 in candidate:
         return "a round has a figure of 0"
     if min(len(base), len(candidate)) < FEWEST_ROUNDS:
-        return f"{len(base)} rounds then and {len(candidate)} now, {FEWEST_ROUNDS} each are needed"
+        return f"rounds: {len(base)} then, {len(candidate)} now; {FEWEST_ROUNDS} each are needed"
     return ""
 
 

@@ -33,7 +33,9 @@ servers in turns with pytest-vllm ab for the strong form.
 """
 _EPILOG = """\
   pytest-vllm compare .vllm/20261122-181930-3fa9c1 .vllm/20261123-090211-81c0de
-  pytest-vllm compare base.json candidate.json --allow ttft_p50_ms=20%
+  pytest-vllm compare loads-then/ loads-now/ --allow ttft_p50_ms=20%
+
+It takes five rounds or more on each side; files of pytest-vllm load --json in a folder are rounds.
 
 exit code: 0 nothing is worse, 1 a check broke or a metric is worse, 4 the command is wrong, 75 it
 cannot be told or the two cannot be compared.
@@ -90,7 +92,7 @@ def _parser() -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    what = "a run.json, its folder, or a file of pytest-vllm load --json"
+    what = "a run.json or its folder; a file of pytest-vllm load --json or a folder of them"
     parser.add_argument("base", metavar="BASE", help=f"the earlier one: {what}")
     parser.add_argument("candidate", metavar="CANDIDATE", help="the later one: the same")
     parser.add_argument(

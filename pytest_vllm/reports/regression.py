@@ -63,8 +63,8 @@ def verdict_line(judgement: Judgement) -> str:
         return f"not comparable: {printable(judgement.obstacles[0])}"
     if not judgement.changes:
         return "cannot tell: there is no figure to compare"
-    unit = "pairs" if judgement.form is Form.PAIRS else "rounds"
-    count = f"{judgement.repeats} {unit}"
+    unit = "pair" if judgement.form is Form.PAIRS else "round"
+    count = f"{judgement.repeats} {unit}{'' if judgement.repeats == 1 else 's'}"
     effect = judgement.effect
     which = [change for change in judgement.changes if change.effect is effect]
     if effect is Effect.NO_CHANGE:
@@ -93,8 +93,7 @@ def cannot_tell(change: MetricChange, form: Form) -> str:
     if change.effect is not Effect.CANNOT_TELL:
         return ""
     if change.reason:
-        wanted = change.repeats_wanted
-        return f"{change.reason}; {wanted} would tell" if wanted else change.reason
+        return change.reason
     unit = "pairs" if form is Form.PAIRS else "rounds on each side"
     if change.repeats_wanted is None and form is Form.STORED:
         return "no number of rounds would tell on a host this noisy: pytest-vllm ab may"

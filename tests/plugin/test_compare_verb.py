@@ -88,11 +88,57 @@ def test_a_check_that_broke_rejects(write: Write, capsys: pytest.CaptureFixture[
     assert "fixed   chat.a.b  (fail -> pass)" in capsys.readouterr().out
 
 
-def test_two_loads_by_hand_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, factor in (("a.json", 1.0), ("b.json", 1.4)):
-        (tmp_path / name).write_text(json.dumps({"performance": performance(factor)}))
-    assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 1
-    assert "checks" not in capsys.readouterr().out
+def load(factor: float, **changes: Any) -> str:
+    """Return what `pytest-vllm load --json` writes."""
+    (level,) = performance(factor)["levels"]
+    number = int(1000 * factor)
+    measured = {
+        "figures": {**level["rounds"][number % 5]["figures"], "output_tokens": 4096},
+        "requests": 64,
+        "failures": {},
+        "client": {"clock_shift_ns": 0, "wall_s": 9.0},
+    }
+    plan = {"workload": {"name": "short"}, "traffic": {"pattern": "closed"}, "salt": f"{factor}"}
+    told = {"level": "8", "plan": {**plan, **changes}, "measurement": measured}
+    return json.dumps({"schema": 1, "kind": "load", "levels": [told]})
+
+
+def write_loads(folder: Path, factor: float, **changes: Any) -> str:
+    folder.mkdir()
+    for number in range(5):
+        text = load(factor + number / 1000, **changes)
+        (folder / f"{number}.json").write_text(text)
+    return str(folder)
+
+
+def test_folders_of_loads_are_compared_file_by_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, slow = write_loads(tmp_path / "a", 1.0), write_loads(tmp_path / "b", 1.4)
+    assert main(["compare", base, slow]) == 1
+    out = capsys.readouterr().out
+    assert "worse: output_tokens_per_s" in out
+    assert "checks" not in out
+    assert main(["compare", base, base]) == 0
+
+
+def test_one_load_a_side_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").write_text(load(1.0))
+    (tmp_path / "b.json").write_text(load(1.4))
+    assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 75
+    assert "rounds: 1 then, 1 now; 5 each are needed" in " ".join(capsys.readouterr().out.split())
+
+
+def test_loads_of_other_work_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = write_loads(tmp_path / "a", 1.0)
+    other = write_loads(tmp_path / "b", 1.0, workload={"name": "chat"})
+    assert main(["compare", base, other]) == 75
+    assert 'other workload: {"name": "short"} of the base' in capsys.readouterr().out
+    (tmp_path / "b" / "5.json").write_text(load(1.0))
+    assert main(["compare", base, other]) == 4
+    assert "its loads differ in workload, so are no rounds of one" in capsys.readouterr().err
 
 
 def test_an_allowed_change_is_put_up_with(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +163,8 @@ def test_an_allowed_change_is_put_up_with(write: Write, capsys: pytest.CaptureFi
         (["{a}", ""], "an empty name is no run"),
         (["{a}", "{tmp}/list.json"], "list.json is neither a run nor a load"),
         (["{a}", "{tmp}/other.json"], "other.json is neither a run nor a load"),
+        (["{a}", "{tmp}/odd.json"], "odd.json cannot be compared: its loads cannot be read"),
+        (["{a}", "{tmp}/empty"], "has neither a run nor a load in it"),
         (["{a}", "{tmp}/broken.json"], "broken.json is not JSON"),
         (["{a}", "{tmp}/binary.json"], "binary.json is not a text"),
         (["{a}", "{tmp}/old.json"], "old.json is not a run record of schema 1"),
@@ -131,6 +179,8 @@ def test_bad_words_are_named(
 ) -> None:
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "other.json").write_text('{"performance": 3}')
+    (tmp_path / "odd.json").write_text('{"kind": "load", "levels": [{"level": 1}]}')
+    (tmp_path / "empty").mkdir()
     (tmp_path / "broken.json").write_text('{"a": ')
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "old.json").write_text('{"run_id": "x", "schema": 99}')

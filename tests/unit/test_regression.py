@@ -231,7 +231,7 @@ def test_few_rounds_or_rounds_without_a_figure_tell_nothing() -> None:
     rule = Rule(metric="ttft_p50_ms", tolerance=0.10)
     (few,) = judge_stored(noisy(100, 3), noisy(300, 5), [rule]).changes
     assert few.effect is Effect.CANNOT_TELL
-    assert few.reason == "3 rounds then and 5 now, 5 each are needed"
+    assert few.reason == "rounds: 3 then, 5 now; 5 each are needed"
     assert few.repeats_wanted == 5
     (lost,) = judge_stored(runs(*[1.0] * 5), runs(1.0, None, 1.0, 1.0, 1.0), [rule]).changes
     assert lost.reason == "no figure in 1 of 5 runs of the candidate"

@@ -1,0 +1,99 @@
+"""The words of `docs/regression-gate.md`."""
+
+from __future__ import annotations
+
+BEFORE = """
+# The regression gate
+
+Generated from `tests/data/gate/` by `./dev docs`; a test keeps it fresh. It says when figures
+count as slower, and how often that was right where the truth was known.
+
+## The rule
+
+The unit is a whole run with its own warm-up, never a request: requests of one run share its luck.
+
+**Strong form** (`pytest-vllm ab`): base and candidate in turns on one host, pairs in the order
+A B B A, each block begun with either side by chance. Of each pair and metric d = log(candidate /
+base), signed so that above 0 is slower. Holm's adjustment is over the gated metrics.
+
+| | |
+|---|---|
+| estimate | Hodges-Lehmann: median of all means of two d |
+| p | Wilcoxon's signed-rank test: one-sided, exact also with ties and zeros (Pratt); Holm |
+| bounds | Walsh averages, 95 % on each side |
+| could see | MDE80 = 2.8 x 1.48 x MAD(d) / sqrt(pairs): the change found in 80 % of cases |
+| **worse** | estimate past the tolerance and p at most 0.025 |
+| **better** | the same with the sides swapped |
+| **no change** | upper bound and MDE80 inside the tolerance: surely no slower than is allowed |
+| **cannot tell** | all else: from 6 pairs two more up to 12; then with the number that would tell |
+
+Tolerances: 3 % of output tokens/s and of the median TPOT, 5 % of the median TTFT (from the schedule
+when requests come at a rate), 10 % of p99 of TTFT and TPOT, which is gated only where every run had
+the 662 requests that a p99 needs. A profile changes them by `[slo.change]`.
+
+**Weak form** (`--vllm-baseline`, `pytest-vllm compare`): five rounds or more of this run against
+those of a run of another time. Welch's interval of 95 % of the log ratio, each side's level known
+as well as one of its rounds: its variance is s^2 (1 + 1/n), not s^2 / n, as if runs differed by as
+much as the rounds of one do. **worse** when the whole interval lies past the tolerance, which is
+10 % or more; **no change** when all of it lies on this side; else **cannot tell**. What the host
+itself changed in the meantime counts as the candidate's.
+
+Nothing is compared, and the reason is named, when the two have other GPUs, another driver, model,
+revision, vLLM arguments, workload or prompts, when more than 0.1 % of the requests failed, when the
+client was the limit, when the clock was set during a run, or when the requests got other numbers of
+tokens. A run without a baseline says that nothing was compared.
+
+A rate below is followed by Wilson's interval of 95 %. *worse* at 0 % is a false alarm, *no change*
+at 10 % a slowdown that was let through.
+"""
+
+TRUTH = """
+## Strong form: real runs, known slowdowns
+
+`python -m tools.gate.collect`: our client loads the built-in truth server, whose speed has the
+noise of a GPU host from run to run: white 1 %, AR(1) drift 2 %, 3 % of runs slowed by something
+else by 10 % in the mean, 5 % from step to step. What the host does comes on top. The candidate's
+server is slower by a known factor. Every comparison is made of runs of its own, in turns, as `ab`
+makes them; its verdict is judged anew from the record when this page is made. Minutes are of one
+comparison.
+"""
+
+RECORDED = """
+## Strong form: real vLLM
+
+`python -m tools.gpu.series`: one server; each block has two runs at full speed and one of each
+slowdown (a middleware stretches every reply, `tests/data/slowdown`), in random order. A block's two
+runs at full speed make a pair of an A/A comparison, one of them with a slowed one a pair of an A/B;
+a comparison is 6 to 12 blocks in a row. A/A is judged in both labelings. Windows that share no run
+are independent and few; of all windows neighbours share most runs, so their intervals are too
+narrow.
+"""
+
+SIMULATED = """
+## Strong form: simulated hosts
+
+`python -m tools.gate.simulate`: {what}; three metrics are gated. Standard deviations of a run's
+logarithm, white / per metric (TTFT twice) / AR(1) drift with correlation 0.95: quiet GPU host 0.5 /
+0.3 / 1 %, GPU host 1 / 0.5 / 2 %, shared GPU host 2 / 1 / 4 %, shared CPU host 5 / 2 / 8 %; 3 % of
+runs are slowed by something else, by 10 % in the mean.
+"""
+
+WEAK = """
+## Weak form
+
+The same hosts, five rounds a side, the two runs on days that differ by a further 0 to 8 %
+(standard deviation). *worse* may reject, since it is rare even where days differ by twice what
+rounds do; only where they differ by many times that can no rule on rounds know it. Below 15 % a
+slowdown is mostly not told: that is what the strong form is for.
+"""
+
+AFTER = """
+## What follows
+
+- The strong form decides: it rejects at its false-alarm rate above, and finds 5 % on hosts whose
+  runs vary by 2 % or less. On noisier hosts it says *cannot tell*, and how many pairs would; longer
+  runs lower the noise of each.
+- `pytest-vllm ab --aa N` measures this rate on your own host.
+- A *worse* of the weak form rejects (`--vllm-regression=warn` only warns); *cannot tell* is no
+  pass. Where days differ a lot, trust only what `ab` confirms.
+"""
