@@ -40,8 +40,8 @@ FIRST_TOKENS = 32
 MOST_WAVES = 8
 MOST_ARRIVALS = 2000
 FLOOD_STREAMS = 32
-FLOOD_EVENTS = 48_000
-"""About half a second, and enough CPU time to divide by."""
+FLOOD_EVENTS = 24_000
+"""A fraction of a second, and enough CPU time to divide by."""
 
 _NS = 1_000_000_000
 

@@ -22,13 +22,17 @@ NEAR_CAPACITY = 0.8
 """Share of the calibrated capacity from which on a higher rate might have been cut short."""
 
 TYPICAL = 0.05
-"""So much of a median may be the client's: the smallest change that a gate is to find is 2 %
-to 5 %, and what the client adds is nearly the same in both runs of a comparison."""
+"""So much of a median may be an error of the client's clock: a gate looks for changes of 2 % to
+5 %, and what the client adds is nearly the same in both runs of a comparison."""
 
 TAIL = 0.2
 """So much of a p99 may be the client's; a gate allows it twice the change of a median."""
 
-LEAST_LATE_US = 1_000.0
+LATE = 0.1
+"""So much of what it is part of may be the lateness of a send: with more of it, a closed loop has
+empty places in the load that was asked for, and an open one tells the client's times."""
+
+LEAST_LATE_US = 2_000.0
 """Lateness of a send below it is the scheduling of a shared host (`load.md` section 6: p99.9 of 3
 to 8 ms on an idle one), whatever it is a share of."""
 
@@ -126,6 +130,7 @@ def bottleneck(
         The reasons, each a sentence; none when the client was not the limit.
     """
     return (
+        *_unsound(calibration),
         *_saturated(facts),
         *_over_capacity(facts, calibration),
         *_late(facts, measurement),
@@ -133,6 +138,14 @@ def bottleneck(
         *_read_late(facts, measurement),
         *_clock_set(facts),
     )
+
+
+def _unsound(calibration: Calibration | None) -> Iterator[str]:
+    if calibration is not None and calibration.failed:
+        yield (
+            f"the client could not even be calibrated: {calibration.failed} of its requests to "
+            "the truth server of this host failed"
+        )
 
 
 def _saturated(facts: CollectorFacts) -> Iterator[str]:
@@ -164,13 +177,14 @@ def _late(facts: CollectorFacts, measurement: Measurement) -> Iterator[str]:
     """Compare the lateness of sends with what it is part of.
 
     In an open loop that is the TTFT from the schedule. A closed loop has no schedule: late sends
-    leave places empty, so there it is the time that a place is taken.
+    leave places empty, so there it is the time that a place is taken, and the median tells.
     """
-    metric = "ttft_sched" if "ttft_sched" in measurement.distributions else "e2el"
+    open_loop = "ttft_sched" in measurement.distributions
+    metric = "ttft_sched" if open_loop else "e2el"
     middle, tail, _most = (lateness / 1e3 for lateness in facts.lateness_ns)
     for late, name, allowed, least in (
-        (middle, "p50", TYPICAL, LEAST_LATE_US),
-        (tail, "p99", TAIL, LEAST_LATE_TAIL_US),
+        (middle, "p50", LATE, LEAST_LATE_US),
+        (tail if open_loop else 0.0, "p99", TAIL, LEAST_LATE_TAIL_US),
     ):
         whole = _figure_us(measurement, metric, name)
         if whole is not None and late > max(least, allowed * whole):
