@@ -83,12 +83,14 @@ class TruthServer:
         self.url = ""
 
     def __enter__(self) -> Self:
+        """Start it; it ends with this process, too."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None  # noqa: S101 - it is piped
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End it."""
         self._process.kill()
         self._process.communicate()
 

@@ -12,7 +12,7 @@
 // GET /_truth/log writes the log: records of 32 bytes {u32 request, i32 event, i64 scheduled,
 // i64 before, i64 after}, nanoseconds of CLOCK_MONOTONIC around each send(). Event 0.. is a token;
 // -1 the request, with `scheduled` = the kernel's time of its arrival and `before` = when it was
-// read; -2 the end of the body. A request is numbered by "truth_request" in its body, else counted.
+// read; -2 the end of the body. A request is numbered by "stub_tag" in its body, else counted.
 // GET /_truth/stats answers counts and the server's own CPU seconds. In C, so that it is never the
 // limit of a client; one thread, one epoll loop.
 #define _GNU_SOURCE
@@ -228,7 +228,7 @@ static void begin_stream(connection* c, const char* body, size_t length) {
     int64_t read_at = now_ns();
     requests_seen++;
     c->usage = memmem(body, length, "include_usage", 13) != NULL;
-    c->request = number_after(body, length, "\"truth_request\"", requests_seen - 1);
+    c->request = number_after(body, length, "\"stub_tag\"", requests_seen - 1);
     c->next = 0;
     note(c->request, ARRIVED, c->arrival, read_at, read_at);
     c->prefix_len =

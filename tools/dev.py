@@ -14,8 +14,8 @@ from tools.provision.package import uv_environment, uv_program
 from tools.provision.place import say
 
 ROOT = Path(__file__).resolve().parent.parent
-TOX_VERBS = ("lint", "types", "docs", "packaging", "peers", "nightly")
-NEED_PARTS = ("packaging", "peers", "nightly")
+TOX_VERBS = ("lint", "types", "docs", "packaging", "peers", "benchmarks", "nightly")
+NEED_PARTS = ("packaging", "peers", "benchmarks", "nightly")
 USAGE = f"usage: ./dev demo|test|{'|'.join(TOX_VERBS)}|provision ... (./dev --help)"
 
 

@@ -22,13 +22,15 @@ def main(work: dict) -> None:
     host, _, port = work["url"].removeprefix("http://").partition(":")
     poll = select.epoll()
     now = time.perf_counter_ns
-    offset = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    offset = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(
+        time.CLOCK_MONOTONIC
+    )
     sockets: dict[int, socket.socket] = {}
     for _ in range(work["streams"]):
         one = socket.create_connection((host, int(port)))
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         one.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        one.setblocking(False)
+        one.setblocking(False)  # noqa: FBT003 - positional only
         poll.register(one.fileno(), select.EPOLLIN)
         sockets[one.fileno()] = one
     requests = []

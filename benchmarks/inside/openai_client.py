@@ -20,7 +20,7 @@ async def main(work: dict) -> None:
         for number in numbers:
             events: list[int] = []
             asked = body(number, work["tokens"])
-            extra = {key: asked.pop(key) for key in ("ignore_eos", "truth_request")}
+            extra = {key: asked.pop(key) for key in ("ignore_eos", "stub_tag")}
             sent = now()
             stream = await client.completions.create(**asked, extra_body=extra)
             async for part in stream:

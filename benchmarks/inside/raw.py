@@ -22,7 +22,7 @@ def body(number: int, tokens: int) -> dict:
         "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "truth_request": number,
+        "stub_tag": number,
     }
 
 
