@@ -78,6 +78,8 @@ class _Parser(argparse.ArgumentParser):
         if words == message:
             raise TargetError(message, advice="see pytest-vllm load --help")
         name = words.split()[0].partition("=")[0]
+        if not name.startswith("-"):
+            raise TargetError(f"load takes no {name!r}", advice="see pytest-vllm load --help")
         known = [option for action in self._actions for option in action.option_strings]
         raise TargetError(
             f"load has no option {name}{closest(name, known)}",
@@ -101,6 +103,9 @@ def main(words: Sequence[str]) -> int:
     except VllmError as error:
         print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
         return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)  # noqa: T201 - for the terminal
+        return _INTERRUPTED
 
 
 def _parser() -> _Parser:
@@ -169,7 +174,7 @@ def _load(asked: argparse.Namespace) -> int:
     folder = free_folder("--save", asked.save) if asked.save is not None else None
     found: list[tuple[str, Level]] = []
     findings: dict[str, tuple[Finding, ...]] = {}
-    stopped = False
+    stopped = 0
     for traffic in levels:
         name = level_name(traffic)
         try:
@@ -184,10 +189,11 @@ def _load(asked: argparse.Namespace) -> int:
                     progress=view.update,
                     tell=partial(_tell, traffic),
                 )
-        except KeyboardInterrupt:
-            stopped = True
+        except (KeyboardInterrupt, VllmError) as error:
+            stopped = error.exit_code if isinstance(error, VllmError) else _INTERRUPTED
+            why = f"ERROR: {error}" if isinstance(error, VllmError) else "stopped by Ctrl-C"
             done = f"{len(found)} of {len(levels)} levels were measured"
-            print(f"stopped by Ctrl-C: {done}", file=sys.stderr)  # noqa: T201
+            print(f"{why}\n{done}", file=sys.stderr)  # noqa: T201 - for the terminal
             break
         found.append((name, level))
         findings[name] = hold(objectives, level.measurement)
@@ -198,7 +204,7 @@ def _load(asked: argparse.Namespace) -> int:
         _print_sweep(found)
     if file is not None and found:
         write_json(file, document(found, findings=findings))
-    return _INTERRUPTED if stopped else _exit_code(found, findings)
+    return stopped or _exit_code(found, findings)
 
 
 def _sized(traffic: Traffic, workload: Workload) -> Traffic:
@@ -249,6 +255,8 @@ def _print_level(title: str, level: Level, findings: Sequence[Finding]) -> None:
     told = [("Lengths", str(description["lengths"]))]
     notes = description["notes"]
     told += [("Note", str(note)) for note in notes] if isinstance(notes, list) else []
+    if level.miscounted:
+        told += [("Note", f"{level.miscounted} prompts had other token counts than were made")]
     shown = list(level.columns.failures.items())[:_FAILURES]
     told += [("Failed", f"request {number}: {one_line(text, _SEEN)}") for number, text in shown]
     told += [("SLO", f"{finding.held}: {finding.text}") for finding in findings]

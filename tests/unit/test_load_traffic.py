@@ -177,6 +177,7 @@ def test_a_sweep_has_a_level_each_with_requests_of_its_size() -> None:
         ({"sweep": "2", "pattern": "poisson", "rate": 4.0}, "--rate another"),
         ({"sweep": "2", "pattern": "trace"}, "no levels"),
         ({"pattern": "posson"}, "did you mean poisson"),
+        ({"burstiness": 0.5}, "gamma has no rate"),
         ({"concurrency": 0}, "no places"),
     ],
 )
@@ -216,7 +217,8 @@ def test_objectives_are_kept_missed_or_untold(text: str, good: float, held: Held
     [
         ("ttft", "cannot read 'ttft'"),
         ("", "asks for nothing"),
-        ("tttft=1s", "'tttft'; did you mean"),
+        ("tttft=1s", "'tttft'; did you mean ttft"),
+        ("concurrency=5", "no 'concurrency'"),
         ("ttft=20", "not a time"),
         ("goodput=95%", "what a good one is"),
         ("output-tokens-per-s=5", "one load cannot tell"),

@@ -9,7 +9,14 @@ from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.load.measurement import Slo
 from pytest_vllm.domain.load.traffic import Pattern, Traffic, check
 from pytest_vllm.domain.objective import Finding, Held, hold_goodput, hold_latency
-from pytest_vllm.domain.slo import OF_A_REQUEST, RATES, Objectives, read_objectives
+from pytest_vllm.domain.slo import (
+    LATENCIES,
+    OF_A_REQUEST,
+    PERCENTILES,
+    RATES,
+    Objectives,
+    read_objectives,
+)
 from pytest_vllm.domain.text import closest
 
 if TYPE_CHECKING:
@@ -26,6 +33,7 @@ _WAVES = 10
 _OPEN_S = 30.0
 """Seconds of arrivals of an open loop, where nobody says how many requests there are."""
 _WARM_S = 3.0
+_SLO = (*OF_A_REQUEST, "goodput")
 
 
 def read_traffic_levels(options: Mapping[str, Any]) -> tuple[Traffic, ...]:
@@ -110,8 +118,12 @@ def read_slo(text: str | None) -> Objectives:
                 f"--slo: whether a rate such as {key} is kept, one load cannot tell",
                 advice="declare it in a profile, and run the suite performance",
             )
-        if key == "concurrency":
-            raise TargetError("--slo has no concurrency", advice="see --concurrency")
+        metric, _, percentile = key.rpartition("-")
+        if key not in _SLO and not (metric in LATENCIES and percentile in PERCENTILES):
+            raise TargetError(
+                f"--slo: there is no {key!r}{closest(key, _SLO)}",
+                advice=f"use {', '.join(_SLO)}, or a percentile such as ttft-p99",
+            )
         (request if key in OF_A_REQUEST else table)[key] = value
     if text is not None and not table and not request:
         raise TargetError("--slo asks for nothing", advice="write --slo ttft=200ms,tpot=20ms")
@@ -147,6 +159,8 @@ def hold(objectives: Objectives, measurement: Measurement) -> tuple[Finding, ...
 
 def _pattern(options: Mapping[str, Any]) -> Pattern:
     name = options["pattern"]
+    if name is None and options["burstiness"] is not None:
+        return Pattern.GAMMA
     if name is None:
         return Pattern.CLOSED if options["rate"] is None else Pattern.POISSON
     known = [pattern.value for pattern in Pattern]
