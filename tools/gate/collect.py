@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 HOST = Noise(run=0.01, drift=0.02)
 STREAMS, REQUESTS, TOKENS = 6, 12, 32
 SCHEDULE = Schedule(ttft_us=40_000, itl_us=5_000, tokens=TOKENS, step_cv=0.05)
+LETTERS = {Side.BASE: "A", Side.CANDIDATE: "B"}
 FACTORS = (1.02, 1.05, 1.10)
 _DIGITS = 5
 
@@ -54,8 +55,10 @@ def load(url: str) -> LoadPlan:
 
 def compare(number: int, factor: float) -> dict[str, Any]:
     """Make one comparison; return its runs in the order of time, and what the gate said."""
-    host = series(HOST, random.Random(f"collect {factor} {number}"))  # noqa: S311 - noise
-    runs: list[dict[str, Any]] = []
+    chance = random.Random(f"collect {factor} {number}")  # noqa: S311 - noise
+    host = series(HOST, chance)
+    sides: list[Side] = []
+    runs: list[list[float]] = []
     began = time.monotonic()
     with TruthServer(SCHEDULE) as server:
         plan = load(server.url)
@@ -63,10 +66,11 @@ def compare(number: int, factor: float) -> dict[str, Any]:
         def run(side: Side) -> dict[str, float]:
             slower = factor if side is Side.CANDIDATE else 1.0
             slow = math.exp(next(host)["tpot_p50_ms"]) * slower
-            server.set(replace(SCHEDULE, factor=slow, seed=len(runs)))
+            server.set(replace(SCHEDULE, factor=slow, seed=chance.getrandbits(32)))
             found = measure(plan, run_load(plan), slo=Slo()).figures
             figures = {name: float(f"{found[name]:.{_DIGITS}g}") for name in METRICS}
-            runs.append({"side": side.value, **figures})
+            sides.append(side)
+            runs.append([*figures.values()])
             return figures
 
         judgement = sequential(run, seed=number)
@@ -76,6 +80,7 @@ def compare(number: int, factor: float) -> dict[str, Any]:
         "effect": judgement.effect.value,
         "pairs": judgement.repeats,
         "seconds": round(time.monotonic() - began, 2),
+        "order": "".join(LETTERS[side] for side in sides),
         "runs": runs,
     }
 
@@ -104,6 +109,7 @@ def main(argv: Sequence[str]) -> int:
         "date": time.strftime("%Y-%m-%d"),
         "noise": asdict(HOST),
         "step_cv": SCHEDULE.step_cv,
+        "metrics": [*METRICS],
     }
     with asked.file.open("x") as file, ThreadPoolExecutor(asked.beside) as pool:
         file.write(json.dumps({"header": head}) + "\n")

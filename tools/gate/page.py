@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.interval import Score
@@ -33,6 +34,7 @@ _SHARED = "windows that share no run"
 _SLID = "every window of 12 pairs"
 
 
+@cache
 def render() -> str:
     """Return the page."""
     simulated = json.loads((FOLDER / "simulated.json").read_text(encoding="utf-8"))

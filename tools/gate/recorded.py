@@ -196,12 +196,12 @@ def minutes(series: Series, pairs: float) -> float:
 
 
 def comparisons(name: str) -> Iterator[dict[str, Any]]:
-    """Yield the comparisons of a file of `tools.gate.collect`, and check what they say."""
-    _, lines = read_lines(name)
+    """Yield the comparisons of a file of `tools.gate.collect`, each judged anew."""
+    header, lines = read_lines(name)
     for line in lines:
-        sides: dict[str, list[Run]] = {"base": [], "candidate": []}
-        for run in line["runs"]:
-            figures = {key: value for key, value in run.items() if key != "side"}
-            sides[run["side"]].append(figures)
-        judgement = judge_pairs(*sides.values(), rules_for([*sides["base"], *sides["candidate"]]))
+        sides: dict[str, list[Run]] = {"A": [], "B": []}
+        for side, run in zip(line["order"], line["runs"], strict=True):
+            sides[side].append(dict(zip(header["metrics"], run, strict=True)))
+        base, candidate = sides["A"], sides["B"]
+        judgement = judge_pairs(base, candidate, rules_for([*base, *candidate]))
         yield {**line, "effect": judgement.effect, "pairs": judgement.repeats}
