@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vllm.adapters.load.asyncio_path import run_asyncio
 from pytest_vllm.adapters.load.calibrate import calibrate
 from pytest_vllm.adapters.load.run import run_load
 from pytest_vllm.adapters.load.truth import Schedule, TruthServer
@@ -18,9 +16,6 @@ from pytest_vllm.domain.load.columns import CollectorFacts, Columns, Ending
 from pytest_vllm.domain.load.measurement import Slo
 from pytest_vllm.domain.load.metrics import measure
 from pytest_vllm.domain.load.plan import Limits, LoadPlan, Request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +39,12 @@ def test_every_event_is_held_against_its_write(calibration: Calibration) -> None
     assert json.loads(json.dumps(asdict(calibration)))["clock"] == calibration.clock
 
 
-@pytest.mark.parametrize("client", [run_load, run_asyncio], ids=["epoll", "asyncio"])
-def test_an_open_loop_is_calibrated_at_its_rate(client: Callable[[LoadPlan], Columns]) -> None:
+def test_an_open_loop_is_calibrated_at_its_rate() -> None:
     """The sends that come at the rate are timed, not the burst that brings the streams."""
     plans: list[tuple[LoadPlan, Columns]] = []
 
     def watched(plan: LoadPlan) -> Columns:
-        columns = client(plan)
+        columns = run_load(plan)
         plans.append((plan, columns))
         return columns
 
@@ -67,6 +61,11 @@ def test_an_open_loop_is_calibrated_at_its_rate(client: Callable[[LoadPlan], Col
     assert facts is not None
     assert (seen.path, seen.clock) == (facts.path, facts.clock)
     assert seen.failed == 0
+
+
+def test_the_path_of_a_load_is_the_one_that_is_calibrated() -> None:
+    seen = calibrate(streams=2, seconds=0.1, path="asyncio")
+    assert (seen.path, seen.clock, seen.failed) == ("asyncio", "user", 0)
 
 
 def test_a_client_that_reaches_nothing_is_the_fault_of_the_host() -> None:

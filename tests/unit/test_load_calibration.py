@@ -142,13 +142,20 @@ def test_a_clock_without_the_kernel_is_held_to_its_error() -> None:
         True
     ] * 3
     waiting = replace(FACTS, clock="user", wait_s=20.0, reads=9_600, events=9_600)
-    (reason,) = bottleneck(waiting, measurement(), CALIBRATION)
+    (reason,) = bottleneck(waiting, measurement(), replace(CALIBRATION, clock="user"))
     assert "waited 2,083 us for a core before each read" in reason
 
 
 def test_a_calibration_that_failed_is_none() -> None:
     (reason,) = bottleneck(FACTS, measurement(), replace(CALIBRATION, failed=3))
     assert "3 of its requests to the truth server of this host failed" in reason
+
+
+def test_a_calibration_of_another_path_says_nothing() -> None:
+    https = replace(FACTS, path="asyncio", clock="user")
+    (reason,) = bottleneck(https, measurement(), CALIBRATION)
+    assert "calibrated on the epoll path with the kernel clock" in reason
+    assert "its own error is unknown" in reason
 
 
 def test_a_sample_too_small_for_a_median_is_held_by_its_mean() -> None:

@@ -52,7 +52,8 @@ def calibrate(
     events_per_s: float = 0.0,
     requests_per_s: float = 0.0,
     seconds: float = 2.0,
-    client: Callable[[LoadPlan], Columns] = run_load,
+    path: str = "epoll",
+    client: Callable[[LoadPlan], Columns] | None = None,
 ) -> Calibration:
     """Measure the client at the rate and the concurrency of the load that is to come.
 
@@ -63,12 +64,15 @@ def calibrate(
         requests_per_s: Rate at which an open loop will send; its sends are timed as such. 0: a
             closed loop.
         seconds: How long the paced part takes; the flood after it takes about one.
-        client: What sends a plan: `run_load`, or the path to be calibrated.
+        path: The path that the load takes, `CollectorFacts.path` of an earlier one to the same
+            server: `epoll` or `asyncio`.
+        client: What sends a plan, instead of the one of that path.
 
     Raises:
         HostError: No event could be compared; the host cannot run such a load.
     """
     began = time.monotonic()
+    client = client or _client_of(path)
     streams = min(max(1, streams), MOST_STREAMS)
     wanted = streams / events_per_s if events_per_s > 0 else USUAL_ITL_S
     itl_s = min(max(wanted, LEAST_ITL_S), MOST_ITL_S)
@@ -119,6 +123,14 @@ def calibrate(
         failed=errors.failed + flood.failed(),
         notes=facts.notes,
     )
+
+
+def _client_of(path: str) -> Callable[[LoadPlan], Columns]:
+    if path != "asyncio":
+        return run_load
+    from pytest_vllm.adapters.load.asyncio_path import run_asyncio  # noqa: PLC0415 - httpx is slow
+
+    return run_asyncio
 
 
 def _request(number: int, tokens: int, due_ns: int | None = None) -> Request:

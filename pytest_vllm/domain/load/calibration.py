@@ -130,7 +130,7 @@ def bottleneck(
         The reasons, each a sentence; none when the client was not the limit.
     """
     return (
-        *_unsound(calibration),
+        *_unsound(facts, calibration),
         *_saturated(facts),
         *_over_capacity(facts, calibration),
         *_late(facts, measurement),
@@ -140,11 +140,19 @@ def bottleneck(
     )
 
 
-def _unsound(calibration: Calibration | None) -> Iterator[str]:
-    if calibration is not None and calibration.failed:
+def _unsound(facts: CollectorFacts, calibration: Calibration | None) -> Iterator[str]:
+    if calibration is None:
+        return
+    if calibration.failed:
         yield (
             f"the client could not even be calibrated: {calibration.failed} of its requests to "
             "the truth server of this host failed"
+        )
+    if (calibration.path, calibration.clock) != (facts.path, facts.clock):
+        yield (
+            f"the client was calibrated on the {calibration.path} path with the "
+            f"{calibration.clock} clock, and measured on the {facts.path} path with the "
+            f"{facts.clock} clock, so that its own error is unknown"
         )
 
 
