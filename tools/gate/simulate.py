@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     """Count every cell and write the counts."""
     jobs = [(cell, factor, TRIALS) for cell in (*STRONG, *WEAK) for factor in cell.factors]
     began = time.monotonic()
-    with ProcessPoolExecutor(2) as pool:
+    with ProcessPoolExecutor() as pool:
         rows = list(pool.map(count, jobs))
     document = {
         "what": f"{TRIALS} comparisons in each cell, seed {SEED!r}",
