@@ -43,10 +43,13 @@ FLOOD_STREAMS = 32
 FLOOD_EVENTS = 24_000
 """A fraction of a second, and enough CPU time to divide by."""
 
+FLOOD_CPU_S = 1.0
+"""No longer than this, at what an event took in the paced part."""
+
 _NS = 1_000_000_000
 
 
-def calibrate(
+def calibrate(  # noqa: PLR0913 - what the load is, and the path that it takes
     *,
     streams: int,
     events_per_s: float = 0.0,
@@ -92,7 +95,8 @@ def calibrate(
         paced = _Measured(client(plan), server.log())
         server.set(Schedule(ttft_us=0, itl_us=0))
         floods = min(streams, FLOOD_STREAMS)
-        each = [_request(number, FLOOD_EVENTS // floods) for number in range(floods)]
+        tokens = max(LEAST_EVENTS, min(FLOOD_EVENTS, paced.affordable(FLOOD_CPU_S)) // floods)
+        each = [_request(number, tokens) for number in range(floods)]
         flood = _Measured(
             client(_plan(server.url, each, streams=floods, limits=limits)), server.log()
         )
@@ -220,6 +224,10 @@ class _Measured:
         before = self.log.before_ns
         span = before[-1] - before[0] if len(before) else 0
         return self.log.written / span * _NS if span > 0 else 0.0
+
+    def affordable(self, cpu_s: float) -> int:
+        """Give the events that so much CPU time is enough for."""
+        return int(cpu_s * self.facts.events / self.facts.cpu_s) if self.facts.cpu_s > 0 else 0
 
     def capacity(self) -> float:
         """Give the events that one core can take in."""
