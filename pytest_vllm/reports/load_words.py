@@ -52,7 +52,7 @@ def unit_of(distribution: Distribution) -> tuple[str, float]:
 def number(value: float) -> str:
     """Write a number with about four digits that say something."""
     size = abs(value)
-    if size >= _WHOLE:
+    if size >= _WHOLE or not size:
         return f"{value:,.0f}"
     digits = 1 if size >= _ONE else 2 if size >= _TWO else 3
     return f"{value:.{digits}f}"

@@ -103,7 +103,9 @@ def _histograms(
             notes.append(f"the server's histogram of {name} went back: it was started again")
         if old is None or grown is None:
             continue
-        support = requests[0] if name in _BY_STEP and requests else grown[0]
+        support = grown[0]
+        if name in _BY_STEP:
+            support = requests[0] if requests else 0.0
         bounds: dict[str, object] = {
             label: list(found)
             for label, permille in PERMILLES.items()
