@@ -56,8 +56,9 @@ Loads a server that runs, and prints throughput and latencies with their interva
 of this client itself. Percentiles that so few requests cannot support are not printed.
 """
 _EPILOG = f"""\
-workloads: {", ".join(workload_names())},
-or a file: .toml (docs/load.md says how), .jsonl or .json with prompts (ShareGPT, plain, Mooncake).
+workloads: {", ".join(workload_names()[:5])},
+{", ".join(workload_names()[5:])}, or a file: .toml (docs/load.md
+says how), .jsonl or .json with prompts (ShareGPT, plain, Mooncake's traces).
 
   pytest-vllm load --url http://127.0.0.1:8000 --workload chat --concurrency 16
   pytest-vllm load --url http://127.0.0.1:8000 --workload balanced --sweep 1,4,16,64 --json out.json
@@ -211,7 +212,12 @@ def _sized(traffic: Traffic, workload: Workload) -> Traffic:
     """Have a trace without a number of requests send all that it has."""
     if traffic.requests or traffic.pattern is not Pattern.TRACE:
         return traffic
-    rows = sum(1 for _ in read_rows(workload.file)) if workload.file else 0
+    if not workload.file:
+        raise TargetError(
+            f"--pattern trace: workload {workload.name} is no trace: it has no times",
+            advice="name a JSONL file with a timestamp in each row by --workload",
+        )
+    rows = sum(1 for _ in read_rows(workload.file))
     return check(replace(traffic, requests=max(1, rows - traffic.warm_up)))
 
 

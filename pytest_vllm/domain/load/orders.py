@@ -188,6 +188,8 @@ def _traffic(
     options: Mapping[str, Any], pattern: Pattern, concurrency: int | None, rate: float | None
 ) -> Traffic:
     requests, warm_up = options["requests"], options["warm_up"]
+    if rate is not None and not math.isfinite(rate):
+        raise TargetError(f"--rate: {rate} requests a second cannot be", advice="use --rate 4")
     if pattern is Pattern.CLOSED:
         concurrency = USUAL_PLACES if concurrency is None else concurrency
         enough, warm = max(_LEAST, _WAVES * concurrency), concurrency
