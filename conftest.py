@@ -12,15 +12,16 @@ import socket
 import subprocess
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 READY_S = 300
+SLOWDOWN = Path(__file__).parent / "tests" / "data" / "slowdown"
 
 
 def _named(variable: str) -> str:
@@ -61,8 +62,17 @@ def real_image_bash() -> str:
 
 
 @pytest.fixture(scope="session")
+def real_vllm_slowdown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File that makes the shared server slower by the factor it holds; it is not there yet."""
+    return tmp_path_factory.mktemp("slowdown") / "factor"
+
+
+@pytest.fixture(scope="session")
 def real_vllm(
-    real_vllm_python: str, real_model: str, tmp_path_factory: pytest.TempPathFactory
+    real_vllm_python: str,
+    real_model: str,
+    real_vllm_slowdown: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """URL of one real vLLM server that all tests share; they attach to it."""
     with socket.socket() as probe:
@@ -73,12 +83,19 @@ def real_vllm(
     command += ["--model", real_model, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--dtype", "bfloat16", "--enforce-eager"]
     command += ["--max-model-len", "2048", "--max-num-seqs", "16"]
+    command += ["--middleware", "slowdown.Slowdown"]  # does nothing until its file is there
+    slowdown = {"PYTHONPATH": str(SLOWDOWN), "SLOWDOWN_FILE": str(real_vllm_slowdown)}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"},
+            env={
+                **os.environ,
+                "VLLM_CPU_KVCACHE_SPACE": "1",
+                "TORCHDYNAMO_DISABLE": "1",
+                **slowdown,
+            },
             start_new_session=True,
         )
     try:

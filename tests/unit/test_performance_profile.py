@@ -31,6 +31,21 @@ def test_there_are_no_other_bundled_profiles() -> None:
     assert {path.stem for path in FOLDER.iterdir()} == set(NAMES)
 
 
+def test_the_page_has_the_values_of_the_files() -> None:
+    """docs/performance.md is written by hand; its table of keys is held against the files."""
+    page = (FOLDER.parents[3] / "docs" / "performance.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:5] for line in page.splitlines() if line.startswith("| `")]
+    told = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in rows}
+    files = [tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8")) for name in NAMES]
+    for key in ("rounds", "round-seconds", "limit-seconds"):
+        assert told[f"`{key}`"] == [f"{table[key]:g}" for table in files]
+    waves = [f"{table['waves']}, {table['warm-up-waves']}" for table in files]
+    assert told["`waves`, `warm-up-waves`"] == waves
+    assert told["`compared`"] == [
+        str(table.get("compared", table["concurrency"][0])) for table in files
+    ]
+
+
 def test_levels_are_ascending_and_defaults_are_filled_in() -> None:
     profile = read_performance("mine.toml", GOOD)
     assert profile.concurrency == (1, 8)

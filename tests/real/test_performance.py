@@ -1,0 +1,118 @@
+"""The suite `performance` on real vLLM: a baseline, the same server again, and slowed down.
+
+One server is all three, attached to: the middleware `tests/data/slowdown` passes everything on
+untouched until a file says by what factor replies come later. Half is allowed here, because tests
+share two cores with the server; what the gate finds on a quiet host is in
+docs/regression-gate.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_vllm.domain.checks import Outcome
+from pytest_vllm.domain.metric_change import Effect
+from pytest_vllm.domain.record import RunRecord, from_json
+from pytest_vllm.domain.verdict import Decision
+
+if TYPE_CHECKING:
+    import pytest
+
+DATA = Path(__file__).parents[1] / "data" / "performance"
+REGRESSION = "performance.regression"
+FACTOR = "4.0"
+
+
+def run(folder: Path, *words: str) -> tuple[RunRecord, str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+    command += ["--vllm-suite=performance", "--vllm-monitor=none"]
+    command += [f"--vllm-profile={DATA / 'half.toml'}"]
+    done = subprocess.run(
+        [*command, *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+    found = sorted(folder.glob(".vllm/*/run.json"))
+    assert found, done.stdout + done.stderr
+    judged = from_json(found[-1].read_text(), where="run.json")
+    assert done.returncode == judged.verdict.decision.exit_code, done.stdout + done.stderr
+    return judged, done.stdout
+
+
+def outcome(judged: RunRecord, check: str) -> tuple[Outcome, str]:
+    (result,) = [result for result in judged.results if result.check.id == check]
+    return result.outcome, result.message
+
+
+def test_a_slower_server_is_rejected_and_the_same_one_is_not(
+    real_vllm: str, real_vllm_slowdown: Path, tmp_path: Path
+) -> None:
+    """A is the baseline and says so, B is promoted, C with replies four times as slow rejected."""
+    attach = (f"--vllm-url={real_vllm}", f"--vllm-performance={DATA / 'real.toml'}")
+    base, said = run(tmp_path, *attach, f"--benchmark-json={tmp_path / 'benchmark.json'}")
+    assert base.verdict.decision is Decision.PROMOTE, said
+    first, why = outcome(base, REGRESSION)
+    assert first is Outcome.NOT_APPLICABLE
+    assert f"--vllm-baseline=.vllm/{base.run_id}" in why
+    assert f"--vllm-baseline=.vllm/{base.run_id}" in " ".join(base.warnings)
+    _has_figures(base, json.loads((tmp_path / "benchmark.json").read_text()))
+
+    baseline = f"--vllm-baseline={tmp_path / '.vllm' / base.run_id}"
+    same, said = run(tmp_path, *attach, baseline)
+    assert outcome(same, REGRESSION)[0] is Outcome.PASS, said
+    assert same.verdict.decision is Decision.PROMOTE, said
+
+    real_vllm_slowdown.write_text(FACTOR)
+    try:
+        slowed, said = run(tmp_path, *attach, baseline)
+    finally:
+        real_vllm_slowdown.unlink()
+    assert slowed.verdict.decision is Decision.REJECT, said
+    seen, why = outcome(slowed, REGRESSION)
+    assert seen is Outcome.FAIL
+    assert why.startswith("worse: output_tokens_per_s -")
+    assert slowed.comparison is not None
+    assert slowed.comparison.metrics is not None
+    effects = {change.metric: change.effect for change in slowed.comparison.metrics.changes}
+    assert effects == dict.fromkeys(
+        ("output_tokens_per_s", "tpot_p50_ms", "ttft_p50_ms"), Effect.WORSE
+    )
+    assert outcome(slowed, "performance.load.answered")[0] is Outcome.PASS, said
+
+
+def _has_figures(base: RunRecord, benchmark: dict[str, Any]) -> None:
+    """See that record and pytest-benchmark's file have the figures of each round."""
+    (level,) = base.performance["levels"]
+    assert [one["requests"] for one in level["rounds"]] == [level["requests"]] * 5
+    assert all(one["output_tokens"] == 16 * level["requests"] for one in level["rounds"])
+    assert base.performance["calibration"]["failed"] == 0
+    (entry,) = benchmark["benchmarks"]
+    assert entry["stats"]["rounds"] == 5
+    figures = [one["figures"]["output_tokens_per_s"] for one in level["rounds"]]
+    told = [one["output_tokens_per_s"] for one in entry["extra_info"]["vllm"]["rounds"]]
+    assert told == figures
+    assert benchmark["machine_info"]["vllm"]["version"].startswith("0.32")
+    server = level["rounds"][0]["server"]["means"]["e2el"]
+    assert 0 < server["server_ms"] <= server["client_ms"] + 5
+
+
+if os.environ.get("PYTEST_VLLM_TEST_ALL"):
+
+    def test_smoke_in_a_container_promotes_and_says_what_it_measured(
+        request: pytest.FixtureRequest, tmp_path: Path
+    ) -> None:
+        """The profile that users get, launched on Docker, ends within its limit."""
+        image, model = (request.getfixturevalue(name) for name in ("real_image", "real_model"))
+        serve = "--enforce-eager --max-model-len=2048 --max-num-seqs=16 --dtype=bfloat16"
+        judged, said = run(
+            tmp_path,
+            *(f"--vllm-image={image}", f"--vllm-model={model}", f"--vllm-serve-arg={serve}"),
+            *("--vllm-env=VLLM_CPU_KVCACHE_SPACE=1", "--vllm-env=TORCHDYNAMO_DISABLE=1"),
+        )
+        assert judged.verdict.decision is Decision.PROMOTE, said
+        (level,) = judged.performance["levels"]
+        assert len(level["rounds"]) >= 5
+        assert judged.checks_s < 150
