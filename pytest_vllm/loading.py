@@ -263,7 +263,7 @@ def _print_level(title: str, level: Level, findings: Sequence[Finding]) -> None:
     told += [("Note", str(note)) for note in notes] if isinstance(notes, list) else []
     if level.miscounted:
         told += [("Note", f"{level.miscounted} prompts had other token counts than were made")]
-    shown = list(level.columns.failures.items())[:_FAILURES]
+    shown = sorted(level.columns.failures.items())[:_FAILURES]
     told += [("Failed", f"request {number}: {one_line(text, _SEEN)}") for number, text in shown]
     told += [("SLO", f"{finding.held}: {finding.text}") for finding in findings]
     told += [("INCONCLUSIVE", f"the client was the limit: {why}") for why in level.limited_by]
