@@ -1,61 +1,86 @@
 """Run the benchmarks: `python -m benchmarks` (./dev benchmarks).
 
-    python -m benchmarks                    all of it, into benchmarks/results/
+    python -m benchmarks                    all of it; prints the page
+    python -m benchmarks --write            and keeps the results for docs/benchmarks.md
     python -m benchmarks peers own          parts of it
-    python -m benchmarks --minutes 20       begin no further round after so long
-    python -m benchmarks --tiny --out DIR   a try of everything, with next to no work
+    python -m benchmarks --minutes 20       begins no further round after so long
+    python -m benchmarks --tiny             a try of everything, with next to no work
 
-What is in the results already is not run again (an interrupted run goes on); `--fresh` begins anew.
+Results are kept after every measurement; `--resume` goes on where a run with the same `--out` (or
+`--write`) was interrupted. The exit code is 1 when a client failed or when a ratio of costs is not
+as it must be. Times are no reason for that: they depend on who else uses the machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 from benchmarks.clients import CLIENTS_ALL
 from benchmarks.own import run_own
+from benchmarks.page import render
 from benchmarks.peers import run_peers
 from benchmarks.places import PLACES, provide
 from benchmarks.results import RESULTS
+from benchmarks.targets import targets
 
 PARTS = {"own": run_own, "peers": run_peers}
 
 
 def main(words: list[str]) -> int:
-    """Run what was asked for; return 1 if a client failed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Our load client beside the others."
-    )
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], default=[], metavar="own|peers")
-    parser.add_argument("--only", nargs="+", metavar="CLIENT", help="only these clients")
-    parser.add_argument("--rounds", type=int, default=3, help="times that all is repeated")
-    parser.add_argument("--minutes", type=float, default=25.0, help="no new round after so long")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--tiny", action="store_true", help="with next to no work")
-    parser.add_argument("--fresh", action="store_true", help="forget the results that are there")
-    parser.add_argument("--provide", action="store_true", help="only install the peers")
-    options = parser.parse_args(words)
-    names = {client.name for client in CLIENTS_ALL}
-    unknown = set(options.only or ()) - names
-    if unknown:
-        parser.error(
-            f"--only: no client {', '.join(unknown)}; there are {', '.join(sorted(names))}"
-        )
+    """Run what was asked for, print what came of it."""
+    options = _options(words)
     clients = [client for client in CLIENTS_ALL if not options.only or client.name in options.only]
-    parts = options.parts or list(PARTS)
-    if "peers" in parts or options.provide:
+    if "peers" in options.parts or options.provide:
         provide([place for place in PLACES if any(c.place is place for c in clients)])
     if options.provide:
         return 0
     until = time.monotonic() + options.minutes * 60
     failed = 0
-    for part, run in PARTS.items():
-        if part in parts:
-            failed += run(clients, options, until=until)
-    return int(bool(failed))
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+        options.out = options.out or (RESULTS if options.write else Path(folder))
+        for part, run in PARTS.items():
+            if part in options.parts:
+                failed += run(clients, options, until=until)
+        if not all((options.out / f"{part}.json").exists() for part in PARTS):
+            return int(bool(failed))
+        print(render(options.out))
+        rows = [
+            json.loads((options.out / f"{part}.json").read_text("utf-8"))["rows"] for part in PARTS
+        ]
+    missed = [t for t in targets(rows[1], rows[0]) if t.unit == "x" and not t.reached]
+    for target in () if options.tiny else missed:
+        print(f"benchmarks: {': '.join(target.cells()[:3])}", file=sys.stderr)
+    return int(bool(failed or (missed and not options.tiny)))
+
+
+def _options(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Our load client beside the others."
+    )
+    parser.add_argument("parts", nargs="*", metavar="own|peers", help="all without")
+    parser.add_argument("--only", nargs="+", metavar="CLIENT", help="only these clients")
+    parser.add_argument("--rounds", type=int, default=3, help="times that the peers are measured")
+    parser.add_argument("--minutes", type=float, default=25.0, help="no new round after so long")
+    parser.add_argument("--write", action="store_true", help="results into benchmarks/results")
+    parser.add_argument("--out", type=Path, help="results into another folder")
+    parser.add_argument("--resume", action="store_true", help="keep the results that are there")
+    parser.add_argument("--tiny", action="store_true", help="with next to no work")
+    parser.add_argument("--provide", action="store_true", help="only install the peers")
+    options = parser.parse_args(words)
+    for kind, given, known in (
+        ("part", options.parts, list(PARTS)),
+        ("client", options.only or [], [client.name for client in CLIENTS_ALL]),
+    ):
+        for name in given:
+            if name not in known:
+                parser.error(f"there is no {kind} {name!r}, only {', '.join(known)}")
+    options.parts = options.parts or list(PARTS)
+    return options
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def tiny() -> tuple[Case, ...]:
 
 def run_own(clients: Sequence[Client], options: argparse.Namespace, *, until: float) -> int:
     """Measure all cases in rounds; return how many measurements failed."""
-    book = Book(options.out / "own.json", fresh=options.fresh)
+    book = Book(options.out / "own.json", fresh=not options.resume)
     wanted = [case for case in (tiny() if options.tiny else cases()) if case.client in clients]
     failed = 0
     for number in range(1, max((case.rounds for case in wanted), default=0) + 1):

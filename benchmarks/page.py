@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.results import RESULTS
-from benchmarks.targets import targets
+from benchmarks.targets import section, targets
 from benchmarks.words import middle, prose, spread, table
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def render(folder: Path = RESULTS) -> str:
         "",
         *_circumstances(peers),
         "",
-        *targets(peers["rows"], own["rows"]),
+        *section(targets(peers["rows"], own["rows"])),
     ]
     for work, title in _WORKS:
         lines += ["", *_comparison([r for r in peers["rows"] if r["work"] == work], title, peers)]

@@ -22,7 +22,7 @@ TINY = (IDLE, paced(4, waves=2, tokens=4), flood(2_048, streams=4, tokens=64))
 
 def run_peers(clients: Sequence[Client], options: argparse.Namespace, *, until: float) -> int:
     """Measure all clients in rounds (A B C ... A B C); return how many measurements failed."""
-    book = Book(options.out / "peers.json", fresh=options.fresh)
+    book = Book(options.out / "peers.json", fresh=not options.resume)
     works = TINY if options.tiny else WORKS
     failed = 0
     for number in range(1, (1 if options.tiny else options.rounds) + 1):

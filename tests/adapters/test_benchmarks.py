@@ -75,7 +75,7 @@ def test_what_a_command_leaves_behind_is_counted_and_ended(tmp_path: Path) -> No
         os.kill(int(pid.read_text("utf-8")), 0)
 
 
-def test_a_client_that_does_other_work_is_no_result(tmp_path: Path) -> None:
+def test_a_client_that_does_other_work_is_no_result() -> None:
     """One that leaves a request out is refused, whatever it tells."""
     lazy = replace(
         FLOOR, command=lambda job: FLOOR.command(replace(job, work=replace(job.work, requests=1)))

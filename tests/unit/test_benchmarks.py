@@ -11,7 +11,7 @@ import pytest
 from benchmarks.page import render
 from benchmarks.report import Times, figures, rank, read_times, report_of
 from benchmarks.results import Book
-from benchmarks.targets import targets
+from benchmarks.targets import section, targets
 from benchmarks.truth import Truth
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_targets_are_held_against_medians_of_rounds() -> None:
     for row in good:
         row["event_error_p99_us"] = 24.0
 
-    text = "\n".join(targets(good, _own(150_000, 80)))
+    text = "\n".join(section(targets(good, _own(150_000, 80))))
 
     assert "**no**" not in text
     assert "| 1.25x | yes |" in text
@@ -127,7 +127,7 @@ def test_targets_are_held_against_medians_of_rounds() -> None:
 def test_a_target_that_is_missed_or_not_measured_is_not_reached() -> None:
     bad = _rows({"pytest-vllm": 2.0, "bare epoll loop": 0.8, "a": 3.0})
 
-    text = "\n".join(targets(bad, _own(99_000, 121)))
+    text = "\n".join(section(targets(bad, _own(99_000, 121))))
 
     assert "yes" not in text
     assert "| not measured | **no** |" in text
