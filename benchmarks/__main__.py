@@ -14,7 +14,6 @@ as it must be. Times are no reason for that: they depend on who else uses the ma
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from benchmarks.own import run_own
 from benchmarks.page import render
 from benchmarks.peers import run_peers
 from benchmarks.places import PLACES, provide
-from benchmarks.results import RESULTS
+from benchmarks.results import RESULTS, read_rows
 from benchmarks.targets import targets
 
 PARTS = {"own": run_own, "peers": run_peers}
@@ -49,10 +48,8 @@ def main(words: list[str]) -> int:
         if not all((options.out / f"{part}.json").exists() for part in PARTS):
             return int(bool(failed))
         print(render(options.out))
-        rows = [
-            json.loads((options.out / f"{part}.json").read_text("utf-8"))["rows"] for part in PARTS
-        ]
-    missed = [t for t in targets(rows[1], rows[0]) if t.unit == "x" and not t.reached]
+        held = targets(*(read_rows(options.out / f"{part}.json") for part in ("peers", "own")))
+    missed = [target for target in held if target.unit == "x" and not target.reached]
     for target in () if options.tiny else missed:
         print(f"benchmarks: {': '.join(target.cells()[:3])}", file=sys.stderr)
     return int(bool(failed or (missed and not options.tiny)))

@@ -21,7 +21,7 @@ class Book:
         self._path = path
         self.rows: list[dict[str, Any]] = []
         if path.exists() and not fresh:
-            self.rows = json.loads(path.read_text("utf-8"))["rows"]
+            self.rows = read_rows(path)
 
     def has(self, **key: object) -> bool:
         """Tell whether there is a row with these values."""
@@ -36,6 +36,12 @@ class Book:
         partial = self._path.with_suffix(".partial")
         partial.write_text(f'{head},\n "rows": [\n  {rows}\n ]\n}}\n', "utf-8")
         partial.replace(self._path)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the measurements of a results file."""
+    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"]
+    return rows
 
 
 def circumstances() -> dict[str, Any]:

@@ -125,7 +125,7 @@ def cost_us(rows: Sequence[Row], work: str, client: str) -> float | None:
     took = [r for r in rows if r["work"] == work and r["client"] == client]
     if idle is None or not took:
         return None
-    return median((r["cpu_s"] - idle) / r["events"] * 1e6 for r in took)
+    return 1e6 * median((float(r["cpu_s"]) - idle) / float(r["events"]) for r in took)
 
 
 def _ratio(rows: Sequence[Row], work: str, other: str) -> float | None:

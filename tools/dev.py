@@ -31,8 +31,9 @@ def main(arguments: list[str]) -> int:
         return guarded(lambda: test(rest))
     if verb in TOX_VERBS:
         needs_parts = verb in NEED_PARTS
-        # what follows is for pytest, so the other estimators run only without it
-        environments = "nightly,peers" if verb == "nightly" and not rest else verb
+        # what follows is for pytest, so what is compared with others runs only without it
+        whole = verb == "nightly" and not rest
+        environments = "nightly,peers,benchmarks" if whole else verb
         return guarded(lambda: tox(environments, rest, parts=_parts() if needs_parts else {}))
     print(f"error: unknown verb {verb!r}. {USAGE}", file=sys.stderr)
     return 4

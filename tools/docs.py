@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.page import render as render_benchmarks
+from benchmarks.results import RESULTS
 from pytest_vllm.adapters.knowledge import signatures
 from pytest_vllm.domain.checks import Level
 from pytest_vllm.domain.preflight.catalogue import ENTRIES
@@ -131,6 +133,7 @@ def documents() -> dict[Path, str]:
         ROOT / "docs" / "memory-accuracy.md": render_accuracy(),
         ROOT / "docs" / "preflight.md": render_preflight(ENTRIES),
         ROOT / "docs" / "signatures.md": render_signatures(signatures()),
+        **({ROOT / "docs" / "benchmarks.md": render_benchmarks()} if RESULTS.is_dir() else {}),
     }
 
 
