@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from pytest_vllm.adapters.load.wire import Order
 
 READ_BYTES = 64 * 2**10
-SOON_BYTES = 256 * 2**10
+SOON_BYTES = 2**20
 """Bytes not yet understood from which on that is done when nothing is waiting to be read."""
-NOW_BYTES = 4 * 2**20
+NOW_BYTES = 6 * 2**20
 """Bytes not yet understood at which it is done at once, so that memory is bounded."""
 
 _NS = 1_000_000_000
 _STAMP_BYTES = 64
-_READY = 4096
+_READY = 1024
 _BATCH = 64
 _AHEAD = 16  # connections that an open loop begins with
 _SLOWEST_LOOK_S, _FASTEST_LOOK_S = 0.25, 0.01
@@ -138,15 +138,15 @@ class Collector:
         exchanges, unread, shift = self._exchanges, list[Link](), self.stamps.shift
         look_s = min(_SLOWEST_LOOK_S, *(span / _NS / 8 for span in self._limits.values()))
         look_s = max(look_s, _FASTEST_LOOK_S)
-        look = exchanges.look
+        find, look, plain = links.get, exchanges.look, _IN
         flush = False  # whether to understand all that is there
         backlog = reads = look_at = 0
         while tally.left:
             busy = exchanges.more or flush or backlog > SOON_BYTES
             ready = poll(0 if busy else look_s, _READY)
             for fd, mask in ready:
-                link = links.get(fd)
-                if link is None or mask != _IN:
+                link = find(fd)
+                if link is None or mask != plain:
                     self._odd(fd, mask)
                     continue
                 try:
@@ -166,11 +166,12 @@ class Collector:
                 else:
                     exchanges.lost(link, _now())
                     continue
-                if not link.reads:
+                kept, length = link.reads, len(data)
+                if not kept:
                     unread.append(link)
-                link.reads.append((at, data))
-                backlog += len(data)
-                if link.eager or data[-4:] == _END or len(data) < _SHORT:
+                kept.append((at, data))
+                backlog += length
+                if link.eager or length < _SHORT or data[-4:] == _END:
                     look(link)
                     if exchanges.more:
                         exchanges.dispatch()
@@ -188,8 +189,7 @@ class Collector:
                 self.stamps.watch()
                 shift = self.stamps.shift
                 self._keep_limits(now, all_read=len(ready) < _READY)
-                tally.tell(now, links.values(), exchanges.sent_ns)
-                flush = bool(unread)
+                flush = tally.tell(now, links.values(), exchanges.sent_ns)
         tally.reads = reads
 
     def _keep_limits(self, now: int, *, all_read: bool) -> None:

@@ -12,7 +12,7 @@ from pytest_vllm.adapters.load.template import head_of
 from pytest_vllm.domain.load.columns import NEVER, Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from pytest_vllm.adapters.load.template import Templates
 
@@ -88,7 +88,7 @@ class Reply:
         self._left = 0
         self._head: Head | None = None
 
-    def feed(self, reads: Iterable[tuple[int, bytes]]) -> None:
+    def feed(self, reads: Sequence[tuple[int, bytes]]) -> None:
         """Take in what was read, each with its time of arrival."""
         events = self.events
         times = events.times
@@ -98,11 +98,12 @@ class Reply:
         fast = self._part is _Part.SIZE and events.idle and not self._carry
         received = self.received
         for at_ns, data in reads:
-            received += len(data)
+            length = len(data)
+            received += length
             if fast:  # the usual read: one chunk that holds one event
-                head = heads.get(len(data))
+                head = heads.get(length)
                 if head is None:
-                    head = head_of(events, len(data))
+                    head = head_of(events, length)
                 if head and data.startswith(head) and data.endswith(after):
                     count = known.get(data[len(head) : tail])
                     if count is not None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pytest_vllm.adapters.load.link import Link
 
 REPORT_NS = 500_000_000
+SOON_NS = 300_000_000
+"""How long before a report what was read is to be understood."""
 LATEST = 1000
 """Requests of which the median TTFT is told."""
 
@@ -68,8 +70,8 @@ class Tally:
         else:
             self.failed += 1
 
-    def tell(self, now_ns: int, links: Iterable[Link], sent_ns: Sequence[int]) -> None:
-        """Report, if it is time.
+    def tell(self, now_ns: int, links: Iterable[Link], sent_ns: Sequence[int]) -> bool:
+        """Report, if it is time; tell whether the next report is near.
 
         Args:
             now_ns: Now.
@@ -78,7 +80,7 @@ class Tally:
         """
         before, events_before, tokens_before = self._told
         if now_ns - before < REPORT_NS:
-            return
+            return now_ns - before > REPORT_NS - SOON_NS
         events, tokens, flying = self._events, self._tokens, 0
         firsts = list(self._latest)
         for link in links:
@@ -107,3 +109,4 @@ class Tally:
             }
         )
         self._told = (now_ns, events, tokens)
+        return False
