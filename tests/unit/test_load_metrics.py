@@ -104,6 +104,13 @@ def test_tpot_undefined_for_no_token_after_the_first_event(row: Row) -> None:
     assert "tpot" not in measure(*load(row)).distributions
 
 
+def test_replies_that_came_whole_are_told() -> None:
+    """Without streaming the first token is the last one."""
+    measured = measure(*load(Row(events=(300,), tokens=8), PLAIN))
+    assert any("1 of 2 replies came whole" in flag for flag in measured.flags)
+    assert not any("came whole" in flag for flag in measure(*load(Row(events=(30,)))).flags)
+
+
 def test_content_after_reasoning() -> None:
     measured = measure(
         *load(

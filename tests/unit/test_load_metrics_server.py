@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from math import inf
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from pytest_vllm.adapters.exposition import read_metrics
+from pytest_vllm.adapters.gpus.none import NoMonitor
+from pytest_vllm.adapters.gpus.sampler import Sampler
 from pytest_vllm.domain.load.gpu_window import cut_gpus
 from pytest_vllm.domain.load.metrics import measure
 from pytest_vllm.domain.load.server_looks import Histogram, ServerLook, ServerLooks, read_look
@@ -257,6 +260,15 @@ def test_too_few_samples_and_samples_without_a_clock() -> None:
     unknown: Any = cut_gpus(samples(gpu("0000:05:00.0", BUSY), began_ns=0), WINDOW)
     assert "gpus" not in unknown
     assert unknown["notes"]
+
+
+def test_the_sampler_tells_the_time_of_the_loads_clock() -> None:
+    before_ns = time.monotonic_ns()
+    sampler = Sampler(NoMonitor("none"), [{"index": 0, "bdf": "0000:05:00.0"}], interval_s=60)
+    sampler.start()
+    told = sampler.stop()
+    assert before_ns <= told["began_ns"] <= time.monotonic_ns()
+    assert cut_gpus(told, Window(begin_ns=before_ns, end_ns=time.monotonic_ns()))["samples"] == 2
 
 
 def test_energy_of_a_token() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from fractions import Fraction
 from math import comb, isqrt
 
@@ -15,6 +16,7 @@ from pytest_vllm.domain.load.percentile import (
     distribute,
     interval_ranks,
     needed,
+    order,
     percentile,
     rank,
 )
@@ -89,8 +91,8 @@ def test_interval_covers_what_it_says() -> None:
 
 def test_refused_below_the_floor() -> None:
     ordered = [float(n) for n in range(661)]
-    assert percentile(ordered, 990, requests=661).value is None
-    told = percentile([*ordered, 661.0], 990, requests=662)
+    assert percentile(ordered, 990, count=661, requests=661).value is None
+    told = percentile([*ordered, 661.0], 990, count=662, requests=662)
     assert (told.value, told.needs) == (655.0, 662)
     assert told.low is not None
     assert told.low < 655.0
@@ -105,7 +107,7 @@ def test_many_values_of_few_requests_support_nothing() -> None:
 
 def test_interval_of_pooled_values_is_that_of_the_requests() -> None:
     """The ranks 40 and 61 of 100 requests, laid outwards over 10 gaps each."""
-    told = percentile([float(n) for n in range(1, 1001)], 500, requests=100)
+    told = percentile([float(n) for n in range(1, 1001)], 500, count=1000, requests=100)
     assert (told.low, told.value, told.high) == (391.0, 500.0, 610.0)
 
 
@@ -160,3 +162,24 @@ def test_more_failures_never_lower_an_adjusted_percentile(values: list[int], fai
             assert value is None or value >= plain
         after = more.adjusted[name]
         assert after is None or (value is not None and after >= value)
+
+
+MANY = 100_001
+"""More values than are sorted at once."""
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        array("q", (n * 7919 % 1_000_003 for n in range(MANY))),
+        array("q", [5] * MANY),
+        array("q", [*range(MANY - 1), 10**15]),
+        array("d", (n * 7919 % 1_000_003 / 7 for n in range(MANY))),
+        array("q", (-n for n in range(MANY))),
+    ],
+    ids=["spread", "all the same", "one far off", "fractions", "below zero"],
+)
+def test_many_values_are_not_sorted_and_yet_exact(values: array[int] | array[float]) -> None:
+    places = {0, 1, 50_000, 99_000, 99_001, MANY - 1}
+    found, ordered = order(values, places), sorted(values)
+    assert {place: found[place] for place in places} == {p: ordered[p] for p in places}

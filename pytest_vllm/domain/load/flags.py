@@ -70,6 +70,11 @@ def _of_counts(ends: Sorted, latencies: Latencies) -> Iterator[str]:
             f"{untold} of {len(ends.done)} replies told no number of tokens (no usage): there are "
             "no tokens/s, TPOT and ITL of them, for tokens are never counted by chunks"
         )
+    if latencies.whole:
+        yield (
+            f"{latencies.whole} of {len(ends.done)} replies came whole, in one event: their TTFT "
+            "is the time of the whole reply, and they have no gaps"
+        )
     if latencies.silent:
         yield f"{latencies.silent} of {len(ends.done)} replies had no token event and no latency"
     if latencies.backwards:

@@ -38,6 +38,7 @@ class Latencies:
             token, so that it is `icl`.
         gapped: Requests that have a gap.
         bundled: Requests whose events hold several tokens without saying how many.
+        whole: Requests whose several tokens came in one event, as without streaming.
         silent: Requests without any token event.
         uncounted: Requests of which nobody told how many tokens they wrote.
         backwards: Gaps below zero: the clock was set back.
@@ -48,6 +49,7 @@ class Latencies:
     itl: array[float] | None = None
     gapped: int = 0
     bundled: int = 0
+    whole: int = 0
     silent: int = 0
     uncounted: int = 0
     backwards: int = 0
@@ -118,6 +120,7 @@ def _read_request(
         latencies.put("e2el_sched", row, at[-1] - due)
     if columns.content_event[row] >= 0:
         latencies.put("ttft_content", row, at[columns.content_event[row]] - send)
+    latencies.whole += count == 1 < tokens
     if tokens not in (count, UNTOLD) and not counts_told(columns, row):
         latencies.bundled += 1
     if tokens > 0:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.load.measurement import Distribution, Percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    Ordered = Sequence[float] | Mapping[int, float]
 
 PERMILLES = {"p50": 500, "p90": 900, "p95": 950, "p99": 990, "p99.9": 999}
 """The percentiles that are told, in thousandths: ranks are exact integers."""
@@ -21,6 +24,8 @@ INTERVAL = 0.95
 
 _THOUSAND = 1000
 _NS_PER_MS = 1e6
+_SORTED_AT_ONCE = 100_000
+_BINS = 2**16
 
 
 def rank(permille: int, count: int) -> int:
@@ -81,7 +86,7 @@ def interval_ranks(permille: int, count: int) -> tuple[int | None, int | None]:
     return low, high
 
 
-def percentile(ordered: Sequence[float], permille: int, *, requests: int) -> Percentile:
+def percentile(ordered: Ordered, permille: int, *, count: int, requests: int) -> Percentile:
     """Read a percentile, in the unit of the values.
 
     What makes a sample large is requests, also where each of them gave many values: the gaps of one
@@ -89,19 +94,19 @@ def percentile(ordered: Sequence[float], permille: int, *, requests: int) -> Per
     over the pooled values by share, outwards.
 
     Args:
-        ordered: The values, ascending.
+        ordered: The values, ascending, by place from 0.
         permille: Which one, in thousandths.
+        count: How many values there are.
         requests: Requests that the values come from.
     """
     needs = needed(permille)
-    count = len(ordered)
     if requests < needs or not count:
         return Percentile(value=None, needs=needs)
-    low, high = interval_ranks(permille, requests)
+    low, middle, high = _places(permille, count, requests)
     return Percentile(
-        value=ordered[rank(permille, count) - 1],
-        low=None if low is None else ordered[(low - 1) * count // requests],
-        high=None if high is None else ordered[-(-high * count // requests) - 1],
+        value=ordered[middle],
+        low=None if low is None else ordered[low],
+        high=None if high is None else ordered[high],
         needs=needs,
     )
 
@@ -118,29 +123,73 @@ def distribute(values: Sequence[float], *, requests: int, failed: int = 0) -> Di
     if not values:
         floors = {name: Percentile(value=None, needs=needed(p)) for name, p in PERMILLES.items()}
         return Distribution(count=0, requests=requests, percentiles=floors)
-    ordered = sorted(values)
-    count = len(ordered)
+    count = len(values)
     infinite = math.ceil(failed * count / requests) if requests else failed
+    adjusted = {name: rank(p, count + infinite) - 1 for name, p in PERMILLES.items()}
+    wanted = {place for p in PERMILLES.values() for place in _places(p, count, requests)}
+    wanted |= {place for place in adjusted.values() if place < count}
+    ordered = order(values, {place for place in wanted if place is not None})
     return Distribution(
         count=count,
         requests=requests,
-        mean=math.fsum(ordered) / count / _NS_PER_MS,
-        least=ordered[0] / _NS_PER_MS,
-        most=ordered[-1] / _NS_PER_MS,
+        mean=math.fsum(values) / count / _NS_PER_MS,
+        least=min(values) / _NS_PER_MS,
+        most=max(values) / _NS_PER_MS,
         percentiles={
-            name: _in_ms(percentile(ordered, permille, requests=requests))
+            name: _in_ms(percentile(ordered, permille, count=count, requests=requests))
             for name, permille in PERMILLES.items()
         },
         adjusted={
-            name: _at(ordered, rank(permille, count + infinite))
-            for name, permille in PERMILLES.items()
-            if requests + failed >= needed(permille)
+            name: ordered[place] / _NS_PER_MS if place < count else None
+            for name, place in adjusted.items()
+            if requests + failed >= needed(PERMILLES[name])
         },
     )
 
 
-def _at(ordered: Sequence[float], position: int) -> float | None:
-    return ordered[position - 1] / _NS_PER_MS if position <= len(ordered) else None
+def order(values: Sequence[float], places: Collection[int]) -> Ordered:
+    """Return the values at some places of the ascending order, exactly.
+
+    Many values are not sorted: they are counted by bins, and only the bins that hold a wanted place
+    are: a quarter of the memory, and less time.
+
+    Args:
+        values: The values, in any order.
+        places: Places from 0.
+    """
+    if len(values) <= _SORTED_AT_ONCE:
+        return sorted(values)
+    least, most = min(values), max(values)
+    width = max(int((most - least) / _BINS), 1)
+    counts = Counter((value - least) // width for value in values)
+    held: dict[float, list[int]] = {}
+    below, wanted = 0, sorted(places)
+    begins: dict[float, int] = {}
+    for bin_, count in sorted(counts.items()):
+        here = [place for place in wanted if below <= place < below + count]
+        if here:
+            held[bin_], begins[bin_] = here, below
+        below += count
+    inside: dict[float, list[float]] = {bin_: [] for bin_ in held}
+    for value in values:
+        kept = inside.get((value - least) // width)
+        if kept is not None:
+            kept.append(value)
+    found = {}
+    for bin_, here in held.items():
+        ranked = sorted(inside[bin_])
+        found.update({place: ranked[place - begins[bin_]] for place in here})
+    return found
+
+
+def _places(permille: int, count: int, requests: int) -> tuple[int | None, int, int | None]:
+    """Return the places of the lower end, of a percentile and of the upper end, from 0."""
+    low, high = interval_ranks(permille, requests)
+    return (
+        None if low is None else (low - 1) * count // requests,
+        rank(permille, count) - 1,
+        None if high is None else -(-high * count // requests) - 1,
+    )
 
 
 def _in_ms(told: Percentile) -> Percentile:
