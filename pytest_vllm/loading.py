@@ -266,7 +266,7 @@ def _print_level(title: str, level: Level, findings: Sequence[Finding]) -> None:
     shown = sorted(level.columns.failures.items())[:_FAILURES]
     told += [("Failed", f"request {number}: {one_line(text, _SEEN)}") for number, text in shown]
     told += [("SLO", f"{finding.held}: {finding.text}") for finding in findings]
-    told += [("INCONCLUSIVE", f"the client was the limit: {why}") for why in level.limited_by]
+    told += [("", f"INCONCLUSIVE: the client was the limit: {why}") for why in level.limited_by]
     for label, text in told:
         lines += paragraph(label, text, min(width, _TEXT_WIDTH))
     print("\n".join(lines), end="\n\n", flush=True)  # noqa: T201 - the output

@@ -67,6 +67,8 @@ class Transport:
         self._client = httpx.Client(
             timeout=timeout_s,
             trust_env=not is_loopback(base_url),
+            # By SSL_CERT_FILE also where no proxy leads.
+            verify=httpx.create_ssl_context() if base_url.startswith("https:") else True,
             follow_redirects=False,
             limits=httpx.Limits(max_keepalive_connections=0),
             headers={

@@ -113,9 +113,12 @@ def _models(transport: Transport, root: str) -> dict[str, dict[str, Any]]:
     try:
         reply = transport.send("GET", "/v1/models")
     except TransportFailure as failure:
+        untrusted = "CERTIFICATE_VERIFY" in str(failure)
         raise HostError(
             f"{root}/v1/models gives no answer: {failure}",
-            advice="start the server, or correct the URL",
+            advice="name the file of its certificate by the variable SSL_CERT_FILE"
+            if untrusted
+            else "start the server, or correct the URL",
         ) from None
     if reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         raise TargetError(

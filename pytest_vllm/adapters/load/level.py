@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _PROBE_S = 15.0
 """Seconds of the look at how fast the server is; what is in flight then is cut."""
-_MOST_PROBES = 64
+_MOST_PROBES, _OPEN_PROBES = 64, 8
 _PROBE_SEED = 1_000_003
 
 
@@ -112,19 +112,26 @@ def _calibrated(
     tell: Callable[[str], None],
 ) -> Calibration:
     tell("looks how fast the server is")
-    streams, events_per_s = _expected(server, workload, traffic, limits)
+    streams, events_per_s, path = _expected(server, workload, traffic, limits)
     tell(f"calibrates the client for {streams} streams, {events_per_s:,.0f} events/s")
-    return calibrate(streams=streams, events_per_s=events_per_s, requests_per_s=traffic.rate_per_s)
+    return calibrate(
+        streams=streams,
+        events_per_s=events_per_s,
+        requests_per_s=traffic.rate_per_s,
+        path=path,
+    )
 
 
 def _expected(
     server: LoadServer, workload: Workload, traffic: Traffic, limits: Limits
-) -> tuple[int, float]:
-    """Return how many streams there will be at a time, and their events a second, 0 if unknown.
+) -> tuple[int, float, str]:
+    """Return how many streams there will be, their events a second, and the path that is taken.
 
-    In an open loop there are as many as arrive while one is served (Little's law).
+    The events are 0 where nobody knows. In an open loop there are as many streams as arrive while
+    one is served (Little's law).
     """
-    places = min(traffic.concurrency or _MOST_PROBES, _MOST_PROBES)
+    usual = _OPEN_PROBES if traffic.is_open else _MOST_PROBES
+    places = min(traffic.concurrency or usual, usual)
     trial = replace(
         traffic,
         pattern=Pattern.CLOSED,
@@ -142,15 +149,17 @@ def _expected(
     short = replace(limits, run_s=min(limits.run_s, _PROBE_S))
     plan = build_plan(server, workload, trial, limits=short)
     columns = run_load(plan)
+    path = "epoll" if columns.facts is None else columns.facts.path
+    wanted = traffic.concurrency or places
     if not len(columns.event_ns):
-        return traffic.concurrency or places, 0.0
+        return wanted, 0.0, path
     seconds = max(columns.finish_ns - columns.begin_ns, 1) / 1e9
     rate = len(columns.event_ns) / seconds
     if not traffic.is_open or not traffic.rate_per_s:
-        return traffic.concurrency or places, rate * (traffic.concurrency or places) / places
+        return wanted, rate * wanted / places, path
     ended = [end - sent for end, sent in zip(columns.end_ns, columns.send_ns, strict=True) if sent]
     held_s = sum(ended) / max(1, len(ended)) / 1e9
     streams = max(1, round(traffic.rate_per_s * held_s))
     each = len(columns.event_ns) / max(1, len(ended))
     bound = traffic.concurrency or streams
-    return min(streams, bound), traffic.rate_per_s * each
+    return min(streams, bound), traffic.rate_per_s * each, path
