@@ -229,6 +229,15 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
     assert heads[0].startswith(b"POST http://vllm.invalid:8000/v1/completions HTTP/1.1\r\n")
 
 
+def test_no_proxy_stands_before_this_host(
+    server: TruthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    columns = run_asyncio(plan(server.url, request(0), concurrency=1))
+    assert list(columns.ending) == [Ending.DONE], columns.failures
+
+
 def test_what_cannot_be_sent_is_told_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy:70")
     with pytest.raises(TargetError, match="no load can be sent to https://x: .*gopher") as caught:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import httpx
 
+from pytest_vllm.adapters.http import is_loopback
 from pytest_vllm.domain.errors import TargetError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Lanes:
         self._plan = plan
         self._free: list[httpx.AsyncClient] = []
         self._all: list[httpx.AsyncClient] = []
+        self._proxied = not is_loopback(plan.url)  # no proxy can reach a port of this host
         try:
             self._certificates = httpx.create_ssl_context()
             self.give_back(self.take())
@@ -63,6 +65,7 @@ class Lanes:
                 **self._plan.headers,
             },
             verify=self._certificates,
+            trust_env=self._proxied,
             timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_s, pool=None),
             follow_redirects=True,
         )

@@ -89,7 +89,7 @@ class _Load:
         self._replies = [Reply() for _ in plan.requests]
         self._tally = Tally()
         self._templates = Templates()
-        self._reported = (0, 0)
+        self._reported = (0, 0, 0)
         self._begin = self._finish = 0
         self._cpu_s = self._wait_s = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -178,9 +178,10 @@ class _Load:
     def _tell(self, now: int) -> None:
         if self._progress is None:
             return
-        before, counted = self._reported
+        before, counted, known = self._reported
         tally = self._tally
         firsts = sorted(tally.latest)
+        per_s = _NS / max(1, now - (before or self._begin))
         self._progress(
             Progress(
                 elapsed_s=(now - self._begin) / _NS,
@@ -190,11 +191,12 @@ class _Load:
                 done=tally.done,
                 failed=tally.failed,
                 events=tally.events,
-                events_per_s=(tally.events - counted) * _NS / max(1, now - (before or self._begin)),
+                events_per_s=(tally.events - counted) * per_s,
+                tokens_per_s=None if tally.untold else (tally.tokens - known) * per_s,
                 ttft_p50_ms=firsts[rank(500, len(firsts)) - 1] / 1e6 if firsts else None,
             )
         )
-        self._reported = (now, tally.events)
+        self._reported = (now, tally.events, tally.tokens)
 
     def columns(self) -> Columns:
         """Give what came back."""

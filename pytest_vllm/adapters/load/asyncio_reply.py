@@ -36,6 +36,8 @@ class Tally:
         done: Requests that ended as they should.
         failed: Requests that ended otherwise.
         events: Token events.
+        tokens: Tokens of those events whose number was told.
+        untold: Events whose number of tokens was not told.
         reads: Times that there was something to read.
         coalesced: Such times with more than one token event of the stream.
         again: Requests that were sent once more, on a connection that the server had not closed.
@@ -47,6 +49,8 @@ class Tally:
     done: int = 0
     failed: int = 0
     events: int = 0
+    tokens: int = 0
+    untold: int = 0
     reads: int = 0
     coalesced: int = 0
     again: int = 0
@@ -171,7 +175,7 @@ class Exchange:
         encoding = response.headers.get("content-encoding", "identity")
         if encoding != "identity":
             return Ending.MALFORMED, f"the body is encoded as {shown(encoding)}, unasked"
-        streamed = response.headers.get("content-type", "").startswith("text/event-stream")
+        streamed = response.headers.get("content-type", "").lower().startswith("text/event-stream")
         whole = bytearray()
         marks = _Reads(self._tally)
         async for data in response.aiter_raw():
@@ -213,6 +217,9 @@ class Exchange:
         marks.note(came)
         if came:
             self._tally.events += came
+            counts = self._events.tokens[before:]
+            self._tally.tokens += sum(counts)
+            self._tally.untold += counts.count(0)
             if not before:
                 self._tally.latest.append(at - self._reply.send_ns)
 

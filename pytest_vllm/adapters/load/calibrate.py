@@ -39,6 +39,9 @@ FIRST_TOKENS = 32
 
 MOST_WAVES = 8
 MOST_ARRIVALS = 2000
+BEHIND = 0.5
+"""Share of the time between two writes by which a truth server is late that cannot keep up."""
+
 FLOOD_STREAMS = 32
 FLOOD_EVENTS = 24_000
 """A fraction of a second, and enough CPU time to divide by."""
@@ -125,8 +128,20 @@ def calibrate(  # noqa: PLR0913 - what the load is, and the path that it takes
         peak_rss_bytes=max(facts.peak_rss_bytes, flood.facts.peak_rss_bytes),
         seconds=time.monotonic() - began,
         failed=errors.failed + flood.failed(),
-        notes=facts.notes,
+        notes=(*facts.notes, *_kept(paced.log, itl_s, paced.rate())),
     )
+
+
+def _kept(log: TruthLog, itl_s: float, rate: float) -> tuple[str, ...]:
+    """Say that the truth server could not keep its schedule, if it could not."""
+    late = _percentile_us(list(log.lateness_ns()), 500) / 1e6
+    if late <= BEHIND * itl_s:
+        return ()
+    told = (
+        f"the truth server wrote half of its events more than {late * 1e3:.1f} ms late, at "
+        f"{rate:,.0f} events/s: this host is busy, or slow for so many streams"
+    )
+    return (told,)
 
 
 def _client_of(path: str) -> Callable[[LoadPlan], Columns]:

@@ -100,9 +100,9 @@ class TruthServer:
         """Start the process and set its schedule."""
         if not hasattr(select, "epoll"):
             raise HostError(
-                f"the truth server, which the client is calibrated against, needs Linux, not "
+                "the truth server, which the client is calibrated against, needs Linux, not "
                 f"{sys.platform}",
-                advice="run the load from a Linux host, or take its figures without a calibration",
+                advice="load from a Linux host, or leave the calibration out (--no-calibrate)",
             )
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE_S)
