@@ -14,6 +14,7 @@ as it must be. Times are no reason for that: they depend on who else uses the ma
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import tempfile
 import time
@@ -38,6 +39,8 @@ def main(words: list[str]) -> int:
         provide([place for place in PLACES if any(c.place is place for c in clients)])
     if options.provide:
         return 0
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for thousands of streams
     until = time.monotonic() + options.minutes * 60
     failed = 0
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:

@@ -60,8 +60,8 @@ def _circumstances(peers: Row) -> list[str]:
         "",
         "The truth is `benchmarks/truth_server.c`: it streams events in the shape of vLLM 0.32 on "
         "an exact schedule, 200 ms to the first and 20 ms between them, to all streams at the same "
-        "moment, as the steps of an engine do; each stream asks twice for 64 tokens, one after the "
-        "other. It logs the monotonic clock around each write, and the kernel's time of each "
+        "moment, as the steps of an engine do. Each stream asks for 128 tokens, at 64 streams twice. "
+        "The words are 4096, some frequent and most seldom. It logs the monotonic clock around each write, and the kernel's time of each "
         "arriving request. In a flood it writes one event for each of 32 streams in turn, as "
         "fast as they are read.",
         "",
@@ -70,6 +70,7 @@ def _circumstances(peers: Row) -> list[str]:
         "error` is a client's time of an event less the moment just before its write, for those "
         "that tell the time of each event. TTFT, ITL and tokens/s stand as told / true: the same "
         "percentile of what the server did in that run (a slow client changes it: it asks later). "
+        "guidellm tells no single gaps: its ITL is that of the means of requests. "
         "`PSS` is the most memory of all its processes, looked at every second.",
         "",
         "Versions: " + ", ".join(versions) + ". `bare epoll loop` is the floor: it keeps the time "
@@ -143,7 +144,12 @@ def _start(rows: Sequence[Row]) -> list[str]:
 
 
 def _growth(rows: Sequence[Row]) -> list[str]:
-    lines = ["## How cost grows", "", "By streams, each twice 64 tokens at 20 ms:", ""]
+    lines = [
+        "## How cost grows",
+        "",
+        "By streams, each 128 tokens at 20 ms (up to 64 streams twice):",
+        "",
+    ]
     streams = [row for row in rows if row["part"] == "streams"]
     body = []
     for work in dict.fromkeys(row["work"] for row in streams):

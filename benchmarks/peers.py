@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.clients import Client
 
 WORKS = (IDLE, paced(64), paced(256), paced(512), flood(65_536))
-TINY = (IDLE, paced(4, waves=2, tokens=4), flood(2_048, streams=4, tokens=64))
+TINY = (IDLE, paced(4, tokens=4), flood(2_048, streams=4, tokens=64))
 
 
 def run_peers(clients: Sequence[Client], options: argparse.Namespace, *, until: float) -> int:

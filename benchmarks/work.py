@@ -40,8 +40,12 @@ class Work:
         return not self.ttft_ms and not self.itl_ms
 
 
-def paced(streams: int, *, waves: int = 2, tokens: int = 64) -> Work:
-    """Return a load of the pace of a busy engine: first token after 200 ms, then every 20 ms."""
+def paced(streams: int, *, tokens: int = 128) -> Work:
+    """Return a load of the pace of a busy engine: first token after 200 ms, then every 20 ms.
+
+    Each stream asks once, up to 64 of them twice, so that there are times to first tokens enough.
+    """
+    waves = 2 if streams <= _FEW else 1
     return Work(
         name=f"paced-{streams}",
         streams=streams,
@@ -58,5 +62,6 @@ def flood(events: int, *, streams: int = 32, tokens: int = 512) -> Work:
     return Work(name="flood", streams=streams, requests=requests, tokens=tokens, grid=False)
 
 
+_FEW = 64
 IDLE = Work(name="idle", streams=1, requests=1, tokens=2, ttft_ms=20.0, itl_ms=20.0)
 """As good as no load: what a client costs before and after its work."""
