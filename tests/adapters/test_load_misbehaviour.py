@@ -147,6 +147,17 @@ def test_a_server_that_always_says_something_has_only_so_long(
     assert "0.8 s" in columns.failures[0]
 
 
+def test_a_server_that_does_not_read_stalls_the_request(
+    url: str, client: Callable[[LoadPlan], Columns]
+) -> None:
+    """A body larger than all buffers never gets away; others are served meanwhile."""
+    limits = replace(LIMITS, stall_s=0.8)
+    good = plan(url, ["good"], places=2, limits=limits)
+    stuck = Request(path="/never-read", body=b"{" + b" " * 2**24 + b"}")
+    columns = client(replace(good, requests=(stuck, *good.requests)))
+    assert list(columns.ending) == [Ending.STALLED, Ending.DONE], columns.failures
+
+
 def test_an_idle_connection_that_was_closed_is_no_failure(
     url: str, client: Callable[[LoadPlan], Columns]
 ) -> None:

@@ -192,6 +192,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             length = head.partition(b"content-length:")[2].split(b"\r\n")[0]
+            if head.startswith(b"post /never-read"):
+                await asyncio.Event().wait()
             body = await reader.readexactly(int(length or 0))
             if head.startswith(b"get /log"):
                 told = json.dumps(LOG).encode()
