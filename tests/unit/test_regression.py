@@ -121,6 +121,17 @@ def test_many_metrics_need_more_pairs_for_the_same_certainty() -> None:
     assert judgement.wants_more
 
 
+def test_pairs_that_could_not_see_the_tolerance_must_be_surer() -> None:
+    """Six times slower of six is a p of 0.016: enough where the pairs agree, not in wild noise."""
+    assert pairs_of([100.0] * 6, [110.0, 111.0, 109.0, 112.0, 110.5, 109.5]).effect is Effect.WORSE
+    wild = [106.0, 190.0, 120.0, 260.0, 108.0, 160.0]
+    change = pairs_of([100.0] * 6, wild)
+    assert change.detectable is not None
+    assert change.detectable > 1.5 * 0.05
+    assert change.effect is Effect.CANNOT_TELL
+    assert pairs_of([100.0] * 8, [*wild, 130.0, 180.0]).effect is Effect.WORSE
+
+
 def test_throughput_is_worse_when_it_is_smaller() -> None:
     change = pairs_of([100.0] * 6, [90.0, 90.1, 89.9, 90.2, 89.8, 90.0], SPEED)
     assert change.effect is Effect.WORSE
