@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.load.calibrate import calibrate
-from pytest_vllm.adapters.load.workloads import load_workload
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.load.calibration import bottleneck
@@ -17,6 +16,7 @@ from pytest_vllm.domain.rounds import find_saturation
 from pytest_vllm.domain.stored import compare_performance, facts_of, record_facts
 from pytest_vllm.plugin.rounds import Level, Round
 from pytest_vllm.plugin.sanity import content_refusal
+from pytest_vllm.plugin.sizing import asked, sizes_of
 from pytest_vllm.plugin.skips import not_run, out_of_time
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ _LEAST_ROUND_S = 60.0
 _PATIENCE = 4.0
 """Beside a baseline a round has the baseline's size, so a slower server may take that much longer
 than the profile's limit: that it is slower is what is to be shown."""
-_FEWEST_TOKENS = 8
 _CALIBRATION_S = 2.0
 
 
@@ -57,12 +56,9 @@ class Performance:
         self._load = load
         self._refusal: str | None = None
         self._problem: HostError | TargetError | None = None
-        self._workload = _table(profile)
-        self._waves = profile.waves
-        self._requests: dict[int, int] = {}
-        self._wave_s = 0.0
+        stored = state.baseline.performance if state.baseline is not None else {}
+        self._sizes = sizes_of(profile, stored)
         self._began = 0.0
-        self._notes: list[str] = []
 
     @property
     def run_name(self) -> str:
@@ -146,54 +142,22 @@ class Performance:
 
     def _size(self) -> None:
         """Look how long a request takes at the compared level; this warms the server up as well."""
-        known = self._sizes_of_baseline()
-        if known is not None:
-            self._workload, self._requests = known
-        first = self._probe()
-        self._wave_s = _wave_s(first)
-        if known is None:
-            self._shorten()
-            waves = int(self.profile.round_s / max(self._wave_s, 1e-3)) - self.profile.warm_up_waves
-            self._waves = max(self.profile.waves, waves)
-            if self.profile.requests:
-                self._requests = {self.compared: self.profile.requests}
+        self._sizes.fit(self.profile, self._probe())
 
     def _probe(self) -> Loaded:
         places = self.compared
         traffic = Traffic(
             requests=places, concurrency=places, warm_up=places, seed=self.profile.seed + 10_000
         )
-        plan = self._load.plan(self._workload, traffic, limits=self._limits(self.profile.limit_s))
+        plan = self._load.plan(
+            self._sizes.workload, traffic, limits=self._limits(self.profile.limit_s)
+        )
         return self._load.send(plan, title="first look")
-
-    def _shorten(self) -> None:
-        """Ask for shorter answers where a round would take more than twice what it should."""
-        rounds_s = (self.profile.waves + self.profile.warm_up_waves) * self._wave_s
-        wanted = self._workload.get("output_tokens")
-        if rounds_s <= 2 * self.profile.round_s or not isinstance(wanted, int):
-            return
-        tokens = max(_FEWEST_TOKENS, int(wanted * 2 * self.profile.round_s / rounds_s))
-        if tokens < wanted:
-            self._workload = {**self._workload, "output_tokens": tokens}
-            self._wave_s *= tokens / wanted
-            self._notes.append(
-                f"answers have {tokens} tokens instead of {wanted}: at {self._wave_s:.1f} s a "
-                "request this server would take too long for the profile"
-            )
-
-    def _sizes_of_baseline(self) -> tuple[dict[str, Any], dict[int, int]] | None:
-        """Return workload and requests by level of the baseline, so that both do the same."""
-        stored = self._state.baseline.performance if self._state.baseline is not None else {}
-        profile = stored.get("profile")
-        if not isinstance(profile, dict) or profile.get("asked") != _asked(self.profile):
-            return None
-        requests = {int(level["concurrency"]): int(level["requests"]) for level in stored["levels"]}
-        return dict(stored["workload"]), requests
 
     # --- loads -----------------------------------------------------------------------------------
 
     def _measure(self, concurrency: int, benchmark: Any) -> Level:
-        requests = self._requests.get(concurrency, self._waves * concurrency)
+        requests = self._sizes.of(concurrency)
         rounds = self._affordable(concurrency, requests)
         self._calibrate(concurrency)
         level = Level(concurrency=concurrency, requests=requests)
@@ -216,7 +180,7 @@ class Performance:
     def _affordable(self, concurrency: int, requests: int) -> int:
         """Return how many rounds there is time for, or end the check."""
         wanted = self.profile.rounds_of(concurrency)
-        limit_s = self.profile.limit_s * (_PATIENCE if self._requests else 1.0)
+        limit_s = self.profile.limit_s * (_PATIENCE if self._sizes.of_baseline else 1.0)
         left_s = limit_s - (time.monotonic() - self._began)
         possible = int(left_s / max(self._round_s(concurrency, requests), 1e-3))
         if possible >= 1 or concurrency == self.compared:
@@ -234,7 +198,7 @@ class Performance:
             one.seconds / level.requests for level in self.levels.values() for one in level.rounds
         ]
         by_rate = min(measured) * (requests + concurrency) if measured else 0.0
-        return max(waves * self._wave_s, by_rate)
+        return max(waves * self._sizes.wave_s, by_rate)
 
     def _plan(self, level: Level, number: int) -> LoadPlan:
         traffic = Traffic(
@@ -244,7 +208,7 @@ class Performance:
             seed=self.profile.seed + number,
         )
         limits = self._limits(_SLOWER * self._round_s(level.concurrency, level.requests))
-        return self._load.plan(self._workload, traffic, limits=limits)
+        return self._load.plan(self._sizes.workload, traffic, limits=limits)
 
     def _send(self, level: Level, plan: LoadPlan) -> None:
         number, rounds = len(level.rounds) + 1, self.profile.rounds_of(level.concurrency)
@@ -306,8 +270,8 @@ class Performance:
         )
         self._state.performance = {
             **self._state.performance,
-            "profile": {"name": self.profile.name, "asked": _asked(self.profile)},
-            "workload": self._workload,
+            "profile": {"name": self.profile.name, "asked": asked(self.profile)},
+            "workload": self._sizes.workload,
             "compared": f"c{self.compared}",
             "calibration": asdict(self.calibration) if self.calibration else {},
             "levels": [
@@ -315,29 +279,8 @@ class Performance:
                 for concurrency, level in sorted(self.levels.items())
             ],
             "saturation": asdict(saturation) if saturation else {},
-            "notes": list(self._notes),
+            "notes": list(self._sizes.notes),
         }
 
 
 _WRONG = (Outcome.FAIL, Outcome.ERROR)
-
-
-def _table(profile: PerformanceProfile) -> dict[str, Any]:
-    named = profile.workload
-    return dict(load_workload(named).table if isinstance(named, str) else named)
-
-
-def _asked(profile: PerformanceProfile) -> dict[str, Any]:
-    """Return what two runs must have in common to be compared, as plain data."""
-    asked = asdict(profile)
-    for name in ("name", "description", "limit_s"):
-        del asked[name]
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asked.items()}
-
-
-def _wave_s(loaded: Loaded) -> float:
-    """Return how long a request took, for the reckoning of a round."""
-    found = loaded.measurement.distributions.get("e2el")
-    if found is not None and found.mean:
-        return found.mean / 1e3
-    return (loaded.columns.finish_ns - loaded.columns.begin_ns) / 2e9
