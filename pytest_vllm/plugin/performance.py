@@ -179,7 +179,7 @@ class Performance:
 
     def _affordable(self, concurrency: int, requests: int) -> int:
         """Return how many rounds there is time for, or end the check."""
-        wanted = self.profile.rounds_of(concurrency)
+        wanted = self._rounds_of(concurrency)
         limit_s = self.profile.limit_s * (_PATIENCE if self._sizes.of_baseline else 1.0)
         left_s = limit_s - (time.monotonic() - self._began)
         possible = int(left_s / max(self._round_s(concurrency, requests), 1e-3))
@@ -190,6 +190,11 @@ class Performance:
             f"{self._round_s(concurrency, requests):.0f} s, and {max(0.0, left_s):.0f} s are left "
             f"of the profile's limit-seconds = {self.profile.limit_s:g}"
         )
+
+    def _rounds_of(self, concurrency: int) -> int:
+        """Return how many rounds a level has; one that objectives name is held like the compared."""
+        named = concurrency == self.objectives.concurrency
+        return self.profile.rounds if named else self.profile.rounds_of(concurrency)
 
     def _round_s(self, concurrency: int, requests: int) -> float:
         """Return how long a round takes, by the best throughput that was seen so far."""
@@ -211,7 +216,7 @@ class Performance:
         return self._load.plan(self._sizes.workload, traffic, limits=limits)
 
     def _send(self, level: Level, plan: LoadPlan) -> None:
-        number, rounds = len(level.rounds) + 1, self.profile.rounds_of(level.concurrency)
+        number, rounds = len(level.rounds) + 1, self._rounds_of(level.concurrency)
         title = f"{level.concurrency} at a time, round {number} of {rounds}"
         loaded = self._load.send(plan, slo=self.objectives.request, title=title)
         facts = loaded.columns.facts
