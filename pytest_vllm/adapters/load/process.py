@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -120,7 +119,7 @@ def _wait(
     """Start the collector, pass on its reports, and return its last word."""
     last: dict[str, Any] = {}
     limit_s = plan.limits.run_s + plan.limits.connect_s + _SPARE_S
-    with tempfile.TemporaryFile() as errors:
+    with file_in_memory("load-errors") as errors:
         process = _started(order, rows, errors)
         try:
             for line in _lines(process, limit_s):

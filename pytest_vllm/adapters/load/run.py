@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from pytest_vllm.adapters.http import is_loopback
 from pytest_vllm.adapters.load.process import RedirectedError, run_collector
 from pytest_vllm.domain.errors import TargetError
 
@@ -63,11 +62,23 @@ def _why_not(plan: LoadPlan, parts: SplitResult) -> str:
         return "HTTPS"
     if parts.username is not None:
         return "a user name in the URL"
-    if "http" in getproxies() and not is_loopback(plan.url) and not proxy_bypass(parts.netloc):
+    if _has_proxy(plan.url, parts.netloc):
         return "a proxy is set for http"
     if any(_has_several(one) for one in plan.requests):
         return "several choices of a request"
     return ""
+
+
+def _has_proxy(url: str, host: str) -> bool:
+    """Tell whether the environment names a proxy; what that needs is slow to load."""
+    if not any(name.lower() in {"http_proxy", "all_proxy"} for name in os.environ):
+        return False
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415
+
+    from pytest_vllm.adapters.http import is_loopback  # noqa: PLC0415
+
+    named = {"http", "all"} & set(getproxies())
+    return bool(named) and not proxy_bypass(host) and not is_loopback(url)
 
 
 def _has_several(request: Request) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import tempfile
 from array import array
 from itertools import accumulate
 from typing import IO, TYPE_CHECKING, Any
@@ -33,6 +32,8 @@ def file_in_memory(name: str) -> IO[bytes]:
     """Open a file that has no place on any disk where the system knows such."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create(name), "w+b")  # noqa: PTH123 - the caller closes it
+    import tempfile  # noqa: PLC0415 - it is slow to load and hardly ever wanted
+
     return tempfile.TemporaryFile()
 
 
