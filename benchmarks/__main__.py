@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.clients import CLIENTS_ALL
+from benchmarks.load_tools import CLIENTS_ALL
 from benchmarks.own import run_own
 from benchmarks.page import render
 from benchmarks.peers import run_peers
