@@ -192,7 +192,7 @@ class Performance:
         )
 
     def _rounds_of(self, concurrency: int) -> int:
-        """Return how many rounds a level has; one that objectives name is held like the compared."""
+        """Return the rounds of a level; one that objectives name has those of the compared."""
         named = concurrency == self.objectives.concurrency
         return self.profile.rounds if named else self.profile.rounds_of(concurrency)
 

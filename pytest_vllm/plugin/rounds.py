@@ -8,7 +8,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_vllm.domain.load.columns import Ending
+from pytest_vllm.domain.load.columns import UNTOLD, Ending
 from pytest_vllm.domain.load.metrics import measure
 from pytest_vllm.domain.rounds import mean_of, pool
 
@@ -78,6 +78,22 @@ class Level:
             for kind, count in one.measurement.failures.items():
                 counts[kind] = counts.get(kind, 0) + count
         return counts
+
+    @property
+    def untold(self) -> int:
+        """Answers that ended as they should and told no usage, though their events told tokens."""
+        return sum(
+            ending in (Ending.DONE, Ending.WRONG_LENGTH)
+            and tokens == UNTOLD
+            and not request.warm_up
+            for one in self.rounds
+            for ending, tokens, request in zip(
+                one.loaded.columns.ending,
+                one.loaded.columns.completion_tokens,
+                one.loaded.plan.requests,
+                strict=True,
+            )
+        )
 
     def told(self) -> str:
         """Say throughput and median latencies on one line, with the intervals over rounds."""

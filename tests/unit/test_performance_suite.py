@@ -1,0 +1,135 @@
+"""What the checks of the suite `performance` make of rounds that were measured."""
+
+from __future__ import annotations
+
+import runpy
+from array import array
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_vllm.domain.load.columns import CollectorFacts, Columns, Ending
+from pytest_vllm.domain.load.metrics import measure
+from pytest_vllm.domain.load.plan import LoadPlan, Request
+from pytest_vllm.domain.objective import Finding, Held
+from pytest_vllm.domain.rounds import pool
+from pytest_vllm.plugin.load import Loaded
+from pytest_vllm.plugin.rounds import Level, Round
+from pytest_vllm.plugin.skips import NotRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SUITE: dict[str, Any] = runpy.run_path(
+    str(Path(__file__).parents[2] / "suites" / "test_performance.py")
+)
+MS = 1_000_000
+LIMIT = "the client had no idle moment"
+
+
+def columns(*endings: Ending, gap_ms: int = 10, begin_ms: int = 0) -> Columns:
+    """Return requests of three tokens, one after the other, first token after 50 ms."""
+    made = Columns(begin_ns=begin_ms * MS)
+    at = begin_ms * MS
+    for ending in endings:
+        done = ending is Ending.DONE
+        first = at + 50 * MS
+        for name, value in (
+            ("due_ns", at),
+            ("send_ns", at),
+            ("header_ns", first),
+            ("end_ns", first + 2 * gap_ms * MS),
+            ("status", 200),
+            ("ending", ending),
+            ("prompt_tokens", 8),
+            ("completion_tokens", 3 if done else -1),
+            ("cached_tokens", -1),
+            ("reply_bytes", 100),
+            ("content_event", 0),
+            ("first_row", len(made.event_ns)),
+            ("events", 3 if done else 0),
+        ):
+            getattr(made, name).append(int(value))
+        made.finish.append("length" if done else "")
+        if done:
+            made.event_ns.extend(array("q", [first + n * gap_ms * MS for n in range(3)]))
+            made.event_tokens.extend(array("i", [1, 1, 1]))
+        at = first + 2 * gap_ms * MS
+    made.finish_ns = at
+    made.facts = CollectorFacts(
+        path="epoll",
+        clock="kernel",
+        cpu_s=0.0,
+        wall_s=1.0,
+        peak_rss_bytes=1,
+        reads=1,
+        coalesced_reads=0,
+        events=len(made.event_ns),
+    )
+    return made
+
+
+def level(*rounds: Columns, limits: tuple[str, ...] = ()) -> Level:
+    made = Level(concurrency=1, requests=len(rounds[0].send_ns))
+    for came in rounds:
+        request = Request(body=b"{}", want_tokens=3)
+        plan = LoadPlan(url="http://x", requests=(request,) * len(came.send_ns), concurrency=1)
+        loaded = Loaded(plan=plan, columns=came, measurement=measure(plan, came))
+        made.rounds.append(Round(loaded=loaded, limits=limits))
+    return made
+
+
+def test_figures_of_a_client_that_was_the_limit_are_not_the_servers() -> None:
+    SUITE["_the_client_was_fast_enough"](level(columns(Ending.DONE)))
+    with pytest.raises(NotRun, match=f"so these figures are not the server's: {LIMIT}"):
+        SUITE["_the_client_was_fast_enough"](level(columns(Ending.DONE), limits=(LIMIT,)))
+
+
+@pytest.mark.parametrize(
+    ("held", "limits", "raises"),
+    [
+        (Held.KEPT, (), None),
+        (Held.MISSED, (), AssertionError),
+        (Held.CANNOT_TELL, (), NotRun),
+        (Held.KEPT, (LIMIT,), NotRun),
+        (Held.MISSED, (LIMIT,), NotRun),
+    ],
+)
+def test_an_objective_rejects_only_by_figures_that_are_the_servers(
+    held: Held, limits: tuple[str, ...], raises: type[BaseException] | None
+) -> None:
+    hold: Callable[..., None] = SUITE["_hold"]
+    findings = [Finding(key="ttft-p50", held=held, text="asked and seen")]
+    measured = level(columns(Ending.DONE), limits=limits)
+    if raises is None:
+        hold(findings, measured)
+        return
+    with pytest.raises(raises):
+        hold(findings, measured)
+
+
+def test_rounds_are_pooled_request_by_request() -> None:
+    """Percentiles of the whole have the requests of all rounds, the gap between them is no gap."""
+    one, other = columns(Ending.DONE, Ending.RESET), columns(Ending.DONE, begin_ms=60_000)
+    both = level(one, other)
+    plan, together = pool([(r.loaded.plan, r.loaded.columns) for r in both.rounds])
+    assert len(plan.requests) == 3
+    assert list(together.first_row) == [0, 3, 3]
+    pooled = both.pooled()
+    assert pooled.distributions["ttft"].requests == 2
+    assert pooled.distributions["ttft"].mean == pytest.approx(50.0)
+    assert pooled.distributions["stall"].most == pytest.approx(10.0)
+    assert both.failures == {"reset": 1}
+    assert both.issued == 3
+    assert both.examples() == ["round 1, request 1: reset"]
+
+
+def test_a_level_of_the_record_has_what_a_comparison_needs() -> None:
+    plain = level(columns(Ending.DONE, Ending.DONE), columns(Ending.DONE, Ending.DONE)).plain(
+        gated=True
+    )
+    assert (plain["name"], plain["gated"], len(plain["rounds"])) == ("c1", True, 2)
+    assert plain["rounds"][0]["output_tokens"] == 6
+    assert plain["rounds"][0]["failed"] == 0
+    assert plain["conditions"]["traffic"] == "1 at a time, 2 requests"
