@@ -184,7 +184,13 @@ class Performance:
         left_s = limit_s - (time.monotonic() - self._began)
         possible = int(left_s / max(self._round_s(concurrency, requests), 1e-3))
         if possible >= 1 or concurrency == self.compared:
-            return max(1, min(wanted, possible))
+            rounds = max(1, min(wanted, possible))
+            if rounds < wanted:
+                self._sizes.notes.append(
+                    f"c{concurrency}: {rounds} rounds instead of {wanted}, for the profile's "
+                    f"limit-seconds = {self.profile.limit_s:g} allows no more"
+                )
+            return rounds
         return out_of_time(
             f"a round of {requests} requests, {concurrency} at a time, would take about "
             f"{self._round_s(concurrency, requests):.0f} s, and {max(0.0, left_s):.0f} s are left "
