@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from pytest_vllm.domain.load.calibration import Calibration, bottleneck
+from pytest_vllm.domain.load.calibration import (
+    BEHIND,
+    BUSY,
+    LATE,
+    LEAST_ERROR_TAIL_US,
+    LEAST_ERROR_US,
+    LEAST_LATE_TAIL_US,
+    LEAST_LATE_US,
+    NEAR_CAPACITY,
+    RAN,
+    SLEW,
+    STEP_NS,
+    TAIL,
+    TYPICAL,
+    Calibration,
+    bottleneck,
+)
 from pytest_vllm.domain.load.columns import CollectorFacts
 from pytest_vllm.domain.load.measurement import Distribution, Measurement
 
@@ -167,3 +184,30 @@ def test_a_sample_too_small_for_a_median_is_held_by_its_mean() -> None:
     rough = replace(CALIBRATION, ttft_error_p50_us=300.0)
     (reason,) = bottleneck(FACTS, small, rough)
     assert "ttft p50 (0.80 ms)" in reason
+
+
+def test_the_page_has_the_limits_of_the_code() -> None:
+    """Whoever changes a limit changes what users read of it."""
+    page = (Path(__file__).parents[2] / "docs" / "calibration.md").read_text(encoding="utf-8")
+    rows = dict(line.strip("| ").split(" | ", 1) for line in page.splitlines() if " | " in line)
+    limits = {
+        "no idle moment": [f"for {BUSY:.0%}", f"ran for {RAN:.0%}", f"with {BEHIND:.0%}"],
+        "near its capacity": [f"{NEAR_CAPACITY:.0%}"],
+        "late sends, open loop": [
+            f"p50 over {LATE:.0%}",
+            f"{LEAST_LATE_US / 1e3:.0f} ms",
+            f"p99 over {TAIL:.0%}",
+            f"{LEAST_LATE_TAIL_US / 1e3:.0f} ms",
+        ],
+        "late sends, closed loop": [f"p50 over {LATE:.0%}", f"{LEAST_LATE_US / 1e3:.0f} ms"],
+        "error of its clock": [
+            f"p50 over {TYPICAL:.0%}",
+            f"{LEAST_ERROR_US:.0f} us",
+            f"p99 over {TAIL:.0%}",
+            f"{LEAST_ERROR_TAIL_US:.0f} us",
+        ],
+        "no kernel times, and short of CPU": [f"{TYPICAL:.0%}", f"{LEAST_ERROR_US:.0f} us"],
+        "clock was set": [f"{SLEW * 1e6:.0f} ppm", f"{STEP_NS / 1e6:.0f} ms"],
+    }
+    missing = {row: one for row, told in limits.items() for one in told if one not in rows[row]}
+    assert missing == {}
