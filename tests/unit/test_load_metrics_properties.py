@@ -54,7 +54,7 @@ def made(draw: st.DrawFn) -> Row:
 
 loads = st.lists(made(), min_size=1, max_size=10)
 places = st.integers(1, 8)
-brief = settings(max_examples=40)
+brief = settings(max_examples=30)
 
 
 def measured(rows: list[Row], concurrency: int) -> Measurement:
