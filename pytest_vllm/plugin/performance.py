@@ -36,6 +36,8 @@ _PATIENCE = 4.0
 """Beside a baseline a round has the baseline's size, so a slower server may take that much longer
 than the profile's limit: that it is slower is what is to be shown."""
 _CALIBRATION_S = 2.0
+_HEADROOM = 1.2
+"""The calibration has a rate that is so much higher than the first look's, which had a ramp."""
 
 
 class Performance:
@@ -232,11 +234,17 @@ class Performance:
         level.rounds.append(Round(loaded=loaded, limits=limits))
 
     def _calibrate(self, concurrency: int) -> None:
-        """Let the client measure itself at the level's streams and rate."""
-        rate = 1.2 * self._events_per_s(concurrency)
+        """Let the client measure itself at the level's streams and rate, on the same path."""
         if self.calibration is not None and self.calibration.streams >= concurrency:
             return
-        self.calibration = calibrate(streams=concurrency, events_per_s=rate, seconds=_CALIBRATION_S)
+        last = self._load.last
+        facts = last.columns.facts if last is not None else None
+        self.calibration = calibrate(
+            streams=concurrency,
+            events_per_s=_HEADROOM * self._events_per_s(concurrency),
+            seconds=_CALIBRATION_S,
+            path=facts.path if facts is not None else "epoll",
+        )
 
     def _events_per_s(self, concurrency: int) -> float:
         last = self._load.last
