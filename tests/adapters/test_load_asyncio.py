@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vllm.adapters.load.asyncio_path import run_asyncio
+from pytest_vllm.adapters.load.run import run_load
 from pytest_vllm.adapters.load.truth import Schedule, TruthServer
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.load.columns import NEVER, Ending
@@ -136,6 +137,41 @@ def serving(
     yield state["port"]
     state["loop"].call_soon_threadsafe(state["stop"].set)
     thread.join()
+
+
+def test_both_paths_tell_the_same_of_the_same_replies(server: TruthServer) -> None:
+    """All that is no time: counts, tokens of each event, endings, what was said of a refusal."""
+    bodies: list[dict[str, Any]] = [
+        {"prompt": "a b c", "stream": True},
+        {"messages": [{"role": "user", "content": "x"}], "stream": True, "return_token_ids": True},
+        {"prompt": [1] * 5, "stream": True, "stub_tokens_per_event": 3, "return_token_ids": True},
+        {"prompt": "a", "stream": True, "stream_options": {"continuous_usage_stats": True}},
+        {"prompt": "a", "stream": True, "stub_burst": 7, "stub_tokens_per_event": 2},
+        {"prompt": "a b"},
+        {"messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 9},
+        {"prompt": "a", "max_tokens": -1, "stream": True},
+    ]
+    requests = [
+        Request(
+            body=json.dumps({"max_tokens": 20, **body}).encode(),
+            path="/v1/chat/completions" if "messages" in body else "/v1/completions",
+        )
+        for body in bodies
+    ]
+    sent = plan(server.url, *requests, Request(body=b"{}", path="/nowhere"), concurrency=3)
+    ours, theirs = run_load(sent), run_asyncio(sent)
+    for name in (
+        *("status", "ending", "prompt_tokens", "completion_tokens", "cached_tokens"),
+        *("content_event", "events", "finish"),
+    ):
+        assert list(getattr(ours, name)) == list(getattr(theirs, name)), name
+    for row, count in enumerate(ours.events):
+        start, other = ours.first_row[row], theirs.first_row[row]
+        tokens = ours.event_tokens[start : start + count]
+        assert tokens == theirs.event_tokens[other : other + count]
+    assert list(ours.ending) == [Ending.DONE] * 7 + [Ending.STATUS] * 2
+    assert list(ours.events) == [20, 20, 7, 20, 10, 1, 1, 0, 0]
+    assert ours.failures.keys() == theirs.failures.keys() == {7, 8}
 
 
 def stream(*documents: dict[str, Any]) -> bytes:
