@@ -62,8 +62,8 @@ def _circumstances(peers: Row) -> list[str]:
         "an exact schedule, 200 ms to the first and 20 ms between them, to all streams at the same "
         "moment, as the steps of an engine do. Each stream asks for 128 tokens, at 64 streams "
         "twice. The words are 4096, some frequent and most seldom. It logs the monotonic clock "
-        "around each write, and the kernel's time of each arriving request. In a flood it writes one "
-        "event for each of 32 streams in turn, as fast as they are read.",
+        "around each write, and the kernel's time of each arriving request. In a flood it writes "
+        "one event for each of 32 streams in turn, as fast as they are read.",
         "",
         "`CPU` is user and system time of all processes of a client, less what the same client "
         "takes for one request of two tokens (last table but three), for each token event. `event "
