@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from itertools import combinations_with_replacement
-from statistics import median
+from statistics import median, stdev
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -86,18 +86,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def spread(differences: Sequence[float]) -> float:
+def spread(differences: Sequence[float], *, outliers: bool = False) -> float:
     """Return the standard deviation by the median absolute deviation: an outlier hardly counts.
 
     When more than half of the differences are the same that would be nothing; then it is the
     ordinary standard deviation, so that no noise is ever taken for none.
+
+    Args:
+        differences: What spreads.
+        outliers: Whether they count: the larger of the two deviations.
     """
     middle = median(differences)
     robust = _MAD_TO_SD * median(abs(d - middle) for d in differences)
-    if robust or len(differences) < _FEWEST:
+    if len(differences) < _FEWEST or (robust and not outliers):
         return robust
-    mean = math.fsum(differences) / len(differences)
-    return math.sqrt(math.fsum((d - mean) ** 2 for d in differences) / (len(differences) - 1))
+    return max(robust, stdev(differences))
 
 
 def detectable(sd: float, pairs: int) -> float:

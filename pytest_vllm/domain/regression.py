@@ -30,8 +30,9 @@ STEP = 2
 ALPHA = 0.025
 """Significance of `worse` and of `better`, Holm over the metrics, at each look."""
 BLIND, BLIND_ALPHA = 1.5, 0.01
-"""Where the detectable change is so many times the tolerance, the tolerance keeps no chance finding
-out, and four looks at 0.025 give 3 % of false alarms (measured): there it takes this."""
+"""Where the change that these pairs could see, outliers counted, is so many times the tolerance, the
+tolerance keeps no chance finding out, and four looks at 0.025 give 3 % of false alarms (measured):
+there it takes this."""
 PASS_ALPHA = 0.05
 """One minus the confidence of the bound that must lie inside the tolerance."""
 FEWEST_ROUNDS = 5
@@ -176,7 +177,8 @@ def _paired(
     low, high = paired.bounds(shifts, alpha=PASS_ALPHA)
     sd = paired.spread(shifts)
     detectable = paired.detectable(sd, pairs)
-    alpha = BLIND_ALPHA if detectable > BLIND * limit else ALPHA
+    blind = paired.detectable(paired.spread(shifts, outliers=True), pairs) > BLIND * limit
+    alpha = BLIND_ALPHA if blind else ALPHA
     if pairs < FEWEST_PAIRS:
         effect = Effect.CANNOT_TELL
     elif shift > limit and p_worse <= alpha:

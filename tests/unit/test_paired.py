@@ -122,6 +122,7 @@ def test_holm_only_raises_and_keeps_the_order(p_values: list[float]) -> None:
 def test_an_outlier_hardly_counts_but_noise_is_never_taken_for_none() -> None:
     steady = [0.01, -0.01, 0.02, -0.02, 0.01, -0.01]
     assert paired.spread([*steady, 5.0]) < 0.05
+    assert paired.spread([*steady, 5.0], outliers=True) > 1
     assert paired.spread([0.0, 0.0, 0.0, 0.0, 0.3]) == pytest.approx(0.1342, abs=1e-4)
     assert paired.spread([0.1, 0.1]) == 0.0
 

@@ -27,8 +27,8 @@ base), signed so that above 0 is slower. Holm's adjustment is over the gated met
 | **no change** | upper bound and MDE80 inside the tolerance: surely no slower than is allowed |
 | **cannot tell** | all else: from 6 pairs two more up to 12; then with the number that would tell |
 
-Where MDE80 is more than 1.5 tolerances, the tolerance keeps out no chance finding, and up to four
-looks at 0.025 made 3 % of false alarms: there p must be at most 0.01.
+Where MDE80, outliers counted, is more than 1.5 tolerances, the tolerance keeps out no chance
+finding, and up to four looks at 0.025 made 3 % of false alarms: there p must be at most 0.01.
 
 Tolerances: 3 % of output tokens/s and of the median TPOT, 5 % of the median TTFT (from the schedule
 when requests come at a rate), 10 % of p99 of TTFT and TPOT, which is gated only where every run had
