@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_vllm.adapters.load.asyncio_path import run_asyncio
 from pytest_vllm.adapters.load.calibrate import calibrate
 from pytest_vllm.adapters.load.run import run_load
 from pytest_vllm.adapters.load.truth import Schedule, TruthServer
@@ -16,6 +18,9 @@ from pytest_vllm.domain.load.columns import CollectorFacts, Columns, Ending
 from pytest_vllm.domain.load.measurement import Slo
 from pytest_vllm.domain.load.metrics import measure
 from pytest_vllm.domain.load.plan import Limits, LoadPlan, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +82,13 @@ def test_a_client_that_reaches_nothing_is_the_fault_of_the_host() -> None:
     assert "ulimit -n" in caught.value.advice
 
 
-def load(schedule: Schedule, *, streams: int, tokens: int) -> tuple[LoadPlan, Columns]:
+def load(
+    schedule: Schedule,
+    *,
+    streams: int,
+    tokens: int,
+    client: Callable[[LoadPlan], Columns] = run_load,
+) -> tuple[LoadPlan, Columns]:
     body = {"prompt": [0] * 8, "max_tokens": tokens, "stream": True}
     body["stream_options"] = {"include_usage": True}
     request = Request(body=json.dumps(body).encode(), want_tokens=tokens)
@@ -88,7 +99,7 @@ def load(schedule: Schedule, *, streams: int, tokens: int) -> tuple[LoadPlan, Co
             concurrency=streams,
             limits=Limits(request_s=60, stall_s=30, run_s=90),
         )
-        return plan, run_load(plan)
+        return plan, client(plan)
 
 
 def facts_of(columns: Columns) -> CollectorFacts:
@@ -103,10 +114,15 @@ def test_a_paced_load_is_not_blamed_on_the_client(calibration: Calibration) -> N
     assert bottleneck(facts_of(columns), measured, calibration) == ()
 
 
-def test_a_flood_that_the_client_cannot_take_is_blamed_on_it(calibration: Calibration) -> None:
+@pytest.mark.parametrize(
+    ("client", "tokens"), [(run_load, 8_000), (run_asyncio, 1_000)], ids=["epoll", "asyncio"]
+)
+def test_a_flood_that_the_client_cannot_take_is_blamed_on_it(
+    calibration: Calibration, client: Callable[[LoadPlan], Columns], tokens: int
+) -> None:
     """32 events a write cost the server so little that the client has no idle moment."""
     flood = Schedule(ttft_us=0, itl_us=0, events_per_write=32)
-    plan, columns = load(flood, streams=8, tokens=8_000)
+    plan, columns = load(flood, streams=8, tokens=tokens, client=client)
     assert set(columns.ending) == {Ending.DONE}
     reasons = bottleneck(facts_of(columns), measure(plan, columns, slo=Slo()), calibration)
     assert any("no idle moment" in one or "events/s came in" in one for one in reasons)
