@@ -30,9 +30,9 @@ STEP = 2
 ALPHA = 0.025
 """Significance of `worse` and of `better`, Holm over the metrics, at each look."""
 BLIND, BLIND_ALPHA = 1.5, 0.01
-"""Where the change that pairs could see, outliers counted, is so many times the tolerance, this keeps
-no chance finding out, and four looks at 0.025 give 3 % of false alarms (measured): there it takes
-the smaller one."""
+"""Where what pairs could see, outliers counted, is more than so many tolerances, the tolerance
+keeps no chance finding out, and four looks at 0.025 gave 3 % of false alarms: there the smaller one
+holds."""
 PASS_ALPHA = 0.05
 """One minus the confidence of the bound that must lie inside the tolerance."""
 FEWEST_ROUNDS = 5

@@ -43,9 +43,9 @@ def render() -> str:
         *_truth(),
         *_real(),
         SIMULATED.format(what=simulated["what"]),
-        *_hosts(simulated["rows"], "strong", "pairs"),
+        _strong_hosts(simulated["rows"]),
         WEAK,
-        *_hosts(simulated["rows"], "weak", "rounds"),
+        _weak_hosts(simulated["rows"]),
         *_weak_recorded(),
         AFTER,
     ]
@@ -59,7 +59,7 @@ def _truth() -> Iterator[str]:
         found: dict[float, list[dict[str, Any]]] = defaultdict(list)
         for comparison in comparisons(path.name):
             found[comparison["factor"]].append(comparison)
-        yield f"{header['what']}; {header['host']}; {header['date']}:"
+        yield f"**{path.name}**: {header['what']}; {header['host']}; {header['date']}."
         rows = []
         for factor, made in sorted(found.items()):
             effects = [row["effect"] for row in made]
@@ -100,16 +100,47 @@ def _about(series: Series) -> str:
     return f"**{series.name}**: {told}. {len(series.rows)} runs. At full speed: {noise}."
 
 
-def _hosts(rows: Iterable[dict[str, Any]], form: str, unit: str) -> Iterator[str]:
+def _strong_hosts(rows: Iterable[dict[str, Any]]) -> str:
     cells = []
     for row in rows:
-        if row["form"] != form:
-            continue
-        counts = {Effect(effect): number for effect, number in row["effects"].items()}
-        tally = Tally(trials=row["trials"], effects=counts, pairs=row["repeats"])
-        mean = row["repeats"] / row["trials"]
-        cells.append((row["host"], *_cells(row["factor"], tally), f"{mean:.1f}"))
-    yield _table(("host", *_COUNTED, unit), cells)
+        if row["form"] == "strong":
+            mean = row["repeats"] / row["trials"]
+            cells.append((row["host"], *_cells(row["factor"], _tally(row)), f"{mean:.1f}"))
+    return _table(("host", *_COUNTED, "pairs"), cells)
+
+
+def _weak_hosts(rows: Iterable[dict[str, Any]]) -> str:
+    """Return a row for each host: what it says at no change, and what of each slowdown."""
+    hosts: dict[str, dict[float, Tally]] = defaultdict(dict)
+    for row in rows:
+        if row["form"] == "weak":
+            hosts[row["host"]][row["factor"]] = _tally(row)
+    asked = (
+        (1.0, Effect.WORSE),
+        (1.0, Effect.NO_CHANGE),
+        (1.1, Effect.NO_CHANGE),
+        (1.2, Effect.NO_CHANGE),
+        (1.2, Effect.WORSE),
+        (1.3, Effect.WORSE),
+        (1.5, Effect.WORSE),
+    )
+    head = [f"{effect} at {100 * (factor - 1):.0f} %" for factor, effect in asked]
+    cells = [
+        (
+            host,
+            *(
+                _rate(found[factor].effects[effect], found[factor].trials)
+                for factor, effect in asked
+            ),
+        )
+        for host, found in hosts.items()
+    ]
+    return _table(("host", *head), cells)
+
+
+def _tally(row: dict[str, Any]) -> Tally:
+    effects = {Effect(effect): number for effect, number in row["effects"].items()}
+    return Tally(trials=row["trials"], effects=effects, pairs=row["repeats"])
 
 
 def _weak_recorded() -> Iterator[str]:

@@ -75,8 +75,8 @@ narrow.
 SIMULATED = """
 ## Strong form: simulated hosts
 
-`python -m tools.gate.simulate`: {what}; three metrics are gated. Standard deviations of a run's
-logarithm, white / per metric (TTFT twice) / AR(1) drift with correlation 0.95: quiet GPU host 0.5 /
+`python -m tools.gate.simulate`: {what}.
+Three metrics are gated. Standard deviations of a run's logarithm, white / per metric (TTFT twice) / AR(1) drift with correlation 0.95: quiet GPU host 0.5 /
 0.3 / 1 %, GPU host 1 / 0.5 / 2 %, shared GPU host 2 / 1 / 4 %, shared CPU host 5 / 2 / 8 %; 3 % of
 runs are slowed by something else, by 10 % in the mean.
 """
@@ -84,10 +84,11 @@ runs are slowed by something else, by 10 % in the mean.
 WEAK = """
 ## Weak form
 
-The same hosts, five rounds a side, the two runs on days that differ by a further 0 to 8 %
-(standard deviation). *worse* may reject, since it is rare even where days differ by twice what
-rounds do; only where they differ by many times that can no rule on rounds know it. Below 15 % a
-slowdown is mostly not told: that is what the strong form is for.
+The same simulated hosts, five rounds a side, tolerance 10 %; the two runs are of days that differ
+by a further 0 to 8 % (standard deviation). *worse* may reject: it stays below 2 % of false alarms
+where days differ by up to twice what rounds do. Where they differ by more, no rule on rounds can
+know it. Of 20 % about every second slowdown is found on such hosts, of 10 % few: that is what the
+strong form is for.
 """
 
 AFTER = """
