@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import select
 import signal
 import subprocess
 import threading
@@ -65,7 +66,7 @@ def spend(  # noqa: PLR0913 - the parts of one measurement
         cores: Cores that it may use.
     """
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, others = resource.getrusage(resource.RUSAGE_CHILDREN), set(_children())
     with output.open("wb") as out:
         spawn_ns = time.monotonic_ns()
         process = subprocess.Popen(
@@ -80,14 +81,15 @@ def spend(  # noqa: PLR0913 - the parts of one measurement
             os.sched_setaffinity(process.pid, cores)
         watch = _MemoryWatch(process.pid, every_s)
         try:
-            code = process.wait(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            _kill_group(process.pid)
+            if not _ended(process.pid, limit_s):
+                _kill_group(process.pid)
+            wall_s = (time.monotonic_ns() - spawn_ns) / 1e9
             code = process.wait()
-        wall_s = (time.monotonic_ns() - spawn_ns) / 1e9
-    watch.stop()
-    _kill_group(process.pid)
-    _collect(process.pid)
+        finally:  # also when the user ends it
+            watch.stop()
+            _kill_group(process.pid)
+            while left := set(_children()) - others:
+                _collect(left)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return Cost(
         code=code,
@@ -106,13 +108,23 @@ def _kill_group(group: int) -> None:
         return
 
 
-def _collect(group: int) -> None:
-    """Wait for what the command left behind in its group; their time is counted by that."""
-    while True:
+def _ended(pid: int, limit_s: float) -> bool:
+    """Wait for the end of a process, without looking again and again."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        return bool(select.select([descriptor], [], [], limit_s)[0])
+    finally:
+        os.close(descriptor)
+
+
+def _collect(left: set[int]) -> None:
+    """End what a command left behind and wait for it; its time is counted by that."""
+    for pid in left:
         try:
-            os.waitpid(-group, 0)
-        except ChildProcessError:
-            return
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            continue
 
 
 class _MemoryWatch:
@@ -138,8 +150,13 @@ class _MemoryWatch:
             self.most_bytes = max(self.most_bytes, sum(map(_pss_bytes, family)))
 
 
-def _family(root: int) -> set[int]:
-    """Return a process and its descendants."""
+def _children() -> list[int]:
+    """Return our own children, the orphans that became ours among them."""
+    return [pid for pid, parent in _parents().items() if parent == os.getpid()]
+
+
+def _parents() -> dict[int, int]:
+    """Return the parent of every process."""
     parents: dict[int, int] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -148,6 +165,12 @@ def _family(root: int) -> set[int]:
             except OSError:
                 continue
             parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    return parents
+
+
+def _family(root: int) -> set[int]:
+    """Return a process and its descendants."""
+    parents = _parents()
     family = {root} & parents.keys()
     grown = True
     while grown:

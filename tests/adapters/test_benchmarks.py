@@ -58,7 +58,8 @@ def test_what_a_command_leaves_behind_is_counted_and_ended(tmp_path: Path) -> No
     orphan = f"import os\n{BURN}open({str(pid)!r}, 'w').write(str(os.getpid()))\n"
     parent = (
         f"import subprocess, sys, os, time\n{BURN}"
-        f"subprocess.Popen([sys.executable, '-c', {orphan + 'time.sleep(600)'!r}])\n"
+        f"command = [sys.executable, '-c', {orphan + 'time.sleep(600)'!r}]\n"
+        "subprocess.Popen(command, start_new_session=True)\n"
         f"while not os.path.exists({str(pid)!r}): time.sleep(0.05)\n"
     )
 
