@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import ssl
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from pytest_vllm.adapters.load.asyncio_path import run_asyncio
 from pytest_vllm.adapters.load.run import run_load
 from pytest_vllm.adapters.load.truth import Schedule, TruthServer
-from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.load.columns import NEVER, Ending
 from pytest_vllm.domain.load.plan import Limits, LoadPlan, Request
 
@@ -279,6 +280,19 @@ def test_what_cannot_be_sent_is_told_to_the_user(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(TargetError, match="no load can be sent to https://x: .*gopher") as caught:
         run_asyncio(plan("https://x", request(0), concurrency=1))
     assert "HTTPS_PROXY" in caught.value.advice
+
+
+def test_too_many_connections_are_the_limit_of_this_host(server: TruthServer) -> None:
+    """They are no failures of the server; nothing of the load stays behind."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, before[1]))
+    try:
+        sent = plan(server.url, *(request(number) for number in range(60)), concurrency=60)
+        with pytest.raises(HostError, match="may have 100 files open") as caught:
+            run_asyncio(sent)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert "ulimit -n" in caught.value.advice
 
 
 def test_an_interrupted_load_leaves_nothing_in_flight() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING, Self
 
 import httpx
 
 from pytest_vllm.adapters.http import is_loopback
-from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.errors import HostError, TargetError
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.load.plan import LoadPlan
+
+OTHER_FILES = 64
+"""Files that a process has open beside the connections of a load."""
 
 
 class Lanes:
@@ -25,6 +29,7 @@ class Lanes:
 
     Raises:
         TargetError: The environment or the URL is none that can be gone to.
+        HostError: There are more connections than this process may have files.
     """
 
     def __init__(self, plan: LoadPlan) -> None:
@@ -54,6 +59,13 @@ class Lanes:
         """Give the client that was used last, a new one when none is free."""
         if self._free:
             return self._free.pop()
+        most, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if most != resource.RLIM_INFINITY and len(self._all) > most - OTHER_FILES:
+            raise HostError(
+                f"the load's client needs more than {len(self._all)} connections, and this process "
+                f"may have {most} files open",
+                advice="lower the concurrency, or raise the limit of open files (ulimit -n)",
+            )
         limits = self._plan.limits
         client = httpx.AsyncClient(
             base_url=self._plan.url,

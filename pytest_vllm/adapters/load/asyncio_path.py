@@ -54,6 +54,7 @@ def run_asyncio(
 
     Raises:
         TargetError: The URL or a header cannot be sent at all.
+        HostError: This process may not have so many connections.
     """
     load = _Load(plan, progress=progress, reason=reason)
     failed: list[BaseException] = []
