@@ -53,20 +53,26 @@ def load(url: str) -> LoadPlan:
     return LoadPlan(url=url, requests=(request,) * REQUESTS, concurrency=STREAMS)
 
 
-def compare(number: int, factor: float) -> dict[str, Any]:
-    """Make one comparison; return its runs in the order of time, and what the gate said."""
+def compare(number: int, factor: float, *, schedule: Schedule = SCHEDULE) -> dict[str, Any]:
+    """Make one comparison; return its runs in the order of time, and what the gate said.
+
+    Args:
+        number: Root of its noise and its order.
+        factor: How much slower the candidate is.
+        schedule: How fast the base is.
+    """
     chance = random.Random(f"collect {factor} {number}")  # noqa: S311 - noise
     host = series(HOST, chance)
     sides: list[Side] = []
     runs: list[list[float]] = []
     began = time.monotonic()
-    with TruthServer(SCHEDULE) as server:
+    with TruthServer(schedule) as server:
         plan = load(server.url)
 
         def run(side: Side) -> dict[str, float]:
             slower = factor if side is Side.CANDIDATE else 1.0
             slow = math.exp(next(host)["tpot_p50_ms"]) * slower
-            server.set(replace(SCHEDULE, factor=slow, seed=chance.getrandbits(32)))
+            server.set(replace(schedule, factor=slow, seed=chance.getrandbits(32)))
             found = measure(plan, run_load(plan), slo=Slo()).figures
             figures = {name: float(f"{found[name]:.{_DIGITS}g}") for name in METRICS}
             sides.append(side)

@@ -76,9 +76,10 @@ SIMULATED = """
 ## Strong form: simulated hosts
 
 `python -m tools.gate.simulate`: {what}.
-Three metrics are gated. Standard deviations of a run's logarithm, white / per metric (TTFT twice) / AR(1) drift with correlation 0.95: quiet GPU host 0.5 /
-0.3 / 1 %, GPU host 1 / 0.5 / 2 %, shared GPU host 2 / 1 / 4 %, shared CPU host 5 / 2 / 8 %; 3 % of
-runs are slowed by something else, by 10 % in the mean.
+Three metrics are gated. Standard deviations of a run's logarithm, white / per metric (TTFT twice) /
+AR(1) drift with correlation 0.95: quiet GPU host 0.5 / 0.3 / 1 %, GPU host 1 / 0.5 / 2 %, shared
+GPU host 2 / 1 / 4 %, shared CPU host 5 / 2 / 8 %; 3 % of runs are slowed by something else, by 10 %
+in the mean.
 """
 
 WEAK = """
@@ -97,6 +98,9 @@ AFTER = """
 - The strong form decides: it rejects at its false-alarm rate above, and finds 5 % on hosts whose
   runs vary by 2 % or less. On noisier hosts it says *cannot tell*, and how many pairs would; longer
   runs lower the noise of each.
+- `pytest-vllm compare BASE CANDIDATE` compares two runs (`run.json` or its folder), or two folders of
+  files of `pytest-vllm load --json`, each file a round. Exit code 0: nothing is worse; 1: a check
+  broke or a metric is worse; 75: it cannot be told, or the two cannot be compared.
 - `pytest-vllm ab --aa N` measures this rate on your own host.
 - A *worse* of the weak form rejects (`--vllm-regression=warn` only warns); *cannot tell* is no
   pass. Where days differ a lot, trust only what `ab` confirms.
