@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import ssl
+import subprocess
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -351,17 +353,50 @@ class Words(BaseHTTPRequestHandler):
 @contextmanager
 def words_server(*offers: str) -> Iterator[tuple[LoadServer, list[str]]]:
     """Serve; give the server and the paths that were asked."""
+    with words_at(*offers) as (address, asked):
+        yield connect(f"http://{address}"), asked
+
+
+@contextmanager
+def words_at(*offers: str, certificate: Path | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Serve, with a certificate by TLS; give host and port, and the paths that were asked."""
     service = ThreadingHTTPServer(("127.0.0.1", 0), Words)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        service.socket = context.wrap_socket(service.socket, server_side=True)
     asked: list[str] = []
     vars(service).update(offers=set(offers), asked=asked)
     thread = threading.Thread(target=service.serve_forever, daemon=True)
     thread.start()
     try:
-        yield connect(f"http://127.0.0.1:{service.server_address[1]}"), asked
+        yield f"127.0.0.1:{service.server_address[1]}", asked
     finally:
         service.shutdown()
         service.server_close()
         thread.join()
+
+
+def test_a_certificate_of_its_own_is_trusted_by_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on loopback, to which no proxy of the environment leads."""
+    file = tmp_path / "own.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-days", "2", "-keyout", str(file), "-out", str(tmp_path / "cert.pem")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    file.write_bytes(file.read_bytes() + (tmp_path / "cert.pem").read_bytes())
+    with words_at("/openapi.json", certificate=file) as (address, _):
+        with pytest.raises(HostError, match="by the variable SSL_CERT_FILE"):
+            connect(f"https://{address}")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        assert connect(f"https://{address}/v1").url == f"https://{address}"
 
 
 def test_ten_thousand_prompts_take_one_question() -> None:
