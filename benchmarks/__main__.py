@@ -3,7 +3,7 @@
     python -m benchmarks                    all of it; prints the page
     python -m benchmarks --write            and keeps the results for docs/benchmarks.md
     python -m benchmarks peers own          parts of it
-    python -m benchmarks --minutes 20       begins no further round after so long
+    python -m benchmarks --minutes 20       ends within so long, with fewer rounds
     python -m benchmarks --tiny             a try of everything, with next to no work
 
 Results are kept after every measurement; `--resume` goes on where a run with the same `--out` (or
@@ -25,10 +25,10 @@ from benchmarks.own import run_own
 from benchmarks.page import render
 from benchmarks.peers import run_peers
 from benchmarks.places import PLACES, provide
-from benchmarks.results import RESULTS, read_rows
+from benchmarks.results import RESULTS, Book
 from benchmarks.targets import targets
 
-PARTS = {"own": run_own, "peers": run_peers}
+PARTS = {"peers": run_peers, "own": run_own}
 
 
 def main(words: list[str]) -> int:
@@ -44,14 +44,19 @@ def main(words: list[str]) -> int:
     until = time.monotonic() + options.minutes * 60
     failed = 0
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
-        options.out = options.out or (RESULTS if options.write else Path(folder))
-        for part, run in PARTS.items():
-            if part in options.parts:
-                failed += run(clients, options, until=until)
-        if not all((options.out / f"{part}.json").exists() for part in PARTS):
+        out = options.out or (RESULTS if options.write else Path(folder))
+        books = {part: Book(out / f"{part}.json", fresh=not options.resume) for part in PARTS}
+        for number in range(1, (1 if options.tiny else options.rounds) + 1):
+            # in the last round ours come first: it is the one that time may cut
+            parts = [part for part in PARTS if part in options.parts]
+            for part in parts[::-1] if number == options.rounds else parts:
+                failed += PARTS[part](
+                    books[part], clients, number=number, until=until, tiny=options.tiny
+                )
+        if not all(book.rows for book in books.values()):
             return int(bool(failed))
-        print(render(options.out))
-        held = targets(*(read_rows(options.out / f"{part}.json") for part in ("peers", "own")))
+        print(render(out))
+    held = targets(books["peers"].rows, books["own"].rows)
     missed = [target for target in held if target.unit == "x" and not target.reached]
     for target in () if options.tiny else missed:
         print(f"benchmarks: {': '.join(target.cells()[:3])}", file=sys.stderr)
@@ -64,8 +69,10 @@ def _options(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("parts", nargs="*", metavar="own|peers", help="all without")
     parser.add_argument("--only", nargs="+", metavar="CLIENT", help="only these clients")
-    parser.add_argument("--rounds", type=int, default=3, help="times that the peers are measured")
-    parser.add_argument("--minutes", type=float, default=25.0, help="no new round after so long")
+    parser.add_argument("--rounds", type=int, default=3, help="times that all is measured")
+    parser.add_argument(
+        "--minutes", type=float, default=25.0, help="begin nothing that lasts longer"
+    )
     parser.add_argument("--write", action="store_true", help="results into benchmarks/results")
     parser.add_argument("--out", type=Path, help="results into another folder")
     parser.add_argument("--resume", action="store_true", help="keep the results that are there")

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.clients import FLOOR, OURS
 from benchmarks.measure import ClientError, measure
 from benchmarks.python_truth import PythonTruth
-from benchmarks.results import Book
 from benchmarks.truth import TruthServer
 from benchmarks.work import IDLE, Work, flood, paced
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator, Sequence
 
     from benchmarks.clients import Client
+    from benchmarks.results import Book
 
 STREAMS = (1, 8, 64, 512, 2048)
 EVENTS = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -54,7 +53,7 @@ class Case:
     look_s: float = 0.25
 
 
-def cases() -> tuple[Case, ...]:
+def _cases() -> tuple[Case, ...]:
     """Return all measurements, the short ones first."""
     both = (OURS, FLOOR)
     million = replace(flood(1_000_000, tokens=1024), name="flood-1e6")
@@ -79,7 +78,7 @@ def cases() -> tuple[Case, ...]:
     )
 
 
-def tiny() -> tuple[Case, ...]:
+def _tiny() -> tuple[Case, ...]:
     """Return every kind of measurement with next to no work."""
     small = paced(4, tokens=4)
     return (
@@ -91,36 +90,34 @@ def tiny() -> tuple[Case, ...]:
     )
 
 
-def run_own(clients: Sequence[Client], options: argparse.Namespace, *, until: float) -> int:
-    """Measure all cases in rounds; return how many measurements failed."""
-    book = Book(options.out / "own.json", fresh=not options.resume)
-    wanted = [case for case in (tiny() if options.tiny else cases()) if case.client in clients]
+def run_own(book: Book, clients: Sequence[Client], *, number: int, until: float, tiny: bool) -> int:
+    """Measure all cases that have so many rounds once; return how many measurements failed."""
     failed = 0
-    for number in range(1, max((case.rounds for case in wanted), default=0) + 1):
-        for case in wanted:
-            key = {
-                "part": case.part,
-                "client": case.client.name,
-                "work": case.work.name,
-                "round": number,
-            }
-            if number > case.rounds or book.has(**key):
-                continue
-            if time.monotonic() > until:
-                print("own: the time is over", file=sys.stderr)
-                return failed
-            try:
-                row = _measured(case)
-            except ClientError as error:
-                print(f"own: {error}", file=sys.stderr)
-                failed += 1
-                continue
-            book.add({**key, **row})
-            print(
-                f"own: {case.part:12} {case.work.name:12} {case.client.name:16} "
-                f"{row['wall_s']:6.1f} s, CPU {row['cpu_s']:6.2f} s, {row['pss_mb']:.0f} MB",
-                file=sys.stderr,
-            )
+    for case in _tiny() if tiny else _cases():
+        key = {
+            "part": case.part,
+            "client": case.client.name,
+            "work": case.work.name,
+            "round": number,
+        }
+        if number > case.rounds or case.client not in clients or book.has(**key):
+            continue
+        if time.monotonic() > until:
+            print(f"own: no time for round {number} of {case.part}", file=sys.stderr)
+            continue
+        try:
+            row = _measured(case)
+        except ClientError as error:
+            print(f"own: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        book.add({**key, **row})
+        print(
+            f"own: {case.part:12} {case.work.name:12} {case.client.name:16} "
+            f"{row['wall_s']:6.1f} s, CPU {row['cpu_s']:6.2f} s, {row['pss_mb']:.0f} MB",
+            file=sys.stderr,
+            flush=True,
+        )
     return failed
 
 

@@ -85,7 +85,7 @@ def _comparison(rows: Sequence[Row], title: str, peers: Row) -> list[str]:
     for client in dict.fromkeys(row["client"] for row in rows):
         mine = [row for row in rows if row["client"] == client]
         cpu = cpu_us(rows, peers["rows"], client)
-        ratio = f"{median(cpu) / median(ours):.1f}x" if ours else ""
+        ratio = f"{median(cpu) / median(ours):.1f}x" if ours and median(ours) > 0 else ""
         body.append(
             (
                 f"**{client}**" if client == "pytest-vllm" else client,
@@ -130,7 +130,7 @@ def _start(rows: Sequence[Row]) -> list[str]:
     idle = [row for row in rows if row["work"] == "idle"]
     body = []
     for client in dict.fromkeys(row["client"] for row in idle):
-        mine = [row for row in idle if row["client"] == client]
+        mine = [_seen(row) for row in idle if row["client"] == client]
         columns = (("start_s", 2), ("wall_s", 2), ("cpu_s", 2), ("processes", 0), ("pss_mb", 0))
         body.append((client, *(middle(mine, name, digits) for name, digits in columns)))
     head = ("client", "first request after s", "ended after s", "CPU s", "processes", "PSS MB")
@@ -141,6 +141,12 @@ def _start(rows: Sequence[Row]) -> list[str]:
         "",
         *table(head, body),
     ]
+
+
+def _seen(row: Row) -> Row:
+    """Leave out what nobody looked at in time."""
+    unseen = () if row["processes"] else ("processes", "pss_mb")
+    return {name: value for name, value in row.items() if name not in unseen}
 
 
 def _growth(rows: Sequence[Row]) -> list[str]:

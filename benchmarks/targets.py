@@ -139,7 +139,7 @@ def _ratio(rows: Sequence[Row], work: str, other: str) -> float | None:
     pairs: list[float] = [
         cpu[_OURS, number] / cpu[other, number]
         for client, number in cpu
-        if client == other and (_OURS, number) in cpu
+        if client == other and (_OURS, number) in cpu and cpu[other, number] > 0
     ]
     return median(pairs) if pairs else None
 

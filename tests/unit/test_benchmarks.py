@@ -97,6 +97,7 @@ def _rows(cpu_s: dict[str, float], **more: float) -> list[dict[str, Any]]:
             "cpu_s": 0.5 + (0 if work == "idle" else seconds),
             "load_before": 0.1,
             "pss_mb": 30.0,
+            "processes": 2,
             **more,
         }
         for number in (1, 2)
