@@ -10,20 +10,22 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_vllm.adapters.load.run import run_load
+from pytest_vllm.adapters.load.stamps import Stamps
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.load.columns import NEVER, Columns, Ending
 from pytest_vllm.domain.load.plan import Limits, LoadPlan, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from pytest_vllm.domain.load.progress import Progress
 
@@ -305,6 +307,53 @@ def test_what_was_not_sent_has_no_times() -> None:
     assert list(columns.ending) == [Ending.CUT, Ending.UNSENT]
     assert columns.send_ns[1] == columns.end_ns[1] == NEVER
     assert columns.finish == ["", ""]
+
+
+def test_a_time_is_that_of_the_arrival_not_of_the_read() -> None:
+    """What comes while the collector is stopped came then, and not when it went on."""
+    times: list[int] = []
+    release = threading.Event()
+
+    def stopping(_body: bytes, sock: socket.socket) -> None:
+        sock.sendall(STREAM + b"\r\n" + chunks(token()))
+        pid = collector()
+        os.kill(pid, signal.SIGSTOP)
+        while "T (stopped)" not in (Path("/proc") / str(pid) / "status").read_text():
+            pass
+        times.append(time.monotonic_ns())
+        sock.sendall(chunks(token()))
+        assert collector() == pid  # which takes the kernel longer than to deliver
+        times.append(time.monotonic_ns())
+        os.kill(pid, signal.SIGCONT)
+        release.wait(WAIT_S)
+
+    with serving(stopping) as (url, _):
+        columns = run_load(plan(url, 1, concurrency=1, limits=replace(LIMITS, run_s=0.5)))
+        release.set()
+    assert columns.facts is not None
+    assert (columns.facts.clock, columns.facts.notes) == ("kernel", ())
+    assert times[0] <= columns.event_ns[1] <= times[1]
+
+
+def collector() -> int:
+    """Process ID of the collector that this process started."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    ours = [int(one) for task in tasks for one in task.read_text().split()]
+    seen = [one for one in ours if b"load.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    assert len(seen) == 1
+    return seen[0]
+
+
+def test_a_clock_that_is_set_is_noticed() -> None:
+    stamps = Stamps()
+    assert stamps.works
+    assert not stamps.watch()
+    shift = stamps.shift
+    stamps.shift = stamps._first = shift - MS  # as it was before the clock was set on by 1 ms
+    assert stamps.watch()
+    stamps.close()
+    assert abs(stamps.moved_ns - MS) < MS / 10
+    assert abs(stamps.shift - shift) < MS / 10
 
 
 RUN = """
