@@ -89,9 +89,7 @@ def keep(latencies: Latencies, ends: Sorted, slo: Slo, *, scheduled: bool) -> fr
     """
     since = "_sched" if scheduled else ""
     ttft = _keeping(latencies, ends, f"ttft{since}", slo.ttft_ms)
-    single = {row for row in ends.done if ends.tokens[row] == 1 and row in ttft}
-    if slo.ttft_ms is None:
-        single &= latencies.by_request.get("ttft", {}).keys()
+    single = {row for row in latencies.by_request.get("ttft", {}) if ends.tokens[row] == 1}
     return frozenset(
         ttft
         & _keeping(latencies, ends, f"e2el{since}", slo.e2el_ms)
