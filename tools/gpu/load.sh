@@ -50,7 +50,7 @@ write_model('deepseek-ai/deepseek-llm-7b-base', Path('$large'), tokenizer=Path('
         [ $run = slow ] && echo 1.25 >$SLOWDOWN_FILE
         baseline=$([ $run = base ] || echo "--vllm-baseline=/tmp/suite/base")
         # shellcheck disable=SC2086 - no baseline is no word
-        timeout 200 python3 -m pytest -p pytest_vllm.plugin -p pytest_benchmark.plugin -p no:cacheprovider \
+        timeout 200 python3 -m pytest -p pytest_vllm.plugin -p no:cacheprovider \
           --vllm-url=http://127.0.0.1:8100 --vllm-suite=performance --vllm-performance=${PROFILE:-smoke} \
           --vllm-artifacts=/tmp/suite/.$run $baseline >"$out/suite-$run.txt" 2>&1
         echo "$run: exit $?"; tail -25 "$out/suite-$run.txt"
@@ -59,7 +59,7 @@ write_model('deepseek-ai/deepseek-llm-7b-base', Path('$large'), tokenizer=Path('
       done; rm -f $SLOWDOWN_FILE ;;
     ab)
       mkdir -p /tmp/ab; cd /tmp/ab || exit 1
-      timeout 280 python3 -m pytest_vllm ab --url http://127.0.0.1:8200 --aa "${AA_N:-8}" --concurrency 32 \
+      timeout 280 python3 -m pytest_vllm ab --url http://127.0.0.1:8100 --aa "${AA_N:-8}" --concurrency 8 \
         --requests 64 --workload short >"$out/ab.txt" 2>&1; echo "exit $?"; tail -40 "$out/ab.txt"
       cp .vllm/2*/ab.json "$out/ab.json" ;;
     stop) for name in small large; do kill -TERM -- "-$(cat /tmp/$name.pid)" 2>/dev/null; done ;;
