@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.load.events import EVENT_BYTES, TokenEvents, shown
 from pytest_vllm.adapters.load.head import HEAD_BYTES, Body, Head, MalformedError
-from pytest_vllm.adapters.load.template import head_of
+from pytest_vllm.adapters.load.template import SIZES, head_of, take_known
 from pytest_vllm.domain.load.columns import NEVER, Ending
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ _TRAILER_BYTES = 64 * 2**10
 _ERROR_BYTES = 2**20
 _KEPT_BYTES = 2048
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
-_SIZES = {digits.encode(): size for size in range(1, 2048) for digits in {f"{size:x}", f"{size:X}"}}
 _OK = 200
 _INFORMATIONAL = range(100, 200)
 _SWITCHING = 101
@@ -159,37 +158,30 @@ class Reply:
                 self.reusable = False  # something follows the end
                 return
             if self._part is _Part.SIZE and events.idle and events.start and not self._carry:
-                position = self._known_chunks(data, position, at_ns)
+                position = take_known(events, data, position, at_ns)
                 if position == end:
                     return
             position = self._step(data, position, at_ns)
 
-    def _known_chunks(self, data: bytes, position: int, at_ns: int) -> int:
-        """Take in chunks that are one known event each; return where that ends."""
-        events = self.events
-        start, after, known = events.start, events.after, events.known
-        long_start, long_after = len(start), len(after)
-        add_time, add_tokens, find = events.times.append, events.tokens.append, data.find
-        startswith, endswith = data.startswith, data.endswith
-        sizes, end = _SIZES, len(data)
-        while True:
-            line = find(b"\r\n", position, position + 8)
-            size = sizes.get(data[position:line]) if line > 0 else None
-            if size is None:
-                return position
-            begin, stop = line + 2 + long_start, line + size + 4
-            if stop > end or not startswith(start, line + 2) or not endswith(after, begin, stop):
-                return position
-            count = known.get(data[begin : stop - long_after])
-            if count is None:
-                return position
-            add_time(at_ns)
-            add_tokens(count)
-            position = stop
+    def _whole_chunk(self, data: bytes, position: int, at_ns: int) -> int:
+        """Take in a chunk, if all of a usual one is there; return where it ends, 0 if it is not."""
+        line = data.find(b"\r\n", position, position + 8)
+        size = SIZES.get(data[position:line]) if line > 0 else None
+        if size is None:
+            return 0
+        stop = line + size + 4
+        if data[stop - 2 : stop] != b"\r\n":
+            return 0
+        self._take(data[line + 2 : stop - 2], at_ns)
+        return stop
 
     def _step(self, data: bytes, position: int, at_ns: int) -> int:
         """Take in what belongs to the present part; return where the next one begins."""
         part = self._part
+        if part is _Part.SIZE and not self._carry:
+            stop = self._whole_chunk(data, position, at_ns)
+            if stop:
+                return stop
         if part is _Part.HEAD:
             return self._read_head(data, position, at_ns)
         if part is _Part.CHUNK or part is _Part.LENGTH:

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_vllm.adapters.load.events import TokenEvents
 
+SIZES = {digits.encode(): size for size in range(1, 2048) for digits in {f"{size:x}", f"{size:X}"}}
+"""Sizes of usual chunks as they are written."""
+
 _FIELD = b"data: "
 _END = b"\n\n\r\n"  # of the event, and of its chunk
 # Plain values only, so that any such head makes the same JSON of what follows.
@@ -111,3 +114,26 @@ def head_of(stream: TokenEvents, length: int) -> bytes:
                 head = f"{size:x}\r\n".encode() + stream.start
         stream.heads[length] = head
     return head
+
+
+def take_known(stream: TokenEvents, data: bytes, position: int, at_ns: int) -> int:
+    """Take in chunks that are one known event each; return where that ends."""
+    start, after, known = stream.start, stream.after, stream.known
+    long_start, long_after = len(start), len(after)
+    add_time, add_tokens, find = stream.times.append, stream.tokens.append, data.find
+    startswith, endswith = data.startswith, data.endswith
+    sizes, end = SIZES, len(data)
+    while True:
+        line = find(b"\r\n", position, position + 8)
+        size = sizes.get(data[position:line]) if line > 0 else None
+        if size is None:
+            return position
+        begin, stop = line + 2 + long_start, line + size + 4
+        if stop > end or not startswith(start, line + 2) or not endswith(after, begin, stop):
+            return position
+        count = known.get(data[begin : stop - long_after])
+        if count is None:
+            return position
+        add_time(at_ns)
+        add_tokens(count)
+        position = stop
