@@ -60,8 +60,9 @@ class ServerWatch:
         return ServerLooks(looks=tuple(self._looks), failed=self._failed, notes=tuple(self._notes))
 
     def __enter__(self) -> Self:
-        """Look once and begin."""
-        self._look()
+        """Look until what was asked before is counted, and begin."""
+        self._settle()
+        del self._looks[:-1]
         self._thread.start()
         return self
 
