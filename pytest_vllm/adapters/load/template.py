@@ -38,6 +38,7 @@ _IDS = re.compile(rb'"token_ids"\s*:\s*\[[\d, ]+')
 _SHAPES = 16
 _HOLES = 100_000
 _HOLE_BYTES = 256
+_AT_ONCE = 8192  # bytes that are parted at a time
 
 
 class _Shape:
@@ -117,23 +118,31 @@ def head_of(stream: TokenEvents, length: int) -> bytes:
 
 
 def take_known(stream: TokenEvents, data: bytes, position: int, at_ns: int) -> int:
-    """Take in chunks that are one known event each; return where that ends."""
-    start, after, known = stream.start, stream.after, stream.known
-    long_start, long_after = len(start), len(after)
-    add_time, add_tokens, find = stream.times.append, stream.tokens.append, data.find
-    startswith, endswith = data.startswith, data.endswith
-    sizes, end = SIZES, len(data)
+    """Take in chunks that are one known event each; return where that ends.
+
+    What comes after the hole ends in line ends that stand nowhere else in such a chunk, so it
+    parts the chunks.
+    """
+    after, known, heads = stream.after, stream.known, stream.heads
+    tail, counts = len(after), list[int]()
     while True:
-        line = find(b"\r\n", position, position + 8)
-        size = sizes.get(data[position:line]) if line > 0 else None
-        if size is None:
-            return position
-        begin, stop = line + 2 + long_start, line + size + 4
-        if stop > end or not startswith(start, line + 2) or not endswith(after, begin, stop):
-            return position
-        count = known.get(data[begin : stop - long_after])
-        if count is None:
-            return position
-        add_time(at_ns)
-        add_tokens(count)
-        position = stop
+        pieces = data[position : position + _AT_ONCE].split(after)
+        pieces.pop()  # not a whole chunk
+        for piece in pieces:
+            length = len(piece) + tail
+            head = heads.get(length)
+            if head is None:
+                head = head_of(stream, length)
+            if not head or not piece.startswith(head):
+                break
+            count = known.get(piece[len(head) :])
+            if count is None:
+                break
+            counts.append(count)
+            position += length
+        else:
+            if pieces:
+                continue
+        stream.times.extend([at_ns] * len(counts))
+        stream.tokens.extend(counts)
+        return position
