@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from math import inf
@@ -263,12 +264,20 @@ def test_too_few_samples_and_samples_without_a_clock() -> None:
 
 
 def test_the_sampler_tells_the_time_of_the_loads_clock() -> None:
-    before_ns = time.monotonic_ns()
-    sampler = Sampler(NoMonitor("none"), [{"index": 0, "bdf": "0000:05:00.0"}], interval_s=60)
+    before_ns, sampled = time.monotonic_ns(), threading.Event()
+    sampler = Sampler(
+        NoMonitor("none"),
+        [{"index": 0, "bdf": "0000:05:00.0"}],
+        interval_s=60,
+        on_sample=lambda _: sampled.set(),
+    )
     sampler.start()
+    assert sampled.wait(30)
     told = sampler.stop()
-    assert before_ns <= told["began_ns"] <= time.monotonic_ns()
-    assert cut_gpus(told, Window(begin_ns=before_ns, end_ns=time.monotonic_ns()))["samples"] == 2
+    after_ns = time.monotonic_ns()
+    assert before_ns <= told["began_ns"] <= after_ns
+    window = Window(begin_ns=before_ns, end_ns=after_ns + 1_000_000)  # samples are told to the ms
+    assert cut_gpus(told, window)["samples"] == 2
 
 
 def test_energy_of_a_token() -> None:
