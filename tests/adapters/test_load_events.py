@@ -260,6 +260,7 @@ TRAPS = {
     "content, then thoughts": [CONTENT, THOUGHT, BOTH],
     "IDs before a text": [usual('"text":"","token_ids":[1]'), THOUGHT, CONTENT],
     "a size with zeros": [A, A],
+    "another field of the same length": [A, A.replace(b"choices", b"chooses"), B],
     "no JSON in the time": [A, A.replace(b'"created":1', b'"created":01')],
     "no line end after a chunk": [A, A],
 }
@@ -269,7 +270,7 @@ TRAPS = {
 @pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("warm", [[A, B], [THOUGHT, BOTH, CONTENT], [*TRAPS["a finish"], A]])
 def test_a_known_event_is_known_only_where_it_stands_alone(
-    name: str, joined: bool, warm: list[bytes]
+    name: str, *, joined: bool, warm: list[bytes]
 ) -> None:
     templates = Templates()
     pieces = [chunk(one) for one in TRAPS[name]]
@@ -285,6 +286,21 @@ def test_a_known_event_is_known_only_where_it_stands_alone(
     plain = read(reads, Forgetful(), batch=1)
     assert again == plain
     assert plain["times"] or name == "after an error"
+
+
+def test_a_known_event_may_be_cut_anywhere() -> None:
+    """Into two reads, the second of which gives its time."""
+    templates = Templates()
+    whole = chunk(B)
+    for place in range(1, len(whole)):
+        rest = whole[place:] + chunk(A) + chunk(DONE) + b"0\r\n\r\n"
+        reads = [(1, HEAD + chunk(A)), (2, chunk(A) + whole[:place]), (3, rest)]
+        found = read(reads, templates, batch=3)
+        assert found == read(reads, Forgetful(), batch=1)
+        assert found["ending"] is Ending.DONE
+        # Complete is an event with its empty line, before the end of its chunk.
+        assert found["times"] == [1, 2, 2 if place >= len(whole) - 2 else 3, 3]
+        assert found["tokens"] == [1, 1, 2, 1]
 
 
 def said(*found: dict[str, Any]) -> TokenEvents:

@@ -88,6 +88,7 @@ WRONG = {
     "endless size": OK + SSE + CHUNKED + b"\r\n" + b"0" * 5000,
     "LF after a size": OK + SSE + CHUNKED + b"\r\n" + SIZED.replace(b"\r\n", b"\n", 1),
     "chunk too long": OK + SSE + CHUNKED + b"\r\n" + SIZED[:-2] + b"more\r\n",
+    "no line end after a chunk": OK + SSE + CHUNKED + b"\r\n" + SIZED[:-2] + b"xx0\r\n\r\n",
     "trailers": OK + SSE + CHUNKED + b"\r\n" + SIZED + b"0\r\n" + b"a: b\r\n" * 20_000,
     "no JSON": OK + b"content-length: 2\r\n\r\n{]",
 }
