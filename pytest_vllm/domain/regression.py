@@ -29,7 +29,7 @@ STEP = 2
 """Pairs added at a time: whole A B B A blocks."""
 ALPHA = 0.025
 """Significance of `worse` and of `better`, Holm over the metrics, at each look."""
-BLIND, BLIND_ALPHA = 1.5, 0.01
+BLIND, BLIND_ALPHA = 1.2, 0.01
 """Where what pairs could see, outliers counted, is more than so many tolerances, the tolerance
 keeps no chance finding out, and four looks at 0.025 gave 3 % of false alarms: there the smaller one
 holds."""

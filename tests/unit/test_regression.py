@@ -127,7 +127,7 @@ def test_pairs_that_could_not_see_the_tolerance_must_be_surer() -> None:
     wild = [106.0, 190.0, 120.0, 260.0, 108.0, 160.0]
     change = pairs_of([100.0] * 6, wild)
     assert change.detectable is not None
-    assert change.detectable > 1.5 * 0.05
+    assert change.detectable > 1.2 * 0.05
     assert change.effect is Effect.CANNOT_TELL
     assert pairs_of([100.0] * 8, [*wild, 130.0, 180.0]).effect is Effect.WORSE
 

@@ -40,6 +40,7 @@ def render() -> str:
     simulated = json.loads((FOLDER / "simulated.json").read_text(encoding="utf-8"))
     parts = [
         BEFORE,
+        _short(simulated["rows"]),
         *_truth(),
         *_real(),
         SIMULATED.format(what=simulated["what"]),
@@ -52,22 +53,63 @@ def render() -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
+def _short(rows: Iterable[dict[str, Any]]) -> str:
+    """Return a row for each source: false alarms, and what was found of each slowdown."""
+    sources: dict[str, dict[float, Tally]] = {}
+    for name in _truth_files():
+        sources[f"our client, truth server ({name})"] = {
+            factor: tally for factor, (tally, _) in _made(name).items()
+        }
+    for series in read_series():
+        sources[f"{series.header['what']} ({series.name}), {_SLID}"] = {
+            factor: sliding(pairs_of(series, factor), both=factor == 1) for factor in series.factors
+        }
+    for row in rows:
+        if row["form"] == "strong":
+            sources.setdefault(f"simulated {row['host']}", {})[row["factor"]] = _tally(row)
+    cells = []
+    for name, found in sources.items():
+        rates = [_found(found, factor) for factor in (1.0, 1.02, 1.05, 1.1)]
+        pairs = [f"{t.pairs / t.trials:.1f}" for t in [found[1.0]] if t.trials]
+        cells.append((name, str(found[1.0].trials), *rates, *pairs))
+    head = ("source", "A/A", "false alarms", "found of 2 %", "of 5 %", "of 10 %", "pairs of A/A")
+    return _table(head, cells)
+
+
+def _found(found: dict[float, Tally], factor: float) -> str:
+    tally = found.get(factor)
+    return _rate(tally.effects[Effect.WORSE], tally.trials) if tally and tally.trials else "-"
+
+
+def _truth_files() -> list[str]:
+    return sorted(path.name for path in FOLDER.glob("truth*.jsonl"))
+
+
+@cache
+def _made(name: str) -> dict[float, tuple[Tally, float]]:
+    """Return what became of a file's comparisons by slowdown, and the minutes of one."""
+    found: dict[float, list[dict[str, Any]]] = defaultdict(list)
+    for comparison in comparisons(name):
+        found[comparison["factor"]].append(comparison)
+    made = {}
+    for factor, rows in sorted(found.items()):
+        effects = [row["effect"] for row in rows]
+        counts = {effect: effects.count(effect) for effect in Effect}
+        pairs = sum(row["pairs"] for row in rows)
+        took = sum(row["seconds"] for row in rows) / len(rows) / 60
+        made[factor] = Tally(trials=len(rows), effects=counts, pairs=pairs), took
+    return made
+
+
 def _truth() -> Iterator[str]:
     yield TRUTH
-    for path in sorted(FOLDER.glob("truth*.jsonl")):
-        header, _ = read_lines(path.name)
-        found: dict[float, list[dict[str, Any]]] = defaultdict(list)
-        for comparison in comparisons(path.name):
-            found[comparison["factor"]].append(comparison)
-        yield f"**{path.name}**: {header['what']}; {header['host']}; {header['date']}."
-        rows = []
-        for factor, made in sorted(found.items()):
-            effects = [row["effect"] for row in made]
-            counts = {effect: effects.count(effect) for effect in Effect}
-            pairs = sum(row["pairs"] for row in made)
-            tally = Tally(trials=len(made), effects=counts, pairs=pairs)
-            took = sum(row["seconds"] for row in made) / len(made) / 60
-            rows.append((*_cells(factor, tally), f"{pairs / len(made):.1f}", f"{took:.2f}"))
+    for name in _truth_files():
+        header, _ = read_lines(name)
+        yield f"**{name}**: {header['what']}; {header['host']}; {header['date']}."
+        rows = [
+            (*_cells(factor, tally), f"{tally.pairs / tally.trials:.1f}", f"{took:.2f}")
+            for factor, (tally, took) in _made(name).items()
+        ]
         yield _table((*_COUNTED, "pairs", "minutes"), rows)
 
 
@@ -85,7 +127,7 @@ def _real() -> Iterator[str]:
                 if not tally.trials:
                     continue
                 mean = tally.pairs / tally.trials
-                took = f"{minutes(series, mean):.1f}"
+                took = f"{minutes(series, mean):.2f}"
                 rows.append((how, *_cells(factor, tally), f"{mean:.1f}", took))
         yield _table(("windows", *_COUNTED, "pairs", "minutes"), rows)
 

@@ -27,7 +27,7 @@ base), signed so that above 0 is slower. Holm's adjustment is over the gated met
 | **no change** | upper bound and MDE80 inside the tolerance: surely no slower than is allowed |
 | **cannot tell** | all else: from 6 pairs two more up to 12; then with the number that would tell |
 
-Where MDE80, outliers counted, is more than 1.5 tolerances, the tolerance keeps out no chance
+Where MDE80, outliers counted, is more than 1.2 tolerances, the tolerance keeps out no chance
 finding, and up to four looks at 0.025 made 3 % of false alarms: there p must be at most 0.01.
 
 Tolerances: 3 % of output tokens/s and of the median TPOT, 5 % of the median TTFT (from the schedule
@@ -48,6 +48,11 @@ tokens. A run without a baseline says that nothing was compared.
 
 A rate below is followed by Wilson's interval of 95 %. *worse* at 0 % is a false alarm, *no change*
 at 10 % a slowdown that was let through.
+
+## In short: the strong form
+
+Sides that are the same were wrongly called *worse* in this share of comparisons, and sides slower
+by so much were found in those; the sections below have the rest.
 """
 
 TRUTH = """
@@ -57,8 +62,8 @@ TRUTH = """
 noise of a GPU host from run to run: white 1 %, AR(1) drift 2 %, 3 % of runs slowed by something
 else by 10 % in the mean, 5 % from step to step. What the host does comes on top. The candidate's
 server is slower by a known factor. Every comparison is made of runs of its own, in turns, as `ab`
-makes them; its verdict is judged anew from the record when this page is made. Minutes are of one
-comparison.
+makes them; its verdict is judged anew from the record when this page is made, also of comparisons
+that ended earlier than the rule of today would have. Minutes are of one comparison.
 """
 
 RECORDED = """
@@ -67,9 +72,11 @@ RECORDED = """
 `python -m tools.gpu.series`: one server; each block has two runs at full speed and one of each
 slowdown (a middleware stretches every reply, `tests/data/slowdown`), in random order. A block's two
 runs at full speed make a pair of an A/A comparison, one of them with a slowed one a pair of an A/B;
-a comparison is 6 to 12 blocks in a row. A/A is judged in both labelings. Windows that share no run
-are independent and few; of all windows neighbours share most runs, so their intervals are too
-narrow.
+a comparison is 6 to 12 blocks in a row. A series at full speed only is taken as A B B A. A/A is
+judged in both labelings. Windows that share no run are independent and few; of all windows
+neighbours share most runs, so their intervals are too narrow. CV and correlation are of the runs at
+full speed, in the order of time. The middleware rounds to milliseconds: on short steps a slowdown
+of 2 % comes out larger.
 """
 
 SIMULATED = """
@@ -98,9 +105,9 @@ AFTER = """
 - The strong form decides: it rejects at its false-alarm rate above, and finds 5 % on hosts whose
   runs vary by 2 % or less. On noisier hosts it says *cannot tell*, and how many pairs would; longer
   runs lower the noise of each.
-- `pytest-vllm compare BASE CANDIDATE` compares two runs (`run.json` or its folder), or two folders of
-  files of `pytest-vllm load --json`, each file a round. Exit code 0: nothing is worse; 1: a check
-  broke or a metric is worse; 75: it cannot be told, or the two cannot be compared.
+- `pytest-vllm compare BASE CANDIDATE` compares two runs (`run.json` or its folder), or two folders
+  of files of `pytest-vllm load --json`, each file a round. Exit code 0: nothing is worse; 1: a
+  check broke or a metric is worse; 75: it cannot be told, or the two cannot be compared.
 - `pytest-vllm ab --aa N` measures this rate on your own host.
 - A *worse* of the weak form rejects (`--vllm-regression=warn` only warns); *cannot tell* is no
   pass. Where days differ a lot, trust only what `ab` confirms.

@@ -93,8 +93,13 @@ def pairs_of(series: Series, factor: float) -> list[Pair]:
     """Return a pair out of each block: a run at full speed, and one slowed down by a factor.
 
     At factor 1 they are the block's two runs at full speed. A block's runs are neighbours in
-    random order, so a pair is one of a randomized A B or B A.
+    random order, so a pair is one of a randomized A B or B A. Where every block is one run at full
+    speed, runs are taken in the order A B B A.
     """
+    if series.factors == [1] and len({row.block for row in series.rows}) == len(series.rows):
+        runs = [row.figures for row in series.rows]
+        halves = zip(runs[::2], runs[1::2], strict=False)
+        return [pair if place % 2 == 0 else pair[::-1] for place, pair in enumerate(halves)]
     blocks: dict[int, list[Row]] = {}
     for row in series.rows:
         blocks.setdefault(row.block, []).append(row)
