@@ -16,6 +16,7 @@ from pytest_vllm.adapters.load.exchange import Exchanges, why_of
 from pytest_vllm.adapters.load.link import Link
 from pytest_vllm.adapters.load.pool import NoConnectionError, Pool
 from pytest_vllm.adapters.load.rows import Rows
+from pytest_vllm.adapters.load.spent import Spent
 from pytest_vllm.adapters.load.stamps import Stamps, unpack
 from pytest_vllm.adapters.load.tally import Tally
 from pytest_vllm.adapters.load.timer import Timer
@@ -78,6 +79,7 @@ class Collector:
             stamps=self.stamps,
             timer=self._timer,
         )
+        self.spent = Spent()
         self._control = control
         self._pool.epoll.register(control, _IN)
         self._pool.epoll.register(self._timer.fd, _IN)
@@ -97,12 +99,14 @@ class Collector:
         columns, exchanges = self.rows.columns, self._exchanges
         try:
             self._open_ahead()
+            self.spent = Spent()
             columns.begin_ns = self.tally.begin(_now())
             exchanges.schedule = self._order.schedule(columns.begin_ns)
             exchanges.dispatch()
             self._loop()
         finally:
             columns.finish_ns = _now()
+            self.spent.until_now()
             columns.due_ns = array("q", exchanges.schedule.due_ns)
             self._pool.close()
             self._timer.close()

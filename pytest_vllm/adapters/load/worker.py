@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_vllm.adapters.load.collector import Collector
 from pytest_vllm.adapters.load.exchange import RedirectedError
 from pytest_vllm.adapters.load.link import addresses
+from pytest_vllm.adapters.load.spent import peak_rss_bytes
 from pytest_vllm.adapters.load.timer import die_with_parent, tight_timers
 from pytest_vllm.adapters.load.wire import Order, write_rows
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CONTROL, _TOLD = 0, 1
-_NS = 1_000_000_000
 
 
 def main() -> int:
@@ -43,25 +43,23 @@ def main() -> int:
         except (socket.gaierror, UnicodeError) as error:
             return _say({"unknown": str(error)})
         collector = Collector(order, where, control=_CONTROL, report=_report)
-        before, waited = resource.getrusage(resource.RUSAGE_SELF), _waited_s()
         try:
             collector.run()
         except RedirectedError as error:
             return _say({"redirected": str(error)})
         except OSError as error:
             return _say({"lacks": f"{error.strerror or error}"})
-        after = resource.getrusage(resource.RUSAGE_SELF)
         facts = {
             "clock": "kernel" if collector.stamps.works else "user",
-            "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-            "wait_s": _waited_s() - waited,
+            "cpu_s": collector.spent.cpu_s,
+            "wait_s": collector.spent.wait_s,
             "reads": collector.tally.reads,
             "coalesced_reads": collector.tally.coalesced,
             "clock_shift_ns": collector.stamps.moved_ns,
             "notes": _notes(collector),
         }
         write_rows(rows, collector.rows, facts | {"held": collector.held.hex()})
-        return _say({"peak_rss_bytes": _peak_rss_bytes()})
+        return _say({"peak_rss_bytes": peak_rss_bytes()})
 
 
 def _notes(collector: Collector) -> list[str]:
@@ -97,21 +95,3 @@ def _say(last: Mapping[str, object]) -> int:
     os.set_blocking(_TOLD, True)
     os.write(_TOLD, json.dumps(last).encode() + b"\n")
     return 0
-
-
-def _waited_s() -> float:
-    """Return the seconds that this process could have run but had no core; 0 where untold."""
-    try:
-        with open("/proc/self/schedstat", encoding="ascii") as file:  # noqa: PTH123 - no pathlib
-            return int(file.read().split()[1]) / _NS
-    except (OSError, ValueError, IndexError):
-        return 0.0
-
-
-def _peak_rss_bytes() -> int:
-    """Return the largest resident memory of this process; getrusage's has the parent's in it."""
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123
-            return int(file.read().partition("VmHWM:")[2].split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
