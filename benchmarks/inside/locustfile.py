@@ -20,7 +20,6 @@ class Streamer(FastHttpUser):
 
     host = WORK["url"]
     network_timeout = connection_timeout = 600
-    concurrency = 1
 
     @task
     def stream(self) -> None:
@@ -41,7 +40,7 @@ class Streamer(FastHttpUser):
                 came.append(now())
         TIMES.append((number, sent, came))
         if len(TIMES) == WORK["requests"]:
-            self.environment.runner.quit()
+            gevent.spawn(self.environment.runner.quit)  # a user that ends itself waits for itself
 
 
 @events.quitting.add_listener
