@@ -163,7 +163,7 @@ def test_a_wrong_performance_profile_is_a_usage_error(
 def test_the_readmes_load_test_runs(url: str, tmp_path: Path) -> None:
     """The example of `vllm_load` is copied out of the README as it stands there."""
     blocks = README.read_text(encoding="utf-8").split("```python\n")[1:]
-    (example,) = [block.split("```")[0] for block in blocks if "vllm_load" in block]
+    (example,) = [code for block in blocks if "vllm_load" in (code := block.split("```")[0])]
     (tmp_path / "test_mine.py").write_text(example)
     code, said = run(tmp_path, "test_mine.py", f"--vllm-url={url}")
     assert code == 0, said
