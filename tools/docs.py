@@ -17,6 +17,7 @@ from pytest_vllm.simulator.defects import DEFECTS, Where
 from tools.accuracy.page import render as render_accuracy
 from tools.fit_page import render as render_fit
 from tools.flags import flags_json
+from tools.gate.page import render as render_gate
 from tools.story import with_story
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def documents() -> dict[Path, str]:
         ROOT / "docs" / "fit.md": render_fit(),
         ROOT / "docs" / "memory-accuracy.md": render_accuracy(),
         ROOT / "docs" / "preflight.md": render_preflight(ENTRIES),
+        ROOT / "docs" / "regression-gate.md": render_gate(),
         ROOT / "docs" / "signatures.md": render_signatures(signatures()),
         **({ROOT / "docs" / "benchmarks.md": render_benchmarks()} if RESULTS.is_dir() else {}),
     }

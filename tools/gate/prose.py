@@ -62,8 +62,9 @@ TRUTH = """
 noise of a GPU host from run to run: white 1 %, AR(1) drift 2 %, 3 % of runs slowed by something
 else by 10 % in the mean, 5 % from step to step. What the host does comes on top. The candidate's
 server is slower by a known factor. Every comparison is made of runs of its own, in turns, as `ab`
-makes them; its verdict is judged anew from the record when this page is made, also of comparisons
-that ended earlier than the rule of today would have. Minutes are of one comparison.
+makes them; its verdict is judged anew from the record when this page is made. Minutes are of one
+comparison. (The A/A was collected before the 0.01 above was set; the three comparisons that would
+have gone on with it were made again.)
 """
 
 RECORDED = """
@@ -95,7 +96,8 @@ WEAK = """
 The same simulated hosts, five rounds a side, tolerance 10 %; the two runs are of days that differ
 by a further 0 to 8 % (standard deviation). *worse* may reject: it stays below 2 % of false alarms
 where days differ by up to twice what rounds do. Where they differ by more, no rule on rounds can
-know it. Of 20 % about every second slowdown is found on such hosts, of 10 % few: that is what the
+know it. With Welch's plain interval, s^2 / n, it was 4 % where days differ by 4 % and 14 % on a host
+whose drift is twice its noise (600 simulated comparisons each). Of 20 % about every second slowdown is found on such hosts, of 10 % few: that is what the
 strong form is for.
 """
 
