@@ -96,9 +96,9 @@ WEAK = """
 The same simulated hosts, five rounds a side, tolerance 10 %; the two runs are of days that differ
 by a further 0 to 8 % (standard deviation). *worse* may reject: it stays below 2 % of false alarms
 where days differ by up to twice what rounds do. Where they differ by more, no rule on rounds can
-know it. With Welch's plain interval, s^2 / n, it was 4 % where days differ by 4 % and 14 % on a host
-whose drift is twice its noise (600 simulated comparisons each). Of 20 % about every second slowdown is found on such hosts, of 10 % few: that is what the
-strong form is for.
+know it. With Welch's plain interval, s^2 / n, it was 4 % where days differ by 4 %, and 14 % on a
+host whose drift is twice its noise (600 simulated comparisons each). Of 20 % about every second
+slowdown is found on such hosts, of 10 % few: that is what the strong form is for.
 """
 
 AFTER = """
