@@ -29,6 +29,7 @@ from pytest_vllm.domain.ab import (
 from pytest_vllm.domain.ab_words import Servers, read_words
 from pytest_vllm.domain.errors import HostError, LaunchFailed, TargetError, VllmError
 from pytest_vllm.domain.pair_order import Side
+from pytest_vllm.domain.text import redact
 from pytest_vllm.plugin.ab_series import Series, traffic_of
 from pytest_vllm.plugin.ab_server import SideServer, Stopped, differences, name_of
 from pytest_vllm.plugin.ab_teller import TerminalTeller
@@ -126,9 +127,10 @@ class _Run:
                 "ab: both sides come to the same options, so there is nothing to compare",
                 advice="name what differs by --b-env, --b-serve-arg, ..., or use --aa 20",
             )
+        self._secrets = [s for target in (base, candidate) for s in target.secrets(os.environ)]
         self._names = (
-            name_of(base, differing, side=Side.BASE),
-            name_of(candidate, differing, side=Side.CANDIDATE),
+            redact(name_of(base, differing, side=Side.BASE), self._secrets),
+            redact(name_of(candidate, differing, side=Side.CANDIDATE), self._secrets),
         )
 
     @property
@@ -139,9 +141,8 @@ class _Run:
     def run(self, root: Path) -> int:
         """Compare, tell and keep; return the exit code."""
         started, clock = dt.datetime.now(dt.UTC), time.monotonic()
-        secrets = [s for target in self._targets.values() for s in target.secrets(os.environ)]
         evidence = EvidenceFolder.create(
-            root, new_run_id(started, os.urandom(3).hex()), secrets=secrets
+            root, new_run_id(started, os.urandom(3).hex()), secrets=self._secrets
         )
         servers = "one" if self._one else str(self._together)
         teller = TerminalTeller(sys.stdout)
@@ -233,7 +234,8 @@ class _Run:
         self, record: AbRecord, evidence: EvidenceFolder, sides: Mapping[Side, SideServer]
     ) -> None:
         """Write the evidence, and say what came of it and where it is."""
-        text = words_for.closing(record, names=self._names, width=self._width)
+        told = words_for.closing(record, names=self._names, width=self._width)
+        text = redact(told, self._secrets)
         files = {RECORD: json.dumps(to_plain(record), indent=1, ensure_ascii=False) + "\n"}
         files["ab.txt"] = text + "\n"
         for server in dict.fromkeys(sides.values()):
