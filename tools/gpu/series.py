@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from pytest_vllm.adapters.load.run import run_load
-
 from pytest_vllm.domain.load.metrics import measure
 from pytest_vllm.domain.load.plan import Limits, LoadPlan, Request
 
