@@ -62,7 +62,7 @@ def _short(rows: Iterable[dict[str, Any]]) -> str:
         }
     for series in read_series():
         sources[f"{series.header['what']} ({series.name}), {_SLID}"] = {
-            factor: sliding(pairs_of(series, factor), both=factor == 1) for factor in series.factors
+            factor: _slid(series.name, factor) for factor in series.factors
         }
     for row in rows:
         if row["form"] == "strong":
@@ -122,7 +122,7 @@ def _real() -> Iterator[str]:
             pairs = pairs_of(series, factor)
             for how, tally in (
                 (_SHARED, disjoint(pairs, both=factor == 1)),
-                (_SLID, sliding(pairs, both=factor == 1)),
+                (_SLID, _slid(series.name, factor)),
             ):
                 if not tally.trials:
                     continue
@@ -130,6 +130,12 @@ def _real() -> Iterator[str]:
                 took = f"{minutes(series, mean):.2f}"
                 rows.append((how, *_cells(factor, tally), f"{mean:.1f}", took))
         yield _table(("windows", *_COUNTED, "pairs", "minutes"), rows)
+
+
+@cache
+def _slid(name: str, factor: float) -> Tally:
+    (series,) = (one for one in read_series() if one.name == name)
+    return sliding(pairs_of(series, factor), both=factor == 1)
 
 
 def _about(series: Series) -> str:
