@@ -122,7 +122,7 @@ def test_other_loads_than_the_baselines_are_not_compared(url: str, tmp_path: Pat
     assert base.performance["levels"], said
     other = tmp_path / "other.toml"
     other.write_text(
-        (DATA / "short.toml").read_text().replace("output_tokens = 8", "output_tokens = 9")
+        (DATA / "short.toml").read_text().replace("prompt_tokens = 32", "prompt_tokens = 33")
     )
     baseline = f"--vllm-baseline={tmp_path / '.vllm' / base.run_id}"
     judged, said = judge(tmp_path, *words, f"--vllm-performance={other}", baseline)
