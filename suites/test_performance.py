@@ -15,12 +15,13 @@ from pytest_vllm.domain.metric_change import Effect
 from pytest_vllm.domain.objective import Held, hold_goodput, hold_latency, hold_rate
 from pytest_vllm.domain.rounds import find_saturation, slows_down
 from pytest_vllm.domain.stored import first_run
+from pytest_vllm.plugin.skips import left_out
 from pytest_vllm.plugin.state import levels_of
 from pytest_vllm.reports.regression import cannot_tell, verdict_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
     from pytest_vllm import Performance
     from pytest_vllm.domain.metric_change import Judgement
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.target import Target
     from pytest_vllm.plugin.rounds import Level
 
-pytestmark = suite("performance", optional=True)
+pytestmark = suite("performance")
 
 OWN_CHECK = ("wrong_length", "uncounted")
 """Failures that have a check of their own."""
@@ -38,6 +39,9 @@ prefills of others hold a stream up, and none of them takes longer than its own 
 SLOWER = 1.5
 """The last round may take so many times as long as the first, when each took longer than the one
 before; six rounds in ascending order are chance once in 720 times."""
+FURTHER = 2
+"""So many more rounds are sent before that rejects: eight in ascending order are chance once in
+40,320 times, and a server that gets slower and slower goes on."""
 LEAST_TOLD, TICK_MS = 0.7, 5.0
 """The server's own mean E2EL is at least so much of the client's: what is left is its front end and
 the network. It is not longer by more than two clocks may differ."""
@@ -144,6 +148,8 @@ def test_steady(vllm: Client, vllm_performance: Performance) -> None:
     """The same load again and again MUST NOT take longer and longer."""
     measured = vllm_performance.measured(vllm_performance.compared, vllm)
     took = [one.seconds for one in measured.rounds]
+    if slows_down(took, factor=SLOWER):  # a host that gets busier looks the same, for a while
+        took += vllm_performance.sent_again(measured, rounds=FURTHER)
     shown = ", ".join(f"{seconds:.2f}" for seconds in took)
     vllm.observe("performance.rounds-s", shown)
     assert not slows_down(took, factor=SLOWER), f"the rounds took {shown} s"
@@ -171,9 +177,11 @@ def test_metrics(vllm: Client, vllm_performance: Performance) -> None:
     client = sum(told["client_ms"] for told in means) / len(means)
     server = sum(told["server_ms"] for told in means) / len(means)
     vllm.observe("performance.e2el-mean", f"client {client:.1f} ms, server {server:.1f} ms")
-    assert LEAST_TOLD * client - TICK_MS <= server <= client + TICK_MS, (
+    # What a busy host adds between the two spoils a round or two; a histogram lies in each.
+    apart = [told for told in means if not _agree(told["client_ms"], told["server_ms"])]
+    assert 2 * len(apart) <= len(means), (
         f"the mean E2E latency is {server:.1f} ms by the server's histogram and {client:.1f} ms at "
-        "the client"
+        f"the client; they are apart in {len(apart)} of {len(means)} rounds"
     )
     _the_client_was_fast_enough(measured)
 
@@ -276,6 +284,10 @@ def test_saturation(vllm: Client, vllm_performance: Performance) -> None:
     )
 
 
+def _agree(client_ms: float, server_ms: float) -> bool:
+    return LEAST_TOLD * client_ms - TICK_MS <= server_ms <= client_ms + TICK_MS
+
+
 def _at_objective(vllm: Client, performance: Performance) -> Level:
     level = performance.objectives.concurrency or performance.compared
     return performance.measured(level, vllm)
@@ -287,8 +299,8 @@ def _hold(findings: Sequence[Finding], measured: Level) -> None:
         held: [found.text for found in findings if found.held is held]
         for held in (Held.MISSED, Held.CANNOT_TELL)
     }
-    if not by[Held.MISSED] or measured.limits:
-        _the_client_was_fast_enough(measured)
+    if measured.limits:
+        _the_client_was_the_limit(measured.limits)
     assert not by[Held.MISSED], "\n".join(by[Held.MISSED])
     if by[Held.CANNOT_TELL]:
         not_run(f"cannot tell: {'; '.join(by[Held.CANNOT_TELL])}")
@@ -298,7 +310,13 @@ def _no_regression(vllm: Client, performance: Performance) -> None:
     judgement = performance.judge(vllm)
     if judgement is None:
         not_applicable(first_run(performance.run_name))
-    _the_client_was_fast_enough(performance.measured(performance.compared, vllm))
+    if not performance.baseline_has_loads:
+        left_out(
+            "the baseline has no load in it, so no figure was compared: this run can be a "
+            f"baseline, with --vllm-baseline={performance.run_name}"
+        )
+    if limits := performance.measured(performance.compared, vllm).limits:
+        _the_client_was_the_limit(limits)
     if judgement.effect is Effect.WORSE:
         pytest.fail(verdict_line(judgement), pytrace=False)
     if judgement.effect is Effect.CANNOT_TELL:
@@ -318,9 +336,11 @@ def _untold(judgement: Judgement) -> str:
 
 
 def _the_client_was_fast_enough(measured: Level) -> None:
-    """End the check where the figures are the client's and not the server's."""
-    if measured.limits:
-        not_run(
-            f"the client was the limit, so these figures are not the server's: "
-            f"{'; '.join(measured.limits)}"
-        )
+    """End the check where the client held back most rounds; a busy moment spoils but one or two."""
+    if measured.held_back:
+        _the_client_was_the_limit(measured.held_back)
+
+
+def _the_client_was_the_limit(limits: Sequence[str]) -> NoReturn:
+    """End the check: the figures are the client's and not the server's."""
+    not_run(f"the client was the limit, so these figures are not the server's: {'; '.join(limits)}")

@@ -21,6 +21,8 @@ settings.load_profile("house")
 
 # Whole runs of the suites are many here; tests/real/test_memory.py has the soak that users get.
 os.environ.setdefault("PYTEST_VLLM_SOAK_REQUESTS", "40")
+# And each would measure for a minute; tests of the suite `performance` name a short profile.
+os.environ.setdefault("PYTEST_VLLM_PERFORMANCE", "none")
 
 # Under nohup runs ignore a hang-up, as they should; here they are to hear it.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -54,6 +54,7 @@ def time_suites(url: str, folder: Path) -> tuple[float, list[dict[str, Any]]]:
     notes = folder / "requests.jsonl"
     command = [sys.executable, "-m", "pytest", "-p", "tools.ratio", f"--vllm-url={url}"]
     command += ["-p", "no:cacheprovider", "-q", f"--vllm-artifacts={folder / 'runs'}"]
+    command.append("--vllm-performance=none")  # it does not send its loads through the transport
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, NOTES: str(notes)}, check=False, timeout=LIMIT_S
     )

@@ -102,8 +102,9 @@ class CheckResult:
         message: Why, for anything but PASS.
         duration_s: Seconds of set-up, call and teardown.
         exchanges: The requests and replies of a check that did not pass.
-        out_of_time: Whether it was not run because it takes longer than a default run allows:
-            NOT_RUN then leaves the verdict open only where every MUST check has to have a result.
+        out_of_time: Whether it was not run for how the run is made: it takes longer than a default
+            run allows, or needs the server alone, which xdist's workers share. NOT_RUN then leaves
+            the verdict open only where every MUST check has to have a result.
     """
 
     check: Check

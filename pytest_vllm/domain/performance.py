@@ -57,6 +57,12 @@ class PerformanceProfile:
     seed: int = 0
     description: str = ""
 
+    @property
+    def about_s(self) -> float:
+        """Seconds that its rounds are aimed at, in all."""
+        rounds = sum(self.rounds_of(level) for level in self.concurrency)
+        return min(rounds * self.round_s, self.limit_s)
+
     def rounds_of(self, level: int) -> int:
         """Return how many rounds a level has."""
         return self.rounds if level == self.compared else self.sweep_rounds

@@ -98,16 +98,18 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
         only_attached: Whether the server is somebody else's: checks that look behind its API may
             then be not run.
         complete: Whether every MUST check has to have a result (profile `promote`). Else what an
-            attached server does not show, and what takes longer than a default run allows, is
-            named and does not hold up the verdict.
+            attached server does not show, what takes longer than a default run allows, and what
+            needs the server alone where xdist's workers share it, is named and does not hold up
+            the verdict.
 
     Returns:
         The verdict; its reasons are never empty.
     """
     not_run = [] if complete else [r for r in results if r.outcome is Outcome.NOT_RUN]
-    unseen = [result for result in not_run if only_attached and result.check.launched]
-    too_long = [result for result in not_run if result.out_of_time and result not in unseen]
-    put_up_with = [*unseen, *too_long]
+    put_off = [result for result in not_run if result.out_of_time]
+    launched = [result for result in not_run if only_attached and result.check.launched]
+    unseen = [result for result in launched if result not in put_off]
+    put_up_with = [*unseen, *put_off]
     must = [r for r in results if r.check.level is Level.MUST and r not in put_up_with]
     failed = [result for result in must if result.outcome is Outcome.FAIL]
     if failure is not None and failure.kind == "launch":
@@ -121,8 +123,7 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
     required = [check for check in required if check.id not in excused]
     open_points = _open_points(must, required=required, failure=failure, interrupted=interrupted)
     if open_points:
-        also = (_reason(result) for result in too_long)
-        return _verdict(Decision.INCONCLUSIVE, [*open_points, *also])
+        return _verdict(Decision.INCONCLUSIVE, [*open_points, *_each_reason(put_off)])
     passed = Counter(result.outcome for result in results)[Outcome.PASS]
     noun = "check" if passed == 1 else "checks"
     reasons = [f"{passed} {noun} passed, no MUST check failed"]
@@ -134,7 +135,7 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
             f"{len(unseen)} {were} not run, for {look} behind the API of a server that is "
             f"only attached to: {_listed([result.name for result in unseen])}"
         )
-    reasons += [f"{result.check.level} {_reason(result)}" for result in too_long]
+    reasons += _each_reason(put_off, with_level=True)
     return _verdict(Decision.PROMOTE, reasons)
 
 
@@ -176,9 +177,35 @@ def _why(not_run: Sequence[CheckResult]) -> list[str]:
     return [_reason(result) for result in first.values()][:_REASONS_SHOWN]
 
 
+def _each_reason(results: Sequence[CheckResult], *, with_level: bool = False) -> list[str]:
+    """Say why checks were not run: each reason once, with all checks that give it."""
+    by_reason: dict[str, list[CheckResult]] = {}
+    for result in results:
+        by_reason.setdefault(result.message, []).append(result)
+    told = []
+    for group in by_reason.values():
+        first = group[0]
+        if len(group) == 1:
+            told.append(f"{first.check.level} {_reason(first)}" if with_level else _reason(first))
+            continue
+        why = _first_line(first).removeprefix("not run: ")
+        if len(group) <= _REASONS_SHOWN:
+            which = f"checks were not run ({_listed([result.name for result in group])})"
+        else:
+            suites = dict.fromkeys(result.check.suite for result in group)
+            which = f"checks of {' and '.join(suites)} were not run"
+        told.append(f"{len(group)} {which}: {why}")
+    return told
+
+
 def _reason(result: CheckResult) -> str:
-    first_line = result.message.strip().splitlines()[0] if result.message.strip() else ""
-    return f"{result.name}: {first_line or result.check.requirement}"
+    return f"{result.name}: {_first_line(result)}"
+
+
+def _first_line(result: CheckResult) -> str:
+    """Return the first line of what a result says, or the requirement where it says nothing."""
+    said = result.message.strip()
+    return said.splitlines()[0] if said else result.check.requirement
 
 
 def _verdict(decision: Decision, reasons: list[str]) -> Verdict:

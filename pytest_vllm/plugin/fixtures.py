@@ -71,16 +71,13 @@ def vllm_load(pytestconfig: pytest.Config, vllm_server: ServerInfo) -> Load:
 def vllm_performance(pytestconfig: pytest.Config, vllm_load: Load) -> Performance:
     """Return the loads of the suite `performance`, each of which is measured once."""
     from pytest_vllm.plugin.performance import Performance  # noqa: PLC0415 - loads on first use
-    from pytest_vllm.plugin.skips import out_of_time  # noqa: PLC0415
 
-    if hasattr(pytestconfig, "workerinput"):
-        out_of_time(
-            "under pytest-xdist others load server and host at the same time; run this suite "
-            "without -n"
-        )
     state = _state(pytestconfig)
     if state.loads is None:
-        raise pytest.UsageError("the loads of the suite performance are not known")
+        raise pytest.UsageError(
+            "a test asks for the loads of the suite performance, and --vllm-performance=none\n"
+            "  fix: say how to measure, e.g. --vllm-performance=smoke"
+        )
     return Performance(state, vllm_load, state.loads)
 
 

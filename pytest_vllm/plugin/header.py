@@ -11,6 +11,7 @@ import pytest
 from pytest_vllm.adapters.backends.device import choose_devices
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.text import redact, secrets_in
+from pytest_vllm.plugin.options import NONE, PERFORMANCE
 from pytest_vllm.plugin.outcomes import CHECK
 from pytest_vllm.plugin.state import STATE
 
@@ -42,15 +43,27 @@ class HeaderPlugin:
         return [*header_lines(state.target, state.profile), *_device_lines(state.target)]
 
     def pytest_report_collectionfinish(self, items: Sequence[pytest.Item]) -> list[str]:
-        """Say before the run how long its longest check may take."""
+        """Say before the run how long its longest checks may take."""
         state = self._config.stash.get(STATE, None)
-        checks = (item.stash.get(CHECK, None) for item in items)
-        if state is None or not any(check is not None and check.id == SOAK for check in checks):
+        checks = [check for item in items if (check := item.stash.get(CHECK, None)) is not None]
+        if state is None:
             return []
-        count, limit = state.target.number("soak-requests"), state.target.seconds("soak-limit")
-        if not count:
-            return ["vllm: no soak (--vllm-soak-requests=0): nothing is said of growth under load"]
-        return [f"vllm: ends with a soak of {count} requests, {limit:g} s at most (soak-requests)"]
+        lines = []
+        if state.loads is not None and any(check.suite == PERFORMANCE for check in checks):
+            lines.append(
+                f"vllm: measures loads for about {state.loads.about_s:.0f} s, and begins none "
+                f"after {state.loads.limit_s:g} s (performance={state.loads.name})"
+            )
+        if any(check.id == SOAK for check in checks):
+            lines.append(_soak_line(state.target))
+        return lines
+
+
+def _soak_line(target: Target) -> str:
+    count, limit = target.number("soak-requests"), target.seconds("soak-limit")
+    if not count:
+        return "vllm: no soak (--vllm-soak-requests=0): nothing is said of growth under load"
+    return f"vllm: ends with a soak of {count} requests, {limit:g} s at most (soak-requests)"
 
 
 def header_lines(target: Target, profile: Profile) -> list[str]:
@@ -87,6 +100,11 @@ def target_warnings(target: Target, profile: Profile) -> tuple[str, ...]:
     if profile.complete and target.suites:
         warnings.append(
             f"profile {profile.name} wants every suite, but --vllm-suite leaves some out"
+        )
+    elif profile.complete and target.settings[PERFORMANCE].value == NONE:
+        warnings.append(
+            f"profile {profile.name} wants every suite, but --vllm-performance={NONE} leaves out "
+            "the one that measures"
         )
     return tuple(warnings)
 

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parent.parent
 SUITES = PACKAGE / "suites"
+PERFORMANCE = "performance"
+"""The suite that measures, and the option that says how."""
+NONE = "none"
+"""Value of that option which leaves the suite out."""
 _ACTIVATING = ("model", "image", "url", "backend", "profile", "suite")
 _INI_TYPES = {
     "text": "string",
@@ -151,21 +155,33 @@ def load_profile(name: str, *, base: Path) -> Profile:
     return build_profile(name, table)
 
 
-def load_performance(target: Target, profile: Profile, *, base: Path) -> PerformanceProfile:
+def load_performance(target: Target, profile: Profile, *, base: Path) -> PerformanceProfile | None:
     """Read the performance profile of a run: a bundled one by name, or a TOML file by path.
 
+    Returns:
+        The profile, or `None` where the suite `performance` is left out.
+
     Raises:
-        TargetError: There is none, or it cannot be read, or makes no sense.
+        TargetError: There is none, or it cannot be read, or makes no sense; or a suite is asked for
+            and left out.
     """
     setting = target.settings["performance"]
-    name = str(setting.value or "smoke")
+    name = str(setting.value)
+    if name == NONE:
+        if PERFORMANCE in target.suites:
+            raise TargetError(
+                f"--vllm-suite names {PERFORMANCE}, and --vllm-performance={NONE} "
+                f"({setting.source}) leaves it out",
+                advice="say how to measure, e.g. --vllm-performance=smoke",
+            )
+        return None
     folder = PACKAGE / "data" / "load" / "performance"
     known = sorted(path.stem for path in folder.glob("*.toml"))
     path = folder / f"{name}.toml" if name in known else base / name
     if name not in known and not name.endswith(".toml"):
         raise TargetError(
             f"--vllm-performance: there is no performance profile {name!r}{closest(name, known)}",
-            advice=f"use one of {', '.join(known)}, or the path of a .toml file",
+            advice=f"use one of {', '.join([*known, NONE])}, or the path of a .toml file",
         )
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -12,13 +12,14 @@ from pytest_vllm.domain.observation import Observation
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.text import one_line
 from pytest_vllm.plugin.marks import read_check, read_needs
-from pytest_vllm.plugin.options import SUITES
+from pytest_vllm.plugin.options import PERFORMANCE, SUITES
 from pytest_vllm.plugin.skips import (
     AfterStop,
     CapabilityMissing,
+    NotAlone,
     NotApplicable,
     NotRun,
-    OutOfTime,
+    Tolerated,
 )
 from pytest_vllm.plugin.state import NOT_RUN_REASON, STATE, failure_text
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 LIVENESS = "liveness"
 """The suite whose cases run after the other suites, one each."""
-PERFORMANCE = "performance"
-"""The suite that measures; it runs when it is named, or how it measures is."""
+UNSHARED = (PERFORMANCE, "memory")
+"""Suites that look at the server as a whole: nobody else may load it or its host meanwhile."""
 CHECK = pytest.StashKey["Check | None"]()
 ATTEMPT: pytest.StashKey[Attempt] = pytest.StashKey()
 """A check that runs before its turn."""
@@ -49,6 +50,7 @@ class OutcomePlugin:
 
     def __init__(self, config: pytest.Config) -> None:
         self._state: RunState = config.stash[STATE]
+        self._has_company = hasattr(config, "workerinput")
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Read the check once, so that a malformed one is an error of the collection."""
@@ -60,16 +62,23 @@ class OutcomePlugin:
         """Leave out the suites that were not asked for, and put the others in order."""
         _refuse_shared_ids(items)
         wanted = self._state.target.suites
-        if wanted:
-            kept = {*wanted, LIVENESS}
-            out = [item for item in items if (c := item.stash[CHECK]) and c.suite not in kept]
-            if out:
-                config.hook.pytest_deselected(items=out)
-                items[:] = [item for item in items if item not in out]
-        else:
-            measures = self._state.target.settings["performance"].value is not None
-            items[:] = [item for item in items if not _is_left_out(item, measures=measures)]
+        out = [item for item in items if self._is_unwanted(item)]
+        if out:
+            config.hook.pytest_deselected(items=out)
+            items[:] = [item for item in items if item not in out]
+        if not wanted:
+            items[:] = [item for item in items if not _is_left_out(item)]
         items[:] = _in_order(items)
+
+    def _is_unwanted(self, item: pytest.Item) -> bool:
+        """Tell whether a check is of a suite that the user left out."""
+        check, wanted = item.stash[CHECK], self._state.target.suites
+        if check is None:
+            return False
+        if wanted and check.suite not in {*wanted, LIVENESS}:
+            return True
+        ours = item.path.parent == SUITES
+        return ours and check.suite == PERFORMANCE and self._state.loads is None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -84,6 +93,8 @@ class OutcomePlugin:
             raise NotRun(NOT_RUN_REASON)
         if state.gone and not _was_under_way(item, state.gone_at):
             raise NotRun(f"not run: {state.gone}")
+        if self._has_company and _needs_to_be_alone(item):
+            raise NotAlone
         capability = unmet_capability(item, state)
         if capability is not None and state.server is not None:
             self._refuse(capability, state.server)
@@ -160,12 +171,10 @@ def unmet_capability(item: pytest.Item, state: RunState) -> str | None:
     return next((name for name in read_needs(item) if name not in has), None)
 
 
-def _is_left_out(item: pytest.Item, *, measures: bool) -> bool:
+def _is_left_out(item: pytest.Item) -> bool:
     """Tell whether a bundled check is of an optional suite that nobody named."""
     check = item.stash[CHECK]
     if check is None or not check.optional or item.path.parent != SUITES:
-        return False
-    if check.suite == PERFORMANCE and measures:
         return False
     return not any(item.path.name in word for word in item.config.args)
 
@@ -173,6 +182,15 @@ def _is_left_out(item: pytest.Item, *, measures: bool) -> bool:
 def uses_server(item: pytest.Item) -> bool:
     """Tell whether a test asks for the server, directly or through a fixture."""
     return "vllm_server" in getattr(item, "fixturenames", ())
+
+
+def _needs_to_be_alone(item: pytest.Item) -> bool:
+    """Tell whether a check is of a suite that shares the server with nobody, or shows its end."""
+    check = item.stash[CHECK]
+    if check is None:
+        return False
+    suite = item.callspec.id if check.suite == LIVENESS else check.suite  # type: ignore[attr-defined]
+    return suite in UNSHARED
 
 
 def _was_under_way(item: pytest.Item, gone_at: float) -> bool:
@@ -201,7 +219,7 @@ def _describe(
         "check": to_plain(check),
         "case": callspec.id if callspec is not None else "",
         "outcome": outcome.value,
-        "out_of_time": call.excinfo is not None and isinstance(call.excinfo.value, OutOfTime),
+        "out_of_time": call.excinfo is not None and isinstance(call.excinfo.value, Tolerated),
         "deferred": call.excinfo is not None and isinstance(call.excinfo.value, AfterStop),
         "message": message[:_MESSAGE_LIMIT],
         "duration_s": report.duration if attempt is None else attempt.duration_s,

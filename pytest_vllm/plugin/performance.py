@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_vllm.adapters.load.calibrate import calibrate
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.errors import HostError, TargetError
-from pytest_vllm.domain.load.calibration import bottleneck
+from pytest_vllm.domain.load.calibration import bottleneck, held_back
 from pytest_vllm.domain.load.plan import Limits
 from pytest_vllm.domain.load.traffic import Traffic
 from pytest_vllm.domain.rounds import find_saturation
@@ -90,6 +90,27 @@ class Performance:
             self._problem = error
             raise
 
+    def sent_again(self, level: Level, *, rounds: int) -> list[float]:
+        """Send further rounds of a level that was measured; its figures stay as they are.
+
+        Args:
+            level: The level.
+            rounds: How many.
+
+        Returns:
+            Seconds that each took.
+        """
+        further = Level(concurrency=level.concurrency, requests=level.requests)
+        for number in range(rounds):
+            self._send(further, self._plan(level, len(level.rounds) + number))
+        return [one.seconds for one in further.rounds]
+
+    @property
+    def baseline_has_loads(self) -> bool:
+        """Whether there is a baseline with figures: not every run measures."""
+        baseline = self._state.baseline
+        return baseline is not None and bool(baseline.performance.get("levels"))
+
     def judge(self, vllm: Client) -> Judgement | None:
         """Hold the compared level against the baseline; `None` without one."""
         baseline = self._state.baseline
@@ -124,6 +145,7 @@ class Performance:
             self._refusal = self._refuse(vllm)
             if not self._refusal:
                 self._began = time.monotonic()
+                self._sizes.hold(vllm.max_model_len)
                 self._size()
                 self._note()
         if self._refusal:
@@ -174,7 +196,10 @@ class Performance:
                 rounds=rounds,
                 iterations=1,
             )
-            benchmark.extra_info["vllm"] = self._extra(level)
+            benchmark.extra_info["vllm"] = {
+                **level.extra(),
+                "calibration": asdict(self.calibration) if self.calibration else {},
+            }
         self.levels[concurrency] = level
         self._note()
         return level
@@ -228,10 +253,13 @@ class Performance:
         title = f"{level.concurrency} at a time, round {number} of {rounds}"
         loaded = self._load.send(plan, slo=self.objectives.request, title=title)
         facts = loaded.columns.facts
-        limits = (
-            bottleneck(facts, loaded.measurement, self.calibration) if facts is not None else ()
+        if facts is None:  # nothing was sent
+            level.rounds.append(Round(loaded=loaded, limits=()))
+            return
+        seen = (facts, loaded.measurement, self.calibration)
+        level.rounds.append(
+            Round(loaded=loaded, limits=bottleneck(*seen), held_back=held_back(*seen))
         )
-        level.rounds.append(Round(loaded=loaded, limits=limits))
 
     def _calibrate(self, concurrency: int) -> None:
         """Let the client measure itself at the level's streams and rate, on the same path."""
@@ -264,20 +292,6 @@ class Performance:
         )
 
     # --- record ----------------------------------------------------------------------------------
-
-    def _extra(self, level: Level) -> dict[str, Any]:
-        """Return what pytest-benchmark keeps beside the wall times of the rounds."""
-        plain = level.plain(gated=True)
-        return {
-            "concurrency": level.concurrency,
-            "requests": level.requests,
-            "conditions": plain["conditions"],
-            "rounds": [one["figures"] for one in plain["rounds"]],
-            "figures": dict(level.middle().figures),
-            "failures": level.failures,
-            "client_was_the_limit": list(level.limits),
-            "calibration": asdict(self.calibration) if self.calibration else {},
-        }
 
     def _note(self) -> None:
         """Write what was measured so far into the state, from where it goes into the record."""

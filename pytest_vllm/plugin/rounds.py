@@ -30,10 +30,13 @@ class Round:
     Attributes:
         loaded: What was sent, what came back, and its figures.
         limits: Why the client was the limit; empty when it was not.
+        held_back: Those of the reasons for which the load was less than what was asked for; the
+            others make its times less exact.
     """
 
     loaded: Loaded
     limits: tuple[str, ...]
+    held_back: tuple[str, ...] = ()
 
     @property
     def measurement(self) -> Measurement:
@@ -62,8 +65,18 @@ class Level:
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """Why the client was the limit in a round that counts."""
+        """Why the client was the limit in any round: such a round spoils an objective."""
         return tuple(dict.fromkeys(reason for one in self.rounds for reason in one.limits))
+
+    @property
+    def held_back(self) -> tuple[str, ...]:
+        """Why the client held the level back; empty when it did so in half of the rounds at most.
+
+        A busy moment of the host spoils a round or two, and the others show what the server does.
+        """
+        spoiled = [one.held_back for one in self.rounds if one.held_back]
+        reasons = dict.fromkeys(reason for one in spoiled for reason in one)
+        return tuple(reasons) if 2 * len(spoiled) > len(self.rounds) else ()
 
     @property
     def issued(self) -> int:
@@ -140,6 +153,19 @@ class Level:
         for number, one in enumerate(self.rounds):
             found += [f"round {number + 1}, {text}" for text in _examples(one)]
         return found[:_SHOWN]
+
+    def extra(self) -> dict[str, Any]:
+        """Return what pytest-benchmark keeps beside the wall times of the rounds."""
+        plain = self.plain(gated=True)
+        return {
+            "concurrency": self.concurrency,
+            "requests": self.requests,
+            "conditions": plain["conditions"],
+            "rounds": [one["figures"] for one in plain["rounds"]],
+            "figures": dict(self.middle().figures),
+            "failures": self.failures,
+            "client_was_the_limit": list(self.limits),
+        }
 
     def plain(self, *, gated: bool) -> dict[str, Any]:
         """Return the level for the record."""

@@ -41,6 +41,28 @@ class Sizes:
         """Return the measured requests of a round of a level."""
         return self.requests.get(concurrency, self.waves * concurrency)
 
+    def hold(self, context: int | None) -> None:
+        """Shorten prompts and answers that are longer than what the server holds.
+
+        Args:
+            context: Tokens of the server's context, `None` where it does not say.
+        """
+        prompt, answer = (self.workload.get(name) for name in ("prompt_tokens", "output_tokens"))
+        if self.of_baseline or not (isinstance(prompt, int) and isinstance(answer, int)):
+            return
+        if context is None or prompt + answer <= context:
+            return
+        answer = max(1, context * answer // (prompt + answer))
+        self.workload = {
+            **self.workload,
+            "prompt_tokens": max(1, context - answer),
+            "output_tokens": answer,
+        }
+        self.notes.append(
+            f"prompts of {self.workload['prompt_tokens']} tokens and answers of {answer}: the "
+            f"server's context has {context}"
+        )
+
     def fit(self, profile: PerformanceProfile, first: Loaded) -> None:
         """Size the rounds by a first look at the compared level.
 

@@ -15,8 +15,22 @@ class NotRun(Skipped):
     """Nothing was learnt about the server."""
 
 
-class OutOfTime(NotRun):
+class Tolerated(NotRun):
+    """Nothing was learnt, for how the run is made; only profile `promote` does not allow it."""
+
+
+class OutOfTime(Tolerated):
     """What is required takes longer on this server than the run allows."""
+
+
+class NotAlone(Tolerated):
+    """What is required shows only while nobody else uses the server, as the workers of xdist do."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "not run: this needs the server and its host for itself, and the workers of "
+            "pytest-xdist share them; run it without -n"
+        )
 
 
 class AfterStop(NotRun):
@@ -52,6 +66,15 @@ def out_of_time(reason: str) -> NoReturn:
         reason: How long it would take, and the option that allows it.
     """
     raise OutOfTime(f"not run: {reason}")
+
+
+def left_out(reason: str) -> NoReturn:
+    """End a check as NOT_RUN for how the run is made, which only profile `promote` does not allow.
+
+    Args:
+        reason: What the run lacks, and how to give it.
+    """
+    raise Tolerated(f"not run: {reason}")
 
 
 def after_stop() -> NoReturn:

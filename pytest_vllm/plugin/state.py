@@ -54,7 +54,7 @@ class RunState:
         container: ID of its container, empty for none.
         facts: What the preflight gathered, as plain data.
         run_name: Folder of the run, as a user can name it.
-        loads: What the suite `performance` sends, `None` where it does not run.
+        loads: What the suite `performance` sends, `None` where it is left out.
         baseline: The earlier run that this one is compared with.
         content: Checks of the suite `content` that had a result so far, with their outcome.
         performance: What the suite `performance` measured, as plain data.

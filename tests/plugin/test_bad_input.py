@@ -72,6 +72,14 @@ def _check(result: pytest.RunResult, code: int, *words: str) -> None:
         (("--vllm-url=http://h:1", "--vllm-baseline=gone"), ("--vllm-baseline", "gone")),
         (("--vllm-suite=chat",), ("no server is named",)),
         (
+            ("--vllm-url=http://h:1", "--vllm-suite=performance", "--vllm-performance=none"),
+            ("--vllm-performance=none (option) leaves it out", "--vllm-performance=smoke"),
+        ),
+        (
+            ("--vllm-url=http://h:1", "--vllm-performance=smok"),
+            ("did you mean smoke?", "smoke, soak, standard, none"),
+        ),
+        (
             ("--vllm-image=a/b", "--vllm-model=o/m", "--vllm-profile=promote"),
             ("profile promote refuses image a/b", "by its digest"),
         ),

@@ -40,7 +40,7 @@ ATTACHED: Mapping[str, object] = {
     "soak-limit": "90",
     "soak-growth": "8",
     "soak-growth-host": "16",
-    "performance": "smoke",
+    "performance": "standard",
     "regression": "warn",
     "pull": "missing",
     "dns": ["10.0.0.1"],
@@ -55,9 +55,10 @@ OTHERS = {"image", "profile", "baseline", "host-facts"}
 
 
 @pytest.fixture(autouse=True)
-def _no_short_soak(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away the variable that shortens the soak of all runs of these tests."""
-    monkeypatch.delenv("PYTEST_VLLM_SOAK_REQUESTS", raising=False)
+def _nothing_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away the variables that shorten all runs of these tests."""
+    for name in ("SOAK_REQUESTS", "PERFORMANCE"):
+        monkeypatch.delenv(f"PYTEST_VLLM_{name}", raising=False)
 
 
 def _header(result: pytest.RunResult) -> str:
@@ -128,6 +129,20 @@ def test_the_suite_option_selects_the_files_that_are_collected(pytester: pytest.
     files = {line.partition("::")[0] for line in result.outlines if "::" in line}
     # The liveness of each suite comes with it.
     assert files == {"test_models.py", "test_server.py", "test_liveness.py"}
+
+
+def test_loads_are_measured_unless_they_are_left_out(pytester: pytest.Pytester) -> None:
+    """A default run has the suite `performance`, and says how long it takes."""
+    arguments = ("--collect-only", "-q", "--vllm-url=http://127.0.0.1:9")
+    default = pytester.runpytest_subprocess(*arguments)
+    assert any("test_performance.py::test_answered[c8]" in line for line in default.outlines)
+    told = pytester.runpytest_subprocess("--collect-only", "--vllm-url=http://127.0.0.1:9")
+    told.stdout.fnmatch_lines(
+        ["vllm: measures loads for about 30 s, and begins none after 90 s (performance=smoke)"]
+    )
+    without = pytester.runpytest_subprocess(*arguments, "--vllm-performance=none")
+    assert not any("test_performance.py" in line for line in without.outlines)
+    without.stdout.fnmatch_lines(["*deselected*"])
 
 
 def test_a_named_path_replaces_the_bundled_suites(pytester: pytest.Pytester) -> None:

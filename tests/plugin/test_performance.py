@@ -53,8 +53,8 @@ def run(folder: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def judge(folder: Path, *words: str) -> tuple[RunRecord, str]:
-    _, said = run(folder, "--vllm-suite=performance", *words)
+def judge(folder: Path, *words: str, suites: str = "performance") -> tuple[RunRecord, str]:
+    _, said = run(folder, f"--vllm-suite={suites}", *words)
     found = sorted(folder.glob(".vllm/*/run.json"))
     assert found, said
     return from_json(found[-1].read_text(), where="run.json"), said
@@ -70,14 +70,14 @@ def outcomes(judged: RunRecord, name: str) -> dict[str, tuple[Outcome, str]]:
 
 IN_THE_WAY = [
     (("-p", "no:benchmark"), "pytest-benchmark is turned off (-p no:benchmark)"),
-    (("-n1",), "without -n"),
     (("--benchmark-disable",), "pytest-benchmark measures nothing (--benchmark-disable)"),
     (("--benchmark-skip",), "--benchmark-skip"),
+    (("-n1",), "run it without -n"),
 ]
-"""Options and what is said of each; the last two only where all tests run."""
+"""Options and what is said of each; all but the first only where all tests run."""
 
 
-@pytest.mark.parametrize(("words", "reason"), IN_THE_WAY[: 4 if ALL else 2])
+@pytest.mark.parametrize(("words", "reason"), IN_THE_WAY[: None if ALL else 1])
 def test_what_stands_in_the_way_of_a_measurement_is_said(
     url: str, tmp_path: Path, words: tuple[str, ...], reason: str
 ) -> None:
@@ -115,9 +115,30 @@ def test_the_content_checks_of_the_same_run_speak_first(tmp_path: Path) -> None:
     assert judged.verdict.decision is Decision.REJECT, said
 
 
+def test_two_suites_are_not_run_beside_the_workers_of_xdist(url: str, tmp_path: Path) -> None:
+    """The verdict is on the others, and says which were not looked at, and what to do."""
+    judged, said = judge(
+        tmp_path, f"--vllm-url={url}", SHORT, "-n2", suites="server,memory,performance"
+    )
+    beside = [r for r in judged.results if r.check.suite in ("memory", "performance")]
+    assert {r.check.suite for r in beside} == {"memory", "performance"}
+    assert {r.outcome for r in beside} == {Outcome.NOT_RUN}
+    (words,) = {r.message for r in beside}
+    assert "the workers of pytest-xdist share them; run it without -n" in words
+    assert judged.verdict.decision is Decision.PROMOTE, said
+    (told,) = [reason for reason in judged.verdict.reasons if "were not run" in reason]
+    count = len(beside) + 2  # whether the server generates after each of the two
+    assert told.startswith(f"{count} checks of ")
+    assert told.endswith(words.removeprefix("not run: "))
+    assert judged.performance == {}
+
+
 def test_other_loads_than_the_baselines_are_not_compared(url: str, tmp_path: Path) -> None:
-    """A run of another workload cannot be a baseline; that is no pass."""
-    words = (f"--vllm-url={url}", "-k", "test_regression or test_throughput")
+    """A run of another workload cannot be a baseline; that is no pass.
+
+    What pytest-benchmark saves of both is read by its own tool.
+    """
+    words = (f"--vllm-url={url}", "--benchmark-autosave", "-k", "test_answered or test_regression")
     base, said = judge(tmp_path, *words, SHORT)
     assert base.performance["levels"], said
     other = tmp_path / "other.toml"
@@ -132,12 +153,11 @@ def test_other_loads_than_the_baselines_are_not_compared(url: str, tmp_path: Pat
     assert judged.verdict.decision is Decision.INCONCLUSIVE
     junit = (tmp_path / ".vllm" / judged.run_id / "junit.xml").read_text()
     assert 'name="performance.c8.output_tokens_per_s"' in junit
-
-
-def test_the_suite_is_added_where_its_option_is_named(url: str, tmp_path: Path) -> None:
-    words = (f"--vllm-url={url}", "--collect-only", "-q")
-    assert "test_performance.py" not in run(tmp_path, *words)[1]
-    assert "test_answered[c8]" in run(tmp_path, *words, SHORT)[1]
+    tool = str(Path(sys.executable).parent / "pytest-benchmark")
+    told = [tool, "compare", "--columns=median,rounds"]
+    table = subprocess.run(told, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in table.splitlines() if line.startswith("test_answered[c8]")]
+    assert [row[-1] for row in rows] == ["5", "5"], table
 
 
 @pytest.mark.parametrize(
@@ -163,7 +183,7 @@ def test_a_wrong_performance_profile_is_a_usage_error(
 def test_the_readmes_load_test_runs(url: str, tmp_path: Path) -> None:
     """The example of `vllm_load` is copied out of the README as it stands there."""
     blocks = README.read_text(encoding="utf-8").split("```python\n")[1:]
-    (example,) = [code for block in blocks if "vllm_load" in (code := block.split("```")[0])]
+    (example,) = [text for block in blocks if "vllm_load" in (text := block.split("```")[0])]
     (tmp_path / "test_mine.py").write_text(example)
     code, said = run(tmp_path, "test_mine.py", f"--vllm-url={url}")
     assert code == 0, said

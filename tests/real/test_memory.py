@@ -1,7 +1,7 @@
 """The suite `memory` on real vLLM: green with the soak that users get, and red on a real leak.
 
 Both take minutes, so they run where PYTEST_VLLM_TEST_ALL is set. In CI the suite runs on real vLLM
-in the runs of `test_run.py`, with a short soak: on Docker, and on a process under xdist.
+in the runs of `test_run.py`, with a short soak: on Docker, and on a process.
 """
 
 from __future__ import annotations

@@ -111,6 +111,7 @@ if os.environ.get("PYTEST_VLLM_TEST_ALL"):
             tmp_path,
             *(f"--vllm-image={image}", f"--vllm-model={model}", f"--vllm-serve-arg={serve}"),
             *("--vllm-env=VLLM_CPU_KVCACHE_SPACE=1", "--vllm-env=TORCHDYNAMO_DISABLE=1"),
+            "--vllm-performance=smoke",
         )
         assert judged.verdict.decision is Decision.PROMOTE, said
         (level,) = judged.performance["levels"]

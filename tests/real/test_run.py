@@ -33,6 +33,7 @@ SERVE = "--vllm-serve-arg=--enforce-eager --max-model-len=2048 --max-num-seqs=16
 ENV = ("--vllm-env=VLLM_CPU_KVCACHE_SPACE=1", "--vllm-env=TORCHDYNAMO_DISABLE=1")
 LIMIT_S = 900
 ALL = bool(os.environ.get("PYTEST_VLLM_TEST_ALL"))
+SHORT = Path(__file__).parents[1] / "data" / "performance" / "short.toml"
 
 
 def command(*arguments: str) -> list[str]:
@@ -111,11 +112,13 @@ def test_an_image_is_promoted_by_the_digest_that_ran(
     real_image: str, real_model: str, tmp_path: Path
 ) -> None:
     """From image and model to PROMOTE under the strictest profile, with all evidence."""
-    done = run(tmp_path, *by_docker(real_image, real_model), "--vllm-profile=promote")
+    target = (*by_docker(real_image, real_model), "--vllm-profile=promote")
+    done = run(tmp_path, *target, f"--vllm-performance={SHORT}")
     assert done.returncode == 0, done.stdout + done.stderr
     judged = record(tmp_path)
     assert open_judgements(judged) == []
     assert judged.verdict.decision is Decision.PROMOTE
+    assert [level["name"] for level in judged.performance["levels"]] == ["c8"]
     image_id = subprocess.check_output(
         ["docker", "image", "inspect", "-f", "{{.Id}}", real_image], text=True
     ).strip()
@@ -135,10 +138,13 @@ def test_an_image_is_promoted_by_the_digest_that_ran(
 def test_an_older_vllm_is_not_rejected_for_its_age(
     real_vllm_python_030: str, real_model: str, tmp_path: Path
 ) -> None:
-    """The suites whose rules depend on the version: shapes of replies, not what is said in them."""
+    """The suites whose rules depend on the version: shapes of replies, not what is said in them.
+
+    Two workers share the server that was launched for them.
+    """
     some = "server,models,completions,chat,stream,errors,extensions,tokenization,metrics,responses"
-    suites = () if ALL else (f"--vllm-suite={some},messages,logprobs",)
-    done = run(tmp_path, *by_process(real_vllm_python_030, real_model), *suites)
+    how = () if ALL else ("-n", "2", f"--vllm-suite={some},messages,logprobs")
+    done = run(tmp_path, *by_process(real_vllm_python_030, real_model), *how)
     assert open_judgements(record(tmp_path)) == []
     assert done.returncode == 0, done.stdout + done.stderr
     assert record(tmp_path).server.version.startswith("0.30")  # type: ignore[union-attr]
@@ -147,13 +153,13 @@ def test_an_older_vllm_is_not_rejected_for_its_age(
 def test_a_base_model_is_promoted_without_its_chat(
     real_vllm_python: str, real_model: str, tmp_path: Path
 ) -> None:
-    """Without a chat template the chat checks do not apply, and K02 does; two workers share it."""
+    """Without a chat template the chat checks do not apply, and K02 does."""
     base = tmp_path / "base"
     shutil.copytree(real_model, base, ignore=shutil.ignore_patterns("chat_template*"))
     config = json.loads((base / "tokenizer_config.json").read_text())
     config.pop("chat_template", None)
     (base / "tokenizer_config.json").write_text(json.dumps(config))
-    how = () if ALL else ("-n", "2", "--vllm-suite=completions,chat,templates,memory")
+    how = () if ALL else ("--vllm-suite=completions,chat,templates,memory",)
     done = run(tmp_path, *by_process(real_vllm_python, str(base)), *how)
     judged = record(tmp_path)
     assert open_judgements(judged) == []

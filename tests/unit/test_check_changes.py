@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_vllm.domain.check_changes import compare_checks
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.record import Change
-from pytest_vllm.domain.check_changes import compare_checks
 from pytest_vllm.domain.verdict import Decision
 from tests.unit.records import make_record, make_result
 

@@ -23,6 +23,7 @@ from pytest_vllm.domain.load.calibration import (
     TYPICAL,
     Calibration,
     bottleneck,
+    held_back,
 )
 from pytest_vllm.domain.load.columns import CollectorFacts
 from pytest_vllm.domain.load.measurement import Distribution, Measurement
@@ -62,6 +63,7 @@ CALIBRATION = Calibration(
     flood_events_per_s=70_000.0,
     peak_rss_bytes=20_000_000,
     seconds=3.0,
+    requests=704,
 )
 FIGURES = {
     "ttft_p50_ms": 150.0,
@@ -128,8 +130,12 @@ def test_a_fast_server_is_not_held_to_the_write_of_another() -> None:
     ],
 )
 def test_each_limit_of_the_client_is_told(facts: dict[str, object], words: str) -> None:
-    (reason,) = bottleneck(replace(FACTS, **facts), measurement(), CALIBRATION)  # type: ignore[arg-type]
+    """All but a clock that was set make the load less than what was asked for."""
+    changed = replace(FACTS, **facts)  # type: ignore[arg-type]
+    (reason,) = bottleneck(changed, measurement(), CALIBRATION)
     assert words in reason
+    held = held_back(changed, measurement(), CALIBRATION)
+    assert held == (() if "clock_shift_ns" in facts else (reason,))
 
 
 def test_late_sends_count_against_what_they_are_part_of() -> None:
@@ -161,6 +167,19 @@ def test_a_clock_without_the_kernel_is_held_to_its_error() -> None:
     waiting = replace(FACTS, clock="user", wait_s=20.0, reads=9_600, events=9_600)
     (reason,) = bottleneck(waiting, measurement(), replace(CALIBRATION, clock="user"))
     assert "waited 2,083 us for a core before each read" in reason
+
+
+def test_one_bad_moment_of_a_calibration_decides_nothing() -> None:
+    """The p99 of 32 first tokens is the latest of them, and a busy host makes one late."""
+    rough = {"ttft_error_p99_us": 90_000.0, "itl_error_p99_us": 20_000.0}
+    (ttft, icl) = bottleneck(FACTS, measurement(), replace(CALIBRATION, **rough))  # type: ignore[arg-type]
+    assert ("ttft p99" in ttft, "icl p99" in icl) == (True, True)
+    assert held_back(FACTS, measurement(), replace(CALIBRATION, **rough)) == ()  # type: ignore[arg-type]
+    few = replace(CALIBRATION, requests=32, **rough)  # type: ignore[arg-type]
+    assert bottleneck(FACTS, measurement(), few) == ()
+    typical = replace(few, ttft_error_p50_us=9_000.0)
+    assert len(bottleneck(FACTS, measurement(), typical)) == 1
+    assert bottleneck(FACTS, measurement(), replace(typical, requests=10)) == ()
 
 
 def test_a_calibration_that_failed_is_none() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ import pytest
 from pytest_vllm.domain.load.columns import CollectorFacts, Columns, Ending
 from pytest_vllm.domain.load.metrics import measure
 from pytest_vllm.domain.load.plan import LoadPlan, Request
+from pytest_vllm.domain.metric_change import Form, Judgement
 from pytest_vllm.domain.objective import Finding, Held
 from pytest_vllm.domain.rounds import pool
 from pytest_vllm.plugin.load import Loaded
 from pytest_vllm.plugin.rounds import Level, Round
-from pytest_vllm.plugin.skips import NotRun
+from pytest_vllm.plugin.sizing import Sizes
+from pytest_vllm.plugin.skips import NotRun, Tolerated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,8 +79,116 @@ def level(*rounds: Columns, limits: tuple[str, ...] = ()) -> Level:
         request = Request(body=b"{}", want_tokens=3)
         plan = LoadPlan(url="http://x", requests=(request,) * len(came.send_ns), concurrency=1)
         loaded = Loaded(plan=plan, columns=came, measurement=measure(plan, came))
-        made.rounds.append(Round(loaded=loaded, limits=limits))
+        made.rounds.append(Round(loaded=loaded, limits=limits, held_back=limits))
     return made
+
+
+class Measured:
+    """Stands for the loads of a run, in which every level is this one.
+
+    Attributes:
+        compared: The compared level.
+        further: Seconds of the rounds that are sent again.
+        run_name: Of the run.
+        baseline_has_loads: Whether the baseline has figures.
+    """
+
+    run_name = ".vllm/this"
+    baseline_has_loads = False
+
+    def __init__(self, level: Level, *further: float) -> None:
+        self.compared = level.concurrency
+        self.further = further
+        self._level = level
+
+    def measured(self, _concurrency: int, _vllm: object) -> Level:
+        return self._level
+
+    def judge(self, _vllm: object) -> Judgement:
+        return Judgement(form=Form.STORED, obstacles=("the baseline has no load in it",))
+
+    def sent_again(self, _level: Level, *, rounds: int) -> list[float]:
+        return list(self.further[:rounds])
+
+
+class Noted:
+    """Stands for the client of a check."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, object] = {}
+
+    def observe(self, name: str, value: object) -> None:
+        self.seen[name] = value
+
+
+def lasting(*seconds: int) -> Level:
+    """Return a level whose rounds took so long."""
+    made = level(*[columns(Ending.DONE) for _ in seconds])
+    for one, took in zip(made.rounds, seconds, strict=True):
+        one.loaded.columns.finish_ns = one.loaded.columns.begin_ns + took * 1000 * MS
+    return made
+
+
+def test_a_busy_moment_spoils_a_round_and_not_the_level() -> None:
+    """Half of the rounds may be spoiled; objectives and baseline put up with none."""
+    made = level(*[columns(Ending.DONE) for _ in range(4)])
+    said = (LIMIT,)
+    for number in (0, 2):
+        made.rounds[number] = replace(made.rounds[number], limits=said, held_back=said)
+    made.rounds[1] = replace(made.rounds[1], limits=("its clock is not exact",))
+    before = made.held_back
+    assert before == ()
+    SUITE["_the_client_was_fast_enough"](made)
+    with pytest.raises(NotRun, match=f"{LIMIT}; its clock is not exact"):
+        SUITE["_hold"]([], made)
+    made.rounds[1] = replace(made.rounds[1], held_back=said)
+    assert made.held_back == said
+
+
+def test_a_baseline_without_loads_is_told_beside_the_verdict() -> None:
+    """Not every earlier run has measured; its checks are compared all the same."""
+    with pytest.raises(Tolerated, match="the baseline has no load in it") as told:
+        SUITE["_no_regression"](Noted(), Measured(level(columns(Ending.DONE))))
+    assert "--vllm-baseline=.vllm/this" in str(told.value)
+
+
+def test_rounds_that_get_slower_are_sent_again_before_they_reject() -> None:
+    """A host that gets busier looks the same for a while."""
+    steady: Callable[..., None] = SUITE["test_steady"]
+    slower = lasting(1, 2, 3, 4, 5)
+    noted = Noted()
+    steady(noted, Measured(slower, 6.0, 3.0))
+    assert noted.seen["performance.rounds-s"] == "1.00, 2.00, 3.00, 4.00, 5.00, 6.00, 3.00"
+    with pytest.raises(AssertionError, match=r"the rounds took .*5\.00, 6\.00, 7\.00 s"):
+        steady(Noted(), Measured(slower, 6.0, 7.0))
+    steady(Noted(), Measured(lasting(1, 2, 3, 2, 5)))
+
+
+@pytest.mark.parametrize(("lies", "rejected"), [(1, False), (3, True)])
+def test_a_histogram_lies_in_most_rounds(lies: int, rejected: bool) -> None:  # noqa: FBT001
+    """What a busy host adds between server and client spoils but some."""
+    made = level(*[columns(Ending.DONE) for _ in range(5)])
+    for number, one in enumerate(made.rounds):
+        means = {"client_ms": 1000.0, "server_ms": 500.0 if number < lies else 990.0}
+        measurement = replace(one.measurement, server={"means": {"e2el": means}})
+        loaded = replace(one.loaded, measurement=measurement)
+        made.rounds[number] = Round(loaded=loaded, limits=())
+    metrics: Callable[..., None] = SUITE["test_metrics"]
+    if not rejected:
+        metrics(Noted(), Measured(made))
+        return
+    with pytest.raises(AssertionError, match="apart in 3 of 5 rounds"):
+        metrics(Noted(), Measured(made))
+
+
+def test_prompts_and_answers_fit_into_the_context() -> None:
+    """A server of a short context is measured as well, with what it holds."""
+    sizes = Sizes(workload={"prompt_tokens": 128, "output_tokens": 32}, waves=4)
+    sizes.hold(160)
+    assert (sizes.workload["prompt_tokens"], sizes.notes) == (128, [])
+    sizes.hold(80)
+    assert sizes.workload == {"prompt_tokens": 64, "output_tokens": 16}
+    assert sizes.notes == ["prompts of 64 tokens and answers of 16: the server's context has 80"]
 
 
 def test_figures_of_a_client_that_was_the_limit_are_not_the_servers() -> None:

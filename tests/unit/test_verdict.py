@@ -129,6 +129,27 @@ def test_want_of_time_is_named_and_promotes_unless_every_check_must_have_a_resul
     )
 
 
+def test_what_was_put_off_for_one_reason_is_told_in_one_line() -> None:
+    """Under xdist two whole suites are not run; the verdict says so, once, and claims no more."""
+    why = "not run: run it without -n"
+    late = [
+        make_result(f"{suite}.a.b{number}", Outcome.NOT_RUN, why, out_of_time=True)
+        for suite in ("memory", "performance")
+        for number in range(3)
+    ]
+    verdict = decide([*all_passed(), *late], required=[result.check for result in late])
+    assert verdict.decision is Decision.PROMOTE
+    assert verdict.reasons[1:] == (
+        "6 checks of memory and performance were not run: run it without -n",
+    )
+    named = decide([*all_passed(), *late[:2]]).reasons[1:]
+    assert named == ("2 checks were not run (memory.a.b0, memory.a.b1): run it without -n",)
+    assert decide(late).decision is Decision.INCONCLUSIVE
+    strict = decide([*all_passed(), *late], complete=True)
+    assert strict.decision is Decision.INCONCLUSIVE
+    assert "6 MUST checks have no result" in strict.reasons[0]
+
+
 def test_each_reason_of_what_was_not_run_is_told_once() -> None:
     late = [make_result(f"a.b.c{number}", Outcome.NOT_RUN, "not run: why") for number in range(2)]
     assert decide([*all_passed(), *late]).reasons == (

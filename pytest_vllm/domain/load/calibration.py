@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_vllm.domain.load.percentile import PERMILLES, needed
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -85,6 +87,8 @@ class Calibration:
         peak_rss_bytes: Largest resident memory of the client.
         seconds: How long the calibration took.
         failed: Requests without a sound end; 0 or the calibration is worth nothing.
+        requests: Requests whose events were compared. They say which percentile of the error may
+            decide anything: a p99 of fewer than 662 is one bad moment of a busy host.
         notes: Anything a reader must know.
     """
 
@@ -109,6 +113,7 @@ class Calibration:
     peak_rss_bytes: int
     seconds: float
     failed: int = 0
+    requests: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -130,24 +135,45 @@ def bottleneck(
         The reasons, each a sentence; none when the client was not the limit.
     """
     return (
-        *_unsound(facts, calibration),
-        *_saturated(facts),
-        *_over_capacity(facts, calibration),
-        *_late(facts, measurement),
+        *held_back(facts, measurement, calibration),
+        *_unknown(facts, calibration),
         *_inexact(measurement, calibration),
         *_read_late(facts, measurement),
         *_clock_set(facts),
     )
 
 
-def _unsound(facts: CollectorFacts, calibration: Calibration | None) -> Iterator[str]:
-    if calibration is None:
-        return
-    if calibration.failed:
+def held_back(
+    facts: CollectorFacts, measurement: Measurement, calibration: Calibration | None
+) -> tuple[str, ...]:
+    """Say why a load was less than what was asked for: those of the reasons that make it so.
+
+    The others make its times less exact, which spoils nothing where no time is judged.
+
+    Args:
+        facts: How the load was measured.
+        measurement: Its figures.
+        calibration: The client's own, `None` when it was not calibrated.
+    """
+    return (
+        *_uncalibrated(calibration),
+        *_saturated(facts),
+        *_over_capacity(facts, calibration),
+        *_late(facts, measurement),
+    )
+
+
+def _uncalibrated(calibration: Calibration | None) -> Iterator[str]:
+    if calibration is not None and calibration.failed:
         yield (
             f"the client could not even be calibrated: {calibration.failed} of its requests to "
             "the truth server of this host failed"
         )
+
+
+def _unknown(facts: CollectorFacts, calibration: Calibration | None) -> Iterator[str]:
+    if calibration is None:
+        return
     if (calibration.path, calibration.clock) != (facts.path, facts.clock):
         yield (
             f"the client was calibrated on the {calibration.path} path with the "
@@ -214,6 +240,8 @@ def _inexact(measurement: Measurement, calibration: Calibration | None) -> Itera
         (itl[0], "tpot", "p50", TYPICAL, LEAST_ERROR_US),  # gaps of a burst are no yardstick
         (itl[1], "icl", "p99", TAIL, LEAST_ERROR_TAIL_US),
     ):
+        if calibration.requests < needed(PERMILLES[name]):
+            continue
         whole = _figure_us(measurement, metric, name)
         if whole is not None and error > max(least, allowed * whole):
             yield (
