@@ -83,7 +83,9 @@ def _floor(job: Job) -> Report:
     seen = read_times(job.out)
     count = len(seen.sent_ns)
     whole = {
-        n: reads[1:-1] for n, reads in seen.events_ns.items() if len(reads) == job.work.tokens + 2
+        n: reads[1 : job.work.tokens + 1]
+        for n, reads in seen.events_ns.items()
+        if len(reads) >= job.work.tokens + 1
     }
     if not whole:
         return Report(requests=count)

@@ -64,6 +64,7 @@ def measure(  # noqa: PLR0913 - the parts of one measurement
             limit_s=LIMIT_S,
             every_s=look_s,
             cores=cores,
+            begun=serving.begun,
         )
         tail = output.read_text("utf-8", "replace")[-2000:]
         if cost.code:
@@ -86,6 +87,7 @@ def measure(  # noqa: PLR0913 - the parts of one measurement
         "load_before": round(load, 2),
         "events": work.events,
         "cpu_s": round(cost.cpu_s, 3),
+        **({} if cost.start_cpu_s is None else {"start_cpu_s": round(cost.start_cpu_s, 3)}),
         "wall_s": round(cost.wall_s, 3),
         "pss_mb": round(cost.pss_mb, 1),
         "processes": cost.processes,

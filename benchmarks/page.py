@@ -6,6 +6,7 @@ import json
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.reckoning import event_us
 from benchmarks.results import RESULTS
 from benchmarks.targets import section, targets
 from benchmarks.words import middle, prose, spread, table
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Row = dict[str, Any]
+FLOOR = "bare epoll loop"
 _WORKS = (
     ("paced-64", "64 streams"),
     ("paced-256", "256 streams"),
@@ -65,13 +67,15 @@ def _circumstances(peers: Row) -> list[str]:
         "around each write, and the kernel's time of each arriving request. In a flood it writes "
         "one event for each of 32 streams in turn, as fast as they are read.",
         "",
-        "`CPU` is user and system time of all processes of a client, less what the same client "
-        "takes for one request of two tokens (last table but three), for each token event. `event "
-        "error` is a client's time of an event less the moment just before its write, for those "
-        "that tell the time of each event. TTFT, ITL and tokens/s stand as told / true: the same "
-        "percentile of what the server did in that run (a slow client changes it: it asks later). "
-        "guidellm tells no single gaps: its ITL is that of the means of requests. "
-        "`PSS` is the most memory of all its processes, looked at every second.",
+        "`CPU us/event` is user and system time of all processes of a client for each token event, "
+        "without what it took to start (until its first request came) and without what one request "
+        "of two tokens takes from there; `unsure` where that fixed cost varies too much to tell. "
+        "`event error` is a client's time of an event less the moment just before its write, for "
+        "those that tell the time of each event; in a flood it is what waits in sockets. TTFT, ITL "
+        "and tokens/s stand as told / true: the same percentile of what the server did in that "
+        "run (a slow client changes it: it asks later). guidellm tells no single gaps: its ITL is "
+        "that of the means of requests. `PSS` is the most memory of all its processes, looked at "
+        "every second.",
         "",
         "Versions: " + ", ".join(versions) + ". `bare epoll loop` is the floor: it keeps the time "
         "of each read and understands nothing.",
@@ -81,24 +85,25 @@ def _circumstances(peers: Row) -> list[str]:
 def _comparison(rows: Sequence[Row], title: str, peers: Row) -> list[str]:
     lines = [f"## {title}", ""]
     body = []
-    ours = cpu_us(rows, peers["rows"], "pytest-vllm")
+    ours = _cpu(rows, peers["rows"], "pytest-vllm")
     for client in dict.fromkeys(row["client"] for row in rows):
         mine = [row for row in rows if row["client"] == client]
-        cpu = cpu_us(rows, peers["rows"], client)
-        ratio = f"{median(cpu) / median(ours):.1f}x" if ours and median(ours) > 0 else ""
+        cpu = _cpu(rows, peers["rows"], client)
+        ratio = f"{median(cpu) / median(ours):.1f}x" if cpu and ours else ""
         body.append(
             (
                 f"**{client}**" if client == "pytest-vllm" else client,
-                f"{spread(cpu)}",
+                spread(cpu) or "unsure",
                 ratio,
+                middle(mine, "cpu_s", 1),
                 _errors(mine),
-                *(_told(mine, name) for name in _TOLD),
-                middle(mine, "pss_mb", 0),
+                *(_told(mine, name) if client != FLOOR else "" for name in _TOLD),
+                _pss(mine),
             )
         )
     head = (
-        "client", "CPU us/event", "of ours", "event error p50 / p99 us", "TTFT p50 ms",
-        "TTFT p99 ms", "ITL p50 ms", "ITL p99 ms", "tokens/s", "PSS MB",
+        "client", "CPU us/event", "of ours", "CPU s in all", "event error p50 / p99 us",
+        "TTFT p50 ms", "TTFT p99 ms", "ITL p50 ms", "ITL p99 ms", "tokens/s", "PSS MB",
     )  # fmt: skip
     return lines + table(head, body)
 
@@ -106,11 +111,9 @@ def _comparison(rows: Sequence[Row], title: str, peers: Row) -> list[str]:
 _TOLD = ("ttft_p50_ms", "ttft_p99_ms", "itl_p50_ms", "itl_p99_ms", "tokens_per_s")
 
 
-def cpu_us(rows: Sequence[Row], everything: Sequence[Row], client: str) -> list[float]:
-    """Return a client's CPU microseconds for each event, without its fixed cost, by round."""
-    idle = [r["cpu_s"] for r in everything if r["work"] == "idle" and r["client"] == client]
-    fixed = median(idle) if idle else 0.0
-    return [(r["cpu_s"] - fixed) / r["events"] * 1e6 for r in rows if r["client"] == client]
+def _cpu(rows: Sequence[Row], everything: Sequence[Row], client: str) -> list[float]:
+    idle = [row for row in everything if row["work"] == "idle" and row["client"] == client]
+    return event_us([row for row in rows if row["client"] == client], idle)
 
 
 def _errors(rows: Sequence[Row]) -> str:
@@ -141,6 +144,10 @@ def _start(rows: Sequence[Row]) -> list[str]:
         "",
         *table(head, body),
     ]
+
+
+def _pss(rows: Sequence[Row]) -> str:
+    return middle([_seen(row) for row in rows], "pss_mb", 0)
 
 
 def _seen(row: Row) -> Row:
@@ -190,11 +197,8 @@ def _growth(rows: Sequence[Row]) -> list[str]:
 
 
 def _own_cpu(rows: Sequence[Row], mine: Sequence[Row]) -> list[float]:
-    """Return CPU microseconds for each event, less what one request takes in the same rounds."""
     client = mine[0]["client"]
-    idle = [r["cpu_s"] for r in rows if r["part"] == "idle" and r["client"] == client]
-    fixed = median(idle) if idle else 0.0
-    return [(row["cpu_s"] - fixed) / row["events"] * 1e6 for row in mine]
+    return event_us(mine, [r for r in rows if r["part"] == "idle" and r["client"] == client])
 
 
 def _growing(

@@ -30,6 +30,7 @@ class PythonTruth:
             grid=work.grid,
         )
         self.url = ""
+        self.begun = None  # it does not tell when the first request has come
 
     def __enter__(self) -> Self:
         """Start it."""

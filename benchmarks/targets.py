@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.reckoning import event_us
 from benchmarks.words import prose, table
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Target:
     def cells(self) -> tuple[str, str, str, str]:
         """Return its line of the table."""
         digits = 2 if self.unit == "x" else 0
-        value = "not measured" if self.value is None else f"{self.value:,.{digits}f}{self.unit}"
+        value = "unsure" if self.value is None else f"{self.value:,.{digits}f}{self.unit}"
         return self.figure, self.asked, value, "yes" if self.reached else "**no**"
 
 
@@ -111,46 +112,36 @@ def section(held: Sequence[Target]) -> list[str]:
         "",
         *prose(
             "Peers are the load tools and libraries of the tables below; the best of them is the "
-            "one with the least CPU for each event in that row's work. A ratio is the median over "
-            "the rounds."
+            "one with the least CPU for each event in that row's work, if that of none is unsure. "
+            "A ratio is the median over the rounds."
         ),
         "",
         *table(("figure", "asked", "measured", "reached"), [target.cells() for target in held]),
     ]
 
 
-def cost_us(rows: Sequence[Row], work: str, client: str) -> float | None:
-    """Return a client's CPU microseconds for each event, less its fixed cost; medians."""
-    idle = _median(rows, "cpu_s", work="idle", client=client)
-    took = [r for r in rows if r["work"] == work and r["client"] == client]
-    if idle is None or not took:
-        return None
-    return 1e6 * median((float(r["cpu_s"]) - idle) / float(r["events"]) for r in took)
-
-
 def _ratio(rows: Sequence[Row], work: str, other: str) -> float | None:
-    """Return the median over the rounds of ours by another's of the same round."""
-    idle = {c: _median(rows, "cpu_s", work="idle", client=c) or 0.0 for c in (_OURS, other)}
-    cpu = {
-        (r["client"], r["round"]): r["cpu_s"] - idle[r["client"]]
-        for r in rows
-        if r["work"] == work and r["client"] in idle
-    }
-    pairs: list[float] = [
-        cpu[_OURS, number] / cpu[other, number]
-        for client, number in cpu
-        if client == other and (_OURS, number) in cpu and cpu[other, number] > 0
-    ]
+    """Return the median over the rounds of our cost by another's of the same round."""
+    ours, theirs = _costs(rows, work, _OURS), _costs(rows, work, other)
+    pairs = [ours[number] / theirs[number] for number in ours.keys() & theirs.keys()]
     return median(pairs) if pairs else None
 
 
 def _best(rows: Sequence[Row], work: str) -> float | None:
-    clients = {row["client"] for row in rows} - {_OURS, _FLOOR}
-    costs = {client: cost_us(rows, work, client) for client in clients}
-    told = {client: cost for client, cost in costs.items() if cost is not None}
-    if not told:
+    """Return our cost by that of the peer that costs least; `None` while one of them is unsure."""
+    clients = {row["client"] for row in rows if row["work"] == work} - {_OURS, _FLOOR}
+    costs = {client: _costs(rows, work, client) for client in clients}
+    if not costs or not all(costs.values()):
         return None
-    return _ratio(rows, work, min(told, key=lambda client: told[client]))
+    return _ratio(rows, work, min(costs, key=lambda client: median(costs[client].values())))
+
+
+def _costs(rows: Sequence[Row], work: str, client: str) -> dict[int, float]:
+    """Return a client's cost of an event by round, empty where it is not sure."""
+    mine = [row for row in rows if row["client"] == client]
+    took = [row for row in mine if row["work"] == work]
+    costs = event_us(took, [row for row in mine if row["work"] == "idle"])
+    return {row["round"]: cost for row, cost in zip(took, costs, strict=False)}
 
 
 def _median(rows: Sequence[Row], name: str, **key: str) -> float | None:

@@ -11,7 +11,7 @@ import urllib.request
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from tools.provision.place import cache_root
 
@@ -92,7 +92,14 @@ class TruthServer:
     def __exit__(self, *_: object) -> None:
         """End it."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        self.begun.close()
+
+    @property
+    def begun(self) -> IO[str]:
+        """What gives a line when the first request has come."""
+        assert self._process.stdout is not None  # noqa: S101 - it is piped
+        return self._process.stdout
 
     def stats(self) -> dict[str, Any]:
         """Return the server's counts and its CPU seconds."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.page import render
+from benchmarks.reckoning import event_us
 from benchmarks.report import Times, figures, rank, read_times, report_of
 from benchmarks.results import Book
 from benchmarks.targets import section, targets
@@ -131,9 +132,29 @@ def test_a_target_that_is_missed_or_not_measured_is_not_reached() -> None:
     text = "\n".join(section(targets(bad, _own(99_000, 121))))
 
     assert "yes" not in text
-    assert "| not measured | **no** |" in text
+    assert "| unsure | **no** |" in text
     assert "| 99,000/s | **no** |" in text
     assert text.count("| 121 MB | **no** |") == 2
+
+
+def test_a_cost_below_what_a_start_varies_by_is_not_told() -> None:
+    """Nor is our cost then told to be below half of the best peer's."""
+    rows = _rows({"pytest-vllm": 1.0, "bare epoll loop": 0.8, "a": 3.0, "b": 0.6})
+    for row in rows:
+        if row["client"] == "b":
+            row["cpu_s"] += 2.0 * row["round"]
+
+    text = "\n".join(section(targets(rows, _own(150_000, 80))))
+
+    assert text.count("| at most 0.5x | unsure | **no** |") == 4
+
+
+def test_cpu_before_the_first_request_is_not_that_of_events() -> None:
+    """However much it varies."""
+    idle = [{"cpu_s": 9.1, "start_cpu_s": 9.0}, {"cpu_s": 12.1, "start_cpu_s": 12.0}]
+    row = {"cpu_s": 11.1, "start_cpu_s": 10.0, "events": 100_000}
+
+    assert event_us([row], idle) == [pytest.approx(10.0)]
 
 
 def test_the_page_has_a_line_for_each_client_of_each_work(tmp_path: Path) -> None:
