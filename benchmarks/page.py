@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.reckoning import event_us
 from benchmarks.results import RESULTS
-from benchmarks.targets import section, targets
+from benchmarks.targets import section, slope, targets
 from benchmarks.words import middle, prose, spread, table
 
 if TYPE_CHECKING:
@@ -43,7 +43,16 @@ def render(folder: Path = RESULTS) -> str:
     ]
     for work, title in _WORKS:
         lines += ["", *_comparison([r for r in peers["rows"] if r["work"] == work], title, peers)]
-    lines += ["", *_start(peers["rows"]), "", *_growth(own["rows"]), "", *_apart(own["rows"])]
+    lines += [
+        "",
+        *_slopes(peers["rows"]),
+        "",
+        *_start(peers["rows"]),
+        "",
+        *_growth(own["rows"]),
+        "",
+        *_apart(own["rows"]),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -69,7 +78,7 @@ def _circumstances(peers: Row) -> list[str]:
         "",
         "`CPU us/event` is user and system time of all processes of a client for each token event, "
         "without what it took to start (until its first request came) and without what one request "
-        "of two tokens takes from there; `unsure` where that fixed cost varies too much to tell. "
+        "of two tokens takes from there; empty where that fixed cost varies too much to tell. "
         "`event error` is a client's time of an event less the moment just before its write, for "
         "those that tell the time of each event; in a flood it is what waits in sockets. TTFT, ITL "
         "and tokens/s stand as told / true: the same percentile of what the server did in that "
@@ -85,24 +94,22 @@ def _circumstances(peers: Row) -> list[str]:
 def _comparison(rows: Sequence[Row], title: str, peers: Row) -> list[str]:
     lines = [f"## {title}", ""]
     body = []
-    ours = _cpu(rows, peers["rows"], "pytest-vllm")
+    ours = _median([row for row in rows if row["client"] == "pytest-vllm"], "cpu_s")
     for client in dict.fromkeys(row["client"] for row in rows):
         mine = [row for row in rows if row["client"] == client]
-        cpu = _cpu(rows, peers["rows"], client)
-        ratio = f"{median(cpu) / median(ours):.1f}x" if cpu and ours else ""
         body.append(
             (
                 f"**{client}**" if client == "pytest-vllm" else client,
-                spread(cpu) or "unsure",
-                ratio,
-                middle(mine, "cpu_s", 1),
+                middle(mine, "cpu_s", 2),
+                f"{_median(mine, 'cpu_s') / ours:.1f}x",
+                spread(_cpu(rows, peers["rows"], client)),
                 _errors(mine),
                 *(_told(mine, name) if client != FLOOR else "" for name in _TOLD),
                 _pss(mine),
             )
         )
     head = (
-        "client", "CPU us/event", "of ours", "CPU s in all", "event error p50 / p99 us",
+        "client", "CPU s in all", "of ours", "CPU us/event", "event error p50 / p99 us",
         "TTFT p50 ms", "TTFT p99 ms", "ITL p50 ms", "ITL p99 ms", "tokens/s", "PSS MB",
     )  # fmt: skip
     return lines + table(head, body)
@@ -114,6 +121,23 @@ _TOLD = ("ttft_p50_ms", "ttft_p99_ms", "itl_p50_ms", "itl_p99_ms", "tokens_per_s
 def _cpu(rows: Sequence[Row], everything: Sequence[Row], client: str) -> list[float]:
     idle = [row for row in everything if row["work"] == "idle" and row["client"] == client]
     return event_us([row for row in rows if row["client"] == client], idle)
+
+
+def _median(rows: Sequence[Row], name: str) -> float:
+    return median(row[name] for row in rows) if rows else float("nan")
+
+
+def _slopes(rows: Sequence[Row]) -> list[str]:
+    body = []
+    ours = slope(rows, "pytest-vllm")
+    for client in dict.fromkeys(row["client"] for row in rows):
+        cost = slope(rows, client)
+        if cost is not None:
+            ratio = f"{cost / ours:.1f}x" if ours else ""
+            body.append((client, f"{cost:.0f}", ratio))
+    about = "CPU of all, from the load of 64 streams to that of 512, by the events between them."
+    head = ("client", "CPU us of one more event", "of ours")
+    return ["## What one more event costs", "", *prose(about), "", *table(head, body)]
 
 
 def _errors(rows: Sequence[Row]) -> str:

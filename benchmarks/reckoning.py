@@ -53,3 +53,19 @@ def event_us(rows: Sequence[Mapping[str, Any]], idle: Sequence[Mapping[str, Any]
     if not work or median(work) <= SURE * fixed.spread_s:
         return []
     return [took / row["events"] * 1e6 for took, row in zip(work, rows, strict=True)]
+
+
+def slope_us(few: Sequence[Mapping[str, Any]], many: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the CPU microseconds of one more event, from less work to more, median of rounds.
+
+    What a start takes is in both, so this stands also where that varies; `None` without both.
+    """
+    before = {row["round"]: row for row in few}
+    slopes: list[float] = [
+        (row["cpu_s"] - before[row["round"]]["cpu_s"])
+        / (row["events"] - before[row["round"]]["events"])
+        * 1e6
+        for row in many
+        if row["round"] in before and row["events"] > before[row["round"]]["events"]
+    ]
+    return median(slopes) if slopes else None

@@ -114,39 +114,42 @@ def _own(rate: float, memory_mb: float) -> list[dict[str, Any]]:
 
 
 def test_targets_are_held_against_medians_of_rounds() -> None:
-    """Ours takes 10 us, the floor 8, the best peer 30: the ratios are 1.25 and 0.33."""
+    """Ours takes 10 us, the floor 8, the best peer 30; of ours, the collector 9."""
     good = _rows({"pytest-vllm": 1.0, "bare epoll loop": 0.8, "a": 3.0, "b": 9.0})
     for row in good:
         row["event_error_p99_us"] = 24.0
+        row["collector_cpu_s"] = 0.9
+        if row["work"] == "paced-64":  # half of the work, so half of the CPU
+            row["events"] //= 2
+            row["cpu_s"], row["collector_cpu_s"] = 0.5 + (row["cpu_s"] - 0.5) / 2, 0.45
 
     text = "\n".join(section(targets(good, _own(150_000, 80))))
 
     assert "**no**" not in text
-    assert "| 1.25x | yes |" in text
-    assert "| 0.33x | yes |" in text
+    assert text.count("| 1.25x | yes |") == 3  # all processes
+    assert text.count("| 1.12x | yes |") == 3  # the collector: 9 by 8
+    assert text.count("| 0.33x | yes |") == 1  # one more event
+    assert text.count("| 0.43x | yes |") == 3  # in all: 1.5 s by 3.5 s
 
 
 def test_a_target_that_is_missed_or_not_measured_is_not_reached() -> None:
     bad = _rows({"pytest-vllm": 2.0, "bare epoll loop": 0.8, "a": 3.0})
+    for row in bad:
+        row["collector_cpu_s"] = 1.9
 
     text = "\n".join(section(targets(bad, _own(99_000, 121))))
 
     assert "yes" not in text
-    assert "| unsure | **no** |" in text
+    assert "| not measured | **no** |" in text
     assert "| 99,000/s | **no** |" in text
     assert text.count("| 121 MB | **no** |") == 2
 
 
 def test_a_cost_below_what_a_start_varies_by_is_not_told() -> None:
-    """Nor is our cost then told to be below half of the best peer's."""
-    rows = _rows({"pytest-vllm": 1.0, "bare epoll loop": 0.8, "a": 3.0, "b": 0.6})
-    for row in rows:
-        if row["client"] == "b":
-            row["cpu_s"] += 2.0 * row["round"]
+    idle = [{"cpu_s": 9.0}, {"cpu_s": 12.0}]
 
-    text = "\n".join(section(targets(rows, _own(150_000, 80))))
-
-    assert text.count("| at most 0.5x | unsure | **no** |") == 4
+    assert event_us([{"cpu_s": 14.0, "events": 1000}], idle) == []
+    assert event_us([{"cpu_s": 20.5, "events": 1_000_000}], idle) == [pytest.approx(10.0)]
 
 
 def test_cpu_before_the_first_request_is_not_that_of_events() -> None:
@@ -167,5 +170,5 @@ def test_the_page_has_a_line_for_each_client_of_each_work(tmp_path: Path) -> Non
 
     page = render(tmp_path)
 
-    assert page.count("\n| **pytest-vllm** | 10.0 (10.0-10.0) | 1.0x |") == 4
-    assert page.count("\n| a | 30.0 (30.0-30.0) | 3.0x |") == 4
+    assert page.count("\n| **pytest-vllm** | 1.50 | 1.0x | 10.0 (10.0-10.0) |") == 4
+    assert page.count("\n| a | 3.50 | 2.3x | 30.0 (30.0-30.0) |") == 4
