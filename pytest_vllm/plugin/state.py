@@ -93,11 +93,12 @@ STATE = pytest.StashKey[RunState]()
 
 
 def levels_of(config: pytest.Config) -> tuple[int, ...]:
-    """Return the load levels of a run, for the cases of its checks."""
-    profile = config.stash[STATE].loads
-    if profile is None:
+    """Return the load levels of a run, for the cases of its checks; one where there are none."""
+    state = config.stash.get(STATE, None)
+    profile = state.loads if state is not None else None
+    if state is None or profile is None:
         return (0,)
-    extra = config.stash[STATE].profile.slo.concurrency
+    extra = state.profile.slo.concurrency
     return tuple(sorted({*profile.concurrency, *((extra,) if extra else ())}))
 
 
