@@ -395,6 +395,33 @@ def test_most_events_are_known_by_their_bytes() -> None:
     assert len(parsed) < 20 * 3 + 10
 
 
+def test_a_vocabulary_need_not_be_parsed() -> None:
+    """Plain text in the place of other text is known unseen; what is not plain is parsed once."""
+    parsed = []
+
+    class Counting(TokenEvents):
+        __slots__ = ()
+
+        def _parsed(self, payload: bytes) -> dict[str, Any] | None:
+            parsed.append(payload)
+            return super()._parsed(payload)
+
+    templates = Templates()
+    reply = Reply(templates, limit_bytes=2**20)
+    reply.events = Counting(templates)
+    texts = [f" {n}" for n in range(500)] + [' "', "\u00e9", ' "', "\\n", "", " z"]
+    raw = [
+        json.dumps({"choices": [{"index": 0, "text": text, "token_ids": None}]}).encode()
+        for text in texts
+    ]
+    reads = [(number, chunk(b"data: " + one + b"\n\n")) for number, one in enumerate(raw, 1)]
+    reply.feed([(0, HEAD), *reads, (900, chunk(DONE)), (901, b"0\r\n\r\n")])
+
+    assert reply.ending is Ending.DONE
+    assert list(reply.events.times) == [*range(1, 505), 506]  # all but the empty text
+    assert len(parsed) == 1 + 3 + 1  # the first, three that are not plain, the empty one
+
+
 def test_an_endless_event_is_bounded() -> None:
     stream = TokenEvents(Templates())
     for _ in range(300):

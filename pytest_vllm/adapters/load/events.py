@@ -82,6 +82,7 @@ class TokenEvents:
         "server_ms",
         "settled",
         "start",
+        "texts",
         "times",
         "tokens",
     )
@@ -101,7 +102,7 @@ class TokenEvents:
         self._skip_lf = self._started = False
         # For `framing`: whether the stream is between two events, and what the next one looks like.
         self.idle = False
-        self.start, self.after = b"", b""
+        self.start, self.after, self.texts = b"", b"", False
         self.known: dict[bytes, int] = {}
         self.heads: dict[int, bytes] = {}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.load.events import EVENT_BYTES, TokenEvents, shown
 from pytest_vllm.adapters.load.head import HEAD_BYTES, Body, Head, MalformedError
-from pytest_vllm.adapters.load.template import SIZES, head_of, take_known
+from pytest_vllm.adapters.load.template import SIZES, head_of, is_plain, take_known
 from pytest_vllm.domain.load.columns import NEVER, Ending
 
 if TYPE_CHECKING:
@@ -104,7 +104,10 @@ class Reply:
                 if head is None:
                     head = head_of(events, length)
                 if head and data.startswith(head) and data.endswith(after):
-                    count = known.get(data[len(head) : tail])
+                    hole = data[len(head) : tail]
+                    count = known.get(hole)
+                    if count is None and events.texts and is_plain(hole):
+                        count = 0
                     if count is not None:
                         add_time(at_ns)
                         add_tokens(count)

@@ -9,6 +9,10 @@ and the time. What `json` once said of an event holds for every event of the sam
 where `before` and `after` are those of a shape that was seen, and the hole is looked up among
 those that were parsed with that shape. What is not found is parsed. Where to cut is a guess that
 decides how often something is found, never what is found.
+
+One hole more is known without having been parsed: where the shape was cut out of an event in which
+the hole was all of one JSON string, any other plain text in its place makes the same event with
+another text (`is_plain`). So what is parsed does not grow with a model's vocabulary.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ _OPENED = re.compile(
 )
 _CLOSED = re.compile(rb'(?:[^"\\]|\\.)*')
 _IDS = re.compile(rb'"token_ids"\s*:\s*\[[\d, ]+')
+_PLAIN = re.compile(rb"[ !#-\[\]-~]+")  # of a JSON string: ASCII without quote and backslash
+is_plain = _PLAIN.fullmatch
 _SHAPES = 16
 _HOLES = 100_000
 _HOLE_BYTES = 256
@@ -42,10 +48,11 @@ _AT_ONCE = 8192  # bytes that are parted at a time
 
 
 class _Shape:
-    __slots__ = ("after", "before", "reasoned", "settled")
+    __slots__ = ("after", "before", "reasoned", "settled", "texts")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self.before, self.after = before, after
+        self.texts: bool | None = None  # whether any plain hole means the same and tells no tokens
         self.settled: dict[bytes, int] = {}  # tokens by hole, for content once content came
         self.reasoned: dict[bytes, int] = {}  # for reasoning before any content
 
@@ -74,6 +81,9 @@ class Templates:
         after = shape.after + _END
         if start != stream.start or after != stream.after:
             stream.start, stream.after, stream.heads = start, after, {}
+        if shape.texts is None:  # by the very event that it was cut out of
+            shape.texts = tokens == 0 and shape.after.startswith(b'"')
+        stream.texts = shape.texts
         stream.known = known = shape.settled if stream.settled else shape.reasoned
         hole = payload[cut + len(shape.before) : len(payload) - len(shape.after)]
         if self._holes < _HOLES and len(hole) < _HOLE_BYTES:
@@ -124,7 +134,7 @@ def take_known(stream: TokenEvents, data: bytes, position: int, at_ns: int) -> i
     parts the chunks.
     """
     after, known, heads = stream.after, stream.known, stream.heads
-    tail, counts = len(after), list[int]()
+    tail, counts, texts = len(after), list[int](), stream.texts
     while True:
         pieces = data[position : position + _AT_ONCE].split(after)
         pieces.pop()  # not a whole chunk
@@ -135,9 +145,12 @@ def take_known(stream: TokenEvents, data: bytes, position: int, at_ns: int) -> i
                 head = head_of(stream, length)
             if not head or not piece.startswith(head):
                 break
-            count = known.get(piece[len(head) :])
+            hole = piece[len(head) :]
+            count = known.get(hole)
             if count is None:
-                break
+                if not texts or not is_plain(hole):
+                    break
+                count = 0
             counts.append(count)
             position += length
         else:
