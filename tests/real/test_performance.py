@@ -31,7 +31,7 @@ FACTOR = "4.0"
 def run(folder: Path, *words: str) -> tuple[RunRecord, str]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     command += ["--vllm-suite=performance", "--vllm-monitor=none"]
-    command += [f"--vllm-profile={DATA / 'half.toml'}"]
+    command += [f"--vllm-profile={DATA / 'shared.toml'}"]
     done = subprocess.run(
         [*command, *words], cwd=folder, capture_output=True, text=True, check=False
     )
