@@ -171,9 +171,9 @@ def stored(series: Series, factor: float) -> Tally:
 def _groups(series: Series, factor: float) -> list[list[Run]]:
     runs = [row.figures for row in series.rows if row.factor == factor]
     if factor == 1:
-        seen: set[int] = set()
-        first = [row for row in series.rows if row.factor == 1]
-        runs = [row.figures for row in first if not (row.block in seen or seen.add(row.block))]
+        sound = [row for row in series.rows if row.factor == 1]
+        first = {row.block: row for row in reversed(sound)}
+        runs = [first[block].figures for block in dict.fromkeys(row.block for row in sound)]
     return [runs[at : at + ROUNDS] for at in range(0, len(runs) - ROUNDS + 1, ROUNDS)]
 
 
