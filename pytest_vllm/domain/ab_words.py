@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.figure_names import figure_name
 from pytest_vllm.domain.regression import FEWEST_PAIRS, STEP
 from pytest_vllm.domain.settings import OPTIONS
 from pytest_vllm.domain.text import closest
@@ -229,10 +230,11 @@ def _check(request: AbRequest) -> None:
 
 
 def _changes(given: Sequence[tuple[str, float]]) -> dict[str, float]:
-    twice = [name for name, count in Counter(name for name, _ in given).items() if count > 1]
+    named = [(figure_name("ab: --change", name), share) for name, share in given]
+    twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
     if twice:
         raise TargetError(f"ab: --change {twice[0]} is given twice", advice="give it once")
-    return dict(given)
+    return dict(named)
 
 
 def _whole(text: str) -> int:
@@ -269,7 +271,7 @@ def _pairs(text: str) -> int:
 
 
 def _change(text: str) -> tuple[str, float]:
-    """Read `ttft_p50_ms=5%`."""
+    """Read `ttft_p50_ms=5%` or `ttft-p50=5%`."""
     name, equals, share = text.partition("=")
     number = _above_zero(share.strip().removesuffix("%")) if equals else 0.0
     if not name or not share.strip().endswith("%"):

@@ -36,11 +36,15 @@ class Rule:
         metric: Name of the figure, also of one level of many: `level/metric`.
         tolerance: By what share it may become worse.
         bigger_is_better: Whether a larger figure is the better one.
+        asked: A smaller tolerance that was asked for, which this form cannot hold; or none.
+        absent: Why nothing can be told when no run has the figure; empty leaves it out then.
     """
 
     metric: str
     tolerance: float
     bigger_is_better: bool = False
+    asked: float | None = None
+    absent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,7 @@ class MetricChange:
         repeats: Pairs, or the rounds of the side that has fewer.
         repeats_wanted: How many would tell, `None` when it told or no number would.
         reason: Why nothing can be told, in words; empty when the figures speak.
+        asked: A smaller tolerance that was asked for, which this form cannot hold; or none.
     """
 
     metric: str
@@ -82,6 +87,7 @@ class MetricChange:
     repeats: int = 0
     repeats_wanted: int | None = None
     reason: str = ""
+    asked: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +164,7 @@ def told(
         detectable=math.expm1(estimate.detectable),
         repeats=min(len(base), len(candidate)),
         repeats_wanted=estimate.repeats_wanted if effect is Effect.CANNOT_TELL else None,
+        asked=rule.asked,
     )
 
 
@@ -180,6 +187,7 @@ def untold(
         repeats=min(len(base), len(candidate)),
         repeats_wanted=repeats_wanted,
         reason=reason,
+        asked=rule.asked,
     )
 
 

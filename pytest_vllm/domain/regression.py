@@ -64,7 +64,8 @@ def judge_pairs(
     Args:
         base: Figures of the base's runs.
         candidate: Those of the candidate's, as many.
-        rules: What is gated. A metric that no run has is left out (a p99 of few requests).
+        rules: What is gated. A metric that no run has is left out (a p99 of few requests), unless
+            its rule says why it should be there: then nothing can be told of it.
 
     Raises:
         ValueError: The sides have not equally many runs.
@@ -84,7 +85,8 @@ def judge_pairs(
             effect, estimate = _paired(rule, shift, p_worse=next(p_worse), p_better=next(p_better))
             changes.append(told(rule, effect, estimate, base=before, candidate=after))
         else:
-            changes.append(untold(rule, _lacking(before, after), base=before, candidate=after))
+            reason = rule.absent or _lacking(before, after)
+            changes.append(untold(rule, reason, base=before, candidate=after))
     worse = any(change.effect is Effect.WORSE for change in changes)
     still_open = any(
         change.effect is Effect.CANNOT_TELL and not change.reason for change in changes
@@ -117,9 +119,9 @@ def judge_stored(
     for rule in gated:
         before, after = _column(base, rule), _column(candidate, rule)
         logs = _logs(before), _logs(after)
-        if reason := _unfit(before, after):
+        if reason := rule.absent or _unfit(before, after):
             few = min(map(len, logs)) < FEWEST_ROUNDS
-            wanted = FEWEST_ROUNDS if few else None
+            wanted = FEWEST_ROUNDS if few and not rule.absent else None
             changes.append(
                 untold(rule, reason, base=before, candidate=after, repeats_wanted=wanted)
             )
@@ -136,7 +138,11 @@ def _gated(
     candidate: Sequence[Mapping[str, float]],
     rules: Sequence[Rule],
 ) -> list[Rule]:
-    return [rule for rule in rules if any(rule.metric in run for run in (*base, *candidate))]
+    return [
+        rule
+        for rule in rules
+        if rule.absent or any(rule.metric in run for run in (*base, *candidate))
+    ]
 
 
 def _column(runs: Sequence[Mapping[str, float]], rule: Rule) -> list[float | None]:

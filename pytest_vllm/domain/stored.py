@@ -38,7 +38,8 @@ def compare_performance(
         before: `RunRecord.performance` of the earlier run.
         after: The same of this one.
         facts: What else must be the same on both sides, see `facts_of`.
-        allowed: Allowed change by metric, as a share (`[slo.change]` of a profile).
+        allowed: Allowed change by metric, as a share (`[slo.change]` of a profile); less than
+            `STORED_TOLERANCE` is not held, and the change says so.
         names: What a reader calls the two.
 
     Returns:
@@ -51,7 +52,8 @@ def compare_performance(
     reasons = _obstacles(base, candidate, facts, names)
     if reasons:
         return Judgement(form=Form.STORED, obstacles=tuple(dict.fromkeys(reasons)))
-    runs = flatten(_figures(base)), flatten(_figures(candidate))
+    plain = len({*base, *candidate}) == 1
+    runs = flatten(_figures(base), plain=plain), flatten(_figures(candidate), plain=plain)
     rules = rules_for(
         [*runs[0], *runs[1]],
         allowed=allowed,

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.backends.device import choose_devices
@@ -113,7 +113,9 @@ class _Run:
     """
 
     def __init__(self, request: AbRequest, named: Mapping[Side, tuple[Target, Profile]]) -> None:
-        self._request = request
+        # What the profile allows holds here too; a word on the command line goes before it.
+        allowed = {**named[Side.BASE][1].slo.changes, **request.changes}
+        self._request = request = replace(request, changes=allowed)
         self._named = named
         self._targets = {side: target for side, (target, _) in named.items()}
         self._traffic = traffic_of(request)

@@ -15,6 +15,7 @@ from pytest_vllm.domain.ab_words import Servers
 from pytest_vllm.domain.comparable import obstacles
 from pytest_vllm.domain.gated import rules_for
 from pytest_vllm.domain.load.calibration import bottleneck
+from pytest_vllm.domain.load.in_flight import most_in_flight
 from pytest_vllm.domain.load.traffic import Pattern, Traffic, check
 from pytest_vllm.domain.metric_change import Form, Judgement
 from pytest_vllm.domain.pair_order import Side, abba
@@ -185,9 +186,10 @@ class Series:
         if self.calibration is None and self._request.calibrate and facts is not None:
             self._teller.say("ab: the client measures itself at this rate")
             self.calibration = calibrate(
-                streams=self._request.concurrency,
+                streams=max(1, most_in_flight(columns)),
                 events_per_s=facts.events / facts.wall_s if facts.wall_s else 0.0,
                 requests_per_s=self._request.rate_per_s,
+                path=facts.path,
             )
         self.plan = self.plan or plan
         return AbRun(

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, NoReturn
 from pytest_vllm.adapters.comparand import read_comparand
 from pytest_vllm.domain.check_changes import compare_checks
 from pytest_vllm.domain.errors import TargetError, VllmError
+from pytest_vllm.domain.figure_names import figure_name
 from pytest_vllm.domain.metric_change import Effect
 from pytest_vllm.domain.stored import compare_performance
-from pytest_vllm.domain.text import closest, one_line
+from pytest_vllm.domain.text import one_line
 from pytest_vllm.reports.regression import judgement_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_vllm.adapters.comparand import Comparand
     from pytest_vllm.domain.metric_change import Judgement
@@ -61,7 +62,7 @@ def main(words: Sequence[str]) -> int:
     """
     try:
         asked = _parser().parse_args(list(words))
-        allowed = dict(_allowance(text) for text in asked.allow)
+        allowed = _allowances(asked.allow)
         base, candidate = read_comparand(asked.base), read_comparand(asked.candidate)
     except SystemExit:  # --help
         return 0
@@ -76,9 +77,6 @@ def main(words: Sequence[str]) -> int:
         allowed=allowed,
         names=("the base", "the candidate"),
     )
-    if unknown := _unknown(allowed, judgement):
-        print(f"ERROR: {unknown}", file=sys.stderr)  # noqa: T201 - for the terminal
-        return TargetError.exit_code
     lines = [*_check_lines(checks), *_performance_lines(base, candidate, judgement)]
     print("\n".join(lines))  # noqa: T201 - the output
     return _exit_code(checks, judgement)
@@ -100,10 +98,21 @@ def _parser() -> _Parser:
         action="append",
         default=[],
         metavar="METRIC=PERCENT",
-        help="by how much a metric may become worse; it is then compared also if it is not by "
-        "default; may be given again",
+        help="by how much a metric may become worse, 10 %% at least; it is then compared also if "
+        "it is not by default, and where neither side has it nothing can be told; may be given "
+        "again",
     )
     return parser
+
+
+def _allowances(texts: Sequence[str]) -> dict[str, float]:
+    allowed: dict[str, float] = {}
+    for text in texts:
+        metric, share = _allowance(text)
+        if metric in allowed:
+            raise TargetError(f"--allow: {metric} is given twice", advice="give it once")
+        allowed[metric] = share
+    return allowed
 
 
 def _allowance(text: str) -> tuple[str, float]:
@@ -117,19 +126,7 @@ def _allowance(text: str) -> tuple[str, float]:
             f"--allow={one_line(text)} is not METRIC=PERCENT, of more than 0 %",
             advice="such as --allow ttft_p50_ms=20%",
         )
-    return metric, share
-
-
-def _unknown(allowed: Mapping[str, float], judgement: Judgement | None) -> str:
-    """Say which metric of `--allow` neither side has, empty when all are there."""
-    if judgement is None or judgement.obstacles:
-        return ""
-    known = [change.metric.rpartition("/")[2] for change in judgement.changes]
-    return "; ".join(
-        f"--allow: neither side has a {one_line(name)}{closest(name, known)}"
-        for name in allowed
-        if name not in known
-    )
+    return figure_name("--allow", metric), share
 
 
 def _changes(base: Comparand, candidate: Comparand) -> tuple[Change, ...] | None:

@@ -41,8 +41,9 @@ the runs:
   --warm-up N               requests before them (default: one for each place)
   --seed N                  root of prompts and order (default: 0)
   --pairs N                 N pairs, whatever they show (default: 6, and up to 12 until they tell)
-  --change FIGURE=P%        allowed change for the worse of a figure, such as ttft_p50_ms=5%
-                            (default: 3% tokens/s and TPOT p50, 5% TTFT p50, 10% p99)
+  --change FIGURE=P%        allowed change for the worse of a figure, such as ttft-p50=5%
+                            (default: [slo.change] of --vllm-profile, else 3% tokens/s and
+                            TPOT p50, 5% TTFT p50, 10% p99)
   --restart                 every run has a start of its own (default for servers launched here:
                             starts differ, and a difference of two starts is none of two images)
   --together                both servers stay up (default for --url): soon done, and needs room for

@@ -54,6 +54,8 @@ def judgement_text(
     for change in judgement.changes:
         if words := cannot_tell(change, judgement.form):
             lines += _wrapped(f"{change.metric}: {words}", width)
+        if change.asked is not None:
+            lines += _wrapped(f"{change.metric}: {_held(change)}", width)
     return "\n".join([*lines, *_wrapped(_NOTES[judgement.form], width)])
 
 
@@ -128,7 +130,17 @@ _MOST_PERCENT = 900.0
 
 def _allowed(change: MetricChange) -> str:
     sign = "-" if change.bigger_is_better else "+"
-    return f"{sign}{100 * change.tolerance:.3g} %"
+    held = f"{sign}{100 * change.tolerance:.3g} %"
+    return held if change.asked is None else f"{held} (not {100 * change.asked:.3g} %)"
+
+
+def _held(change: MetricChange) -> str:
+    return (
+        f"{100 * change.asked:.3g} % were asked, {100 * change.tolerance:.3g} % held: hosts differ "
+        "by that much from day to day; pytest-vllm ab can hold less"
+        if change.asked is not None
+        else ""
+    )
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -149,16 +149,33 @@ def test_an_allowed_change_is_put_up_with(write: Write, capsys: pytest.CaptureFi
     assert main([*words, *(f"--allow={text}" for text in allow[:2])]) == 1
 
 
+def test_less_than_a_stored_baseline_can_hold_is_not_held_and_told(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two sound runs that differ by 4 % were once rejected under --allow tpot=0.5%."""
+    words = ["compare", write("a", noise=0.005), write("b", 1.04, noise=0.005)]
+    assert main([*words, "--allow=tpot-p50=0.5%"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "+10 % (not 0.5 %)" in out
+    assert "tpot_p50_ms: 0.5 % were asked, 10 % held" in out
+
+
+def test_a_named_figure_that_no_side_has_is_no_pass(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", write("a"), write("b"), "--allow=stall-p99=20%"]) == 75
+    out = " ".join(capsys.readouterr().out.split())
+    assert "stall_p99_ms: no run has this figure: such a percentile needs more requests" in out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["{a}"], "required: CANDIDATE"),
         (["{a}", "{a}", "--allow=tpot_p50_ms"], "--allow=tpot_p50_ms is not METRIC=PERCENT"),
         (["{a}", "{a}", "--allow=tpot_p50_ms=-3"], "of more than 0 %"),
-        (
-            ["{a}", "{a}", "--allow=tpot_p50=3"],
-            "neither side has a tpot_p50; did you mean tpot_p50_ms?",
-        ),
+        (["{a}", "{a}", "--allow=tpot_p5=3"], "there is no figure 'tpot_p5'; did you mean tpot_p"),
+        (["{a}", "{a}", "--allow=tpot-p50=30", "--allow=tpot_p50_ms=20"], "is given twice"),
         (["{a}", "{tmp}/none"], "there is no"),
         (["{a}", ""], "an empty name is no run"),
         (["{a}", "{tmp}/list.json"], "list.json is neither a run nor a load"),

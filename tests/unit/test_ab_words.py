@@ -41,7 +41,8 @@ def test_options_of_pytest_are_handed_on() -> None:
 def test_the_runs() -> None:
     request = read(
         *URLS, "--rate", "2.5", "--requests=40", "--warm-up=0", "--pairs=40", "--together",
-        "--no-calibrate", "--seed=7", "--change=ttft_p50_ms=12%", "--workload=chat",
+        "--no-calibrate", "--seed=7", "--change=ttft_p50_ms=12%", "--change=tpot-p50=4%",
+        "--change=output-tokens-per-s=2%", "--workload=chat",
     )  # fmt: skip
     assert request == AbRequest(
         sides=({"url": ("http://a",)}, {"url": ("http://b",)}),
@@ -53,7 +54,7 @@ def test_the_runs() -> None:
         pairs=40,
         servers=Servers.TOGETHER,
         calibrate=False,
-        changes={"ttft_p50_ms": 0.12},
+        changes={"ttft_p50_ms": 0.12, "tpot_p50_ms": 0.04, "output_tokens_per_s": 0.02},
     )
 
 
@@ -83,7 +84,8 @@ def test_one_side_with_itself() -> None:
         ((*URLS, "--concurrency", "x"), "--concurrency: expected a whole number, got 'x'"),
         ((*URLS, "--concurrency", "0"), "expected a whole number above 0"),
         ((*URLS, "--change", "ttft_p50_ms=5"), "--change: expected FIGURE=PERCENT%"),
-        ((*URLS, "--change", "a=5%", "--change", "a=6%"), "--change a is given twice"),
+        ((*URLS, "--change=tpot-p50=5%", "--change=tpot_p50_ms=6%"), "tpot_p50_ms is given twice"),
+        ((*URLS, "--change=tpot_p5=5%"), "no figure 'tpot_p5'.*did you mean.*known are .*ttft"),
         ((*URLS, "--restart", "--together"), "not allowed with"),
         ((*URLS, "--vllm-url=http://c"), "--vllm-url is for both sides, and --url names it"),
     ],

@@ -15,7 +15,7 @@ from pytest_vllm.domain.metric_change import Effect, Form, Judgement, MetricChan
 from pytest_vllm.domain.regression import judge_pairs, judge_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 TTFT = Rule(metric="ttft_p50_ms", tolerance=0.05)
 SPEED = Rule(metric="output_tokens_per_s", tolerance=0.03, bigger_is_better=True)
@@ -297,6 +297,7 @@ def test_rules_can_be_wider_narrower_more_and_count_from_the_schedule() -> None:
     run = dict.fromkeys(("tpot_p50_ms", "ttft_p50_ms", "ttft_sched_p50_ms", "goodput_share"), 1.0)
     rules = rules_for([run], allowed={"tpot_p50_ms": 0.5, "goodput_share": 0.2}, open_loop=True)
     assert [(rule.metric, rule.tolerance) for rule in rules] == [
+        ("output_tokens_per_s", 0.03),
         ("tpot_p50_ms", 0.5),
         ("ttft_sched_p50_ms", 0.05),
         ("goodput_share", 0.2),
@@ -305,13 +306,81 @@ def test_rules_can_be_wider_narrower_more_and_count_from_the_schedule() -> None:
     assert {rule.tolerance for rule in rules_for([run], at_least=0.1)} == {0.1}
 
 
+def test_less_than_the_least_tolerance_is_asked_for_and_not_held() -> None:
+    """A stored baseline held to 0.5 % rejected sound servers: no day is that much like another."""
+    allowed = {"tpot_p50_ms": 0.005, "ttft_p50_ms": 0.2}
+    rules = {
+        rule.metric: rule
+        for rule in rules_for([{"tpot_p50_ms": 1.0}], allowed=allowed, at_least=0.1)
+    }
+    assert (rules["tpot_p50_ms"].tolerance, rules["tpot_p50_ms"].asked) == (0.1, 0.005)
+    assert (rules["ttft_p50_ms"].tolerance, rules["ttft_p50_ms"].asked) == (0.2, None)
+    assert rules["output_tokens_per_s"].asked is None
+    (strong,) = (
+        rule
+        for rule in rules_for([{"tpot_p50_ms": 1.0}], allowed=allowed)
+        if rule.metric == "tpot_p50_ms"
+    )
+    assert (strong.tolerance, strong.asked) == (0.005, None)
+
+
+COUNTED = {"output_tokens_per_s": 9.0, "requests_per_s_whole": 1.0, "ttft_p50_ms": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("run", "metric", "words"),
+    [
+        ({"ttft_p50_ms": 5.0}, "output_tokens_per_s", "did not tell how many tokens"),
+        ({"ttft_p50_ms": 5.0}, "tpot_p50_ms", "did not tell how many tokens"),
+        ({**COUNTED, "output_tokens_per_s_whole": 8.0}, "tpot_p50_ms", "replies came in one piece"),
+        ({"tpot_p50_ms": 5.0}, "ttft_p50_ms", "no run has this figure"),
+    ],
+)
+@pytest.mark.parametrize("judge", [judge_pairs, judge_stored])
+def test_a_figure_that_no_run_has_and_should_have_is_not_told(
+    judge: Callable[..., Judgement], run: dict[str, float], metric: str, words: str
+) -> None:
+    """What no side measured was once left out, and the rest was `no change`."""
+    judgement = judge([run] * 6, [run] * 6, rules_for([run]))
+    (change,) = (change for change in judgement.changes if change.metric == metric)
+    assert change.effect is Effect.CANNOT_TELL
+    assert words in change.reason
+    assert judgement.effect is Effect.CANNOT_TELL
+    assert not judgement.wants_more
+
+
+def test_replies_of_one_token_have_no_time_for_a_further_one() -> None:
+    run = {**COUNTED, "output_tokens_per_s_whole": 1.0}
+    judgement = judge_pairs([run] * 6, [run] * 6, rules_for([run]))
+    assert [change.metric for change in judgement.changes] == ["output_tokens_per_s", "ttft_p50_ms"]
+    assert judgement.effect is Effect.NO_CHANGE
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("ttft_p99_ms", "needs more requests in each run"),
+        ("ttft_sched_p99_ms", "only requests that come at a rate"),
+        ("goodput_share", "goodput needs bounds"),
+        ("stall_p50_ms", "no run has this figure"),
+    ],
+)
+def test_a_figure_that_was_named_is_never_left_out(metric: str, words: str) -> None:
+    run = {**COUNTED, "tpot_p50_ms": 2.0}
+    judgement = judge_stored([run] * 5, [run] * 5, rules_for([run], allowed={metric: 0.2}))
+    assert judgement.changes[-1].metric == metric
+    assert words in judgement.changes[-1].reason
+    assert judgement.effect is Effect.CANNOT_TELL
+
+
 def test_levels_are_gated_each_by_itself() -> None:
     """A level that only one side reached is not taken for equal."""
     base = flatten({"c1": noisy(100, 5), "c8": noisy(200, 5)})
     assert set(base[0]) == {"c1/ttft_p50_ms", "c8/ttft_p50_ms"}
     candidate = [{"c1/ttft_p50_ms": run["c1/ttft_p50_ms"]} for run in base]
     judgement = judge_stored(base, candidate, rules_for([*base, *candidate], at_least=0.1))
-    assert [(change.metric, change.effect) for change in judgement.changes] == [
+    told = [change for change in judgement.changes if "ttft" in change.metric]
+    assert [(change.metric, change.effect) for change in told] == [
         ("c1/ttft_p50_ms", Effect.NO_CHANGE),
         ("c8/ttft_p50_ms", Effect.CANNOT_TELL),
     ]
