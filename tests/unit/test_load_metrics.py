@@ -168,9 +168,60 @@ def test_another_length_than_asked_fails(tokens: int, kind: str) -> None:
     assert measured.distributions == {}
 
 
+@pytest.mark.parametrize("counts", [(1, 1), (1, 1, 1, 1), (2, 1, 1)], ids=["lost", "twice", "big"])
+def test_a_stream_with_other_tokens_than_its_usage_fails(counts: tuple[int, ...]) -> None:
+    """A server that loses a token of every stream is no faster one."""
+    events = tuple(30.0 + 10 * number for number in range(len(counts)))
+    sound = Row(events=(30, 40, 50), counts=(1, 1, 1), want=3)
+    measured = measure(*load(sound, Row(events=events, counts=counts, tokens=3, want=3)))
+    assert measured.failures == {"miscounted": 1}
+    assert measured.figures["output_tokens"] == 3
+    assert measured.distributions["ttft"].requests == 1
+    told = f"1 of 2 replies told other tokens than their usage, such as {sum(counts)} and 3 of "
+    assert any(told in flag and "request 1" in flag for flag in measured.flags), measured.flags
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row(events=(30, 40), counts=(1, 1), tokens=3),  # the model may end by itself
+        Row(events=(30, 40), counts=(1, 1), tokens=3, want=3, content_event=1),  # it reasons
+        Row(events=(30, 40), counts=(1, 1), tokens=3, want=3, content_event=UNTOLD),
+    ],
+)
+def test_where_a_server_may_hide_tokens_a_miscount_is_told_only(row: Row) -> None:
+    measured = measure(*load(row))
+    assert measured.failures == {}
+    assert any("(0 of them count as failed" in flag for flag in measured.flags)
+
+
+def test_events_that_do_not_all_tell_their_tokens_are_held_against_nothing() -> None:
+    measured = measure(*load(Row(events=(30, 40, 50), counts=(1, 0, 1), tokens=3, want=3)))
+    assert measured.failures == {}
+    assert not any("miscounted" in flag for flag in measured.flags)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (UNTOLD, "the usage of 1 of 2 replies has no prompt_tokens"),
+        (2**31 - 1, "1 of 2 prompts have other tokens by the usage"),
+    ],
+)
+def test_a_usage_with_nonsense_of_the_prompt_is_told(prompt: int, said: str) -> None:
+    plan, columns = load(PLAIN, replace(PLAIN))
+    assert not any("prompt" in flag for flag in measure(plan, columns).flags)
+    columns.prompt_tokens[1] = prompt
+    assert any(said in flag for flag in measure(plan, columns).flags), said
+
+
 def test_every_kind_of_ending_has_a_place() -> None:
     """`DONE` is sound and `UNSENT` was not issued; all others are failures."""
-    told = {ending for ending, _ in FAILURES} | {Ending.WRONG_LENGTH, Ending.UNCOUNTED}
+    told = {ending for ending, _ in FAILURES} | {
+        Ending.WRONG_LENGTH,
+        Ending.UNCOUNTED,
+        Ending.MISCOUNTED,
+    }
     assert set(Ending) - told == {Ending.DONE, Ending.UNSENT}
 
 

@@ -51,12 +51,6 @@ class Level:
     calibration: Calibration | None
     limited_by: tuple[str, ...]
 
-    @property
-    def miscounted(self) -> int:
-        """Prompts of which the server counted other tokens than they were made with."""
-        counts = zip(self.plan.requests, self.columns.prompt_tokens, strict=True)
-        return sum(0 < request.prompt_tokens != told > 0 for request, told in counts)
-
 
 def run_level(  # noqa: PLR0913 - the parts of a load
     server: LoadServer,

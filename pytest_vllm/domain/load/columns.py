@@ -27,12 +27,13 @@ class Ending(IntEnum):
     TRUNCATED = 5  # the connection or the body ended without [DONE]
     ERROR_EVENT = 6  # an error object as an event of the stream
     MALFORMED = 7  # no HTTP, chunked framing, event or JSON as it must be
-    STALLED = 8  # no byte for Limits.stall_s
+    STALLED = 8  # no byte for Limits.stall_s after the first token
     TIMEOUT = 9  # longer than Limits.request_s
     TOO_LARGE = 10  # more bytes than Limits.reply_bytes
     WRONG_LENGTH = 11  # other tokens than Request.want_tokens (set by the metrics, not on the wire)
     CUT = 12  # still in flight when Limits.run_s was over
     UNCOUNTED = 13  # Request.want_tokens asked, no count was told (set by the metrics)
+    MISCOUNTED = 14  # so many by usage, but the events told others (set by the metrics)
 
 
 def _times() -> array[int]:

@@ -10,8 +10,10 @@ from pytest_vllm.domain.load.steady import HEIGHT, LENGTHS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_vllm.domain.load.columns import Columns
     from pytest_vllm.domain.load.failures import Sorted
     from pytest_vllm.domain.load.latency import Latencies
+    from pytest_vllm.domain.load.plan import LoadPlan
     from pytest_vllm.domain.load.steady import Window
 
 FEW = 0.001
@@ -41,7 +43,45 @@ def flag(
             "others, the adjusted percentiles take these as infinite"
         )
     yield from _of_window(window, median_e2el_ms)
+    yield from _of_streams(ends)
     yield from _of_counts(ends, latencies)
+
+
+def flag_prompts(plan: LoadPlan, columns: Columns, ends: Sorted) -> Iterator[str]:
+    """Name what the server's counts of prompt tokens cannot be."""
+    unsound = sum(
+        columns.prompt_tokens[row] == UNTOLD != columns.completion_tokens[row] for row in ends.done
+    )
+    if unsound:
+        yield (
+            f"the usage of {unsound} of {len(ends.done)} replies has no prompt_tokens, or a number "
+            "that none can have: total tokens/s takes the prompts as they were counted when made"
+        )
+    others = [
+        row
+        for row in ends.done
+        if 0 < plan.requests[row].prompt_tokens != columns.prompt_tokens[row] != UNTOLD
+    ]
+    if others:
+        row = others[0]
+        yield (
+            f"{len(others)} of {len(ends.done)} prompts have other tokens by the usage than they "
+            f"were made with, such as {columns.prompt_tokens[row]} and not "
+            f"{plan.requests[row].prompt_tokens}: total tokens/s is by the usage"
+        )
+
+
+def _of_streams(ends: Sorted) -> Iterator[str]:
+    if not ends.miscounts:
+        return
+    row, told = next(iter(ends.miscounts.items()))
+    failed = ends.failures.get("miscounted", 0)
+    yield (
+        f"miscounted: the events of {len(ends.miscounts)} of {len(ends.issued)} replies told other "
+        f"tokens than their usage, such as {told} and {ends.tokens[row]} of request {row}: part of "
+        f"the stream was lost or came twice, or the usage is wrong ({failed} of them count as "
+        "failed: all whose length was asked for, without reasoning)"
+    )
 
 
 def _of_window(window: Window, median_e2el_ms: float | None) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pytest_vllm.domain.load.cross_check import (
     other_traffic,
 )
 from pytest_vllm.domain.load.failures import is_open, sort
-from pytest_vllm.domain.load.flags import flag
+from pytest_vllm.domain.load.flags import flag, flag_prompts
 from pytest_vllm.domain.load.gpu_window import cut_gpus
 from pytest_vllm.domain.load.latency import read_latencies
 from pytest_vllm.domain.load.measurement import Measurement, Slo
@@ -102,7 +102,11 @@ def measure(
         window_s=window.seconds,
         steady=window.reached and long_enough,
         multi_token_chunks=latencies.bundled > 0,
-        flags=(*flag(ends, latencies, window, median_e2el_ms=median_ms), *disagree),
+        flags=(
+            *flag(ends, latencies, window, median_e2el_ms=median_ms),
+            *flag_prompts(plan, columns, ends),
+            *disagree,
+        ),
         server=own,
         gpus=cards,
         client=asdict(columns.facts) if columns.facts else {},
