@@ -152,7 +152,13 @@ def _parser() -> _Parser:
         help="what a good request keeps: ttft=200ms,tpot=20ms,e2el=5s,stall=500ms; goodput=95%% of "
         "them must (default 99%%); and percentiles: ttft-p99=1s",
     )
-    add("--timeout", type=float, metavar="S", help="seconds for a request (default: 600)")
+    add(
+        "--timeout",
+        type=float,
+        metavar="S",
+        help="seconds for a request and its wait in the queue (default: 600); after its first "
+        "token, 120 s without a byte end it too",
+    )
     add("--stop-after", type=float, metavar="S", help="seconds for a level (default: 3600)")
     add("--json", metavar="FILE", help="write all figures to a new file")
     add("--save", metavar="FOLDER", help="write every request and event to CSV in a new folder")
@@ -261,8 +267,6 @@ def _print_level(title: str, level: Level, findings: Sequence[Finding]) -> None:
     told = [("Lengths", str(description["lengths"]))]
     notes = description["notes"]
     told += [("Note", str(note)) for note in notes] if isinstance(notes, list) else []
-    if level.miscounted:
-        told += [("Note", f"{level.miscounted} prompts had other token counts than were made")]
     shown = sorted(level.columns.failures.items())[:_FAILURES]
     told += [("Failed", f"request {number}: {one_line(text, _SEEN)}") for number, text in shown]
     told += [("SLO", f"{finding.held}: {finding.text}") for finding in findings]

@@ -32,7 +32,6 @@ KINDS = {
     "good_then_close": Ending.DONE,
     "close_when_used_again": Ending.DONE,
     "no_usage": Ending.DONE,
-    "silent": Ending.STALLED,
     "stall": Ending.STALLED,
     "reset": Ending.RESET,
     "refuse": Ending.STATUS,
@@ -145,6 +144,15 @@ def test_a_server_that_always_says_something_has_only_so_long(
     columns = client(plan(url, ["drip", "drip_comments"], places=2, limits=limits))
     assert list(columns.ending) == [Ending.TIMEOUT] * 2
     assert "0.8 s" in columns.failures[0]
+
+
+def test_a_queue_is_no_stall(url: str, client: Callable[[LoadPlan], Columns]) -> None:
+    """Before the first token a request has all of its time; a stream that flowed has less."""
+    limits = replace(LIMITS, request_s=2.5, stall_s=0.5)
+    columns = client(plan(url, ["silent", "queue", "stall"], places=3, limits=limits))
+    assert list(columns.ending) == [Ending.TIMEOUT, Ending.TIMEOUT, Ending.STALLED]
+    assert "2.5 s" in columns.failures[0]
+    assert "0.5 s" in columns.failures[2]
 
 
 def test_a_server_that_does_not_read_stalls_the_request(

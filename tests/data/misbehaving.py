@@ -97,6 +97,11 @@ class Doing:
     async def silent(self) -> bool:
         return await self.hold()
 
+    async def queue(self) -> bool:
+        """Take the request, and let it wait before its first token."""
+        await self.put(HEAD + chunk(": in the queue\n\n"))
+        return await self.hold()
+
     async def stall(self) -> bool:
         await self.tokens(3)
         return await self.hold()

@@ -78,7 +78,8 @@ class Lanes:
             },
             verify=self._certificates,
             trust_env=self._proxied,
-            timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_s, pool=None),
+            # Reads are bounded by `Exchange`, which knows whether a token has come.
+            timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_s, read=None, pool=None),
             follow_redirects=True,
         )
         self._all.append(client)

@@ -175,29 +175,45 @@ class Exchange:
         encoding = response.headers.get("content-encoding", "identity")
         if encoding != "identity":
             return Ending.MALFORMED, f"the body is encoded as {shown(encoding)}, unasked"
+        try:
+            async with asyncio.timeout(None) as silence:
+                if not await self._take_body(response, silence):
+                    return Ending.TOO_LARGE, f"more than {self._limits.reply_bytes} bytes"
+        except TimeoutError:
+            return Ending.STALLED, f"not a byte for {self._limits.stall_s:g} s"
+        cut = (Ending.TRUNCATED, "the body ended without [DONE]")
+        return self._events.failure or ((Ending.DONE, "") if self._events.done else cut)
+
+    async def _take_body(self, response: httpx.Response, silence: asyncio.Timeout) -> bool:
+        """Read the body; tell whether it is no larger than it may be.
+
+        Args:
+            response: The reply, whose headers are there.
+            silence: Is set anew by each read, from the first token on: before it, the request may
+                be in the server's queue.
+        """
+        reply, events = self._reply, self._events
         streamed = response.headers.get("content-type", "").lower().startswith("text/event-stream")
-        whole = bytearray()
-        marks = _Reads(self._tally)
+        loop, stall_s = asyncio.get_running_loop(), self._limits.stall_s
+        whole, marks = bytearray(), _Reads(self._tally)
         async for data in response.aiter_raw():
             at = _now()
             reply.reply_bytes += len(data)
             if reply.reply_bytes > self._limits.reply_bytes:
-                return Ending.TOO_LARGE, f"more than {self._limits.reply_bytes} bytes"
+                return False
             if not streamed:
                 whole += data
                 continue
             self._feed(data, at, marks)
-            if self._events.fatal:
+            if events.fatal:
                 break
+            if events.times:
+                silence.reschedule(loop.time() + stall_s)
         reply.end_ns = _now()
         if not streamed:
-            self._events.document(bytes(whole), reply.end_ns)
-            self._tally.events += len(self._events.times)
-        if self._events.failure is not None:
-            return self._events.failure
-        if not self._events.done:
-            return Ending.TRUNCATED, "the body ended without [DONE]"
-        return Ending.DONE, ""
+            events.document(bytes(whole), reply.end_ns)
+            self._tally.events += len(events.times)
+        return True
 
     async def _refusal(self, response: httpx.Response) -> tuple[Ending, str]:
         """Read why it is refused, as much as is shown and no more."""

@@ -123,8 +123,13 @@ class Pool:
                 last = link.reads[-1][0] if link.reads else link.since_ns
                 if now_ns - sent_ns[link.number] > limits["request_s"]:
                     yield link, Ending.TIMEOUT, f"not over after {_s(limits['request_s'])}"
-                elif now_ns - last > limits["stall_s"]:
+                elif now_ns - last > limits["stall_s"] and _flows(link):
                     yield link, Ending.STALLED, f"not a byte for {_s(limits['stall_s'])}"
+
+
+def _flows(link: Link) -> bool:
+    """Tell whether a silence is a stall; before the first token it may be the server's queue."""
+    return link.unsent or (link.reply is not None and bool(link.reply.events.times))
 
 
 def _s(span_ns: int) -> str:

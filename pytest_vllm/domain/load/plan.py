@@ -42,7 +42,9 @@ class Limits:
 
     Attributes:
         request_s: Seconds from the send to the end of one request; past it, it failed.
-        stall_s: Seconds without a byte, after which a request failed.
+        stall_s: Seconds without a byte after which a request failed whose first token had come (or
+            that the server did not read). Before that it may wait in the server's queue, which
+            `request_s` alone bounds.
         run_s: Seconds after which nothing more is sent; what is in flight then is cut.
         reply_bytes: Bytes of one reply; past it, the request failed.
         connect_s: Seconds for a connection.
