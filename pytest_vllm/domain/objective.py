@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pytest_vllm.domain.interval import Score
+from pytest_vllm.domain.interval import Z_95, Score
 
 if TYPE_CHECKING:
     from pytest_vllm.domain.load.measurement import Distribution
@@ -45,6 +46,14 @@ def hold_latency(bound: Bound, distribution: Distribution | None) -> Finding:
     """
     asked = f"{bound.key} at most {_ms(bound.most_ms)}"
     seen = distribution.percentiles.get(bound.percentile) if distribution is not None else None
+    if distribution is None and bound.metric.endswith("_sched"):
+        usual = bound.key.replace("-sched", "")
+        return _finding(
+            bound.key,
+            Held.CANNOT_TELL,
+            f"{asked}: it counts from when a request was due, and here each was sent when a place "
+            f"was free; use {usual}, or a load with a rate (pytest-vllm load --rate)",
+        )
     if distribution is None or seen is None:
         return _finding(bound.key, Held.CANNOT_TELL, f"{asked}: the load has no {bound.metric}")
     if seen.value is None:
@@ -79,19 +88,37 @@ def hold_rate(figure: str, least: float, seen: Mean | None) -> Finding:
 
 
 def hold_goodput(least: float, *, good: int, issued: int) -> Finding:
-    """Hold the share of good requests, of all that were sent, against the least it may be."""
+    """Hold the share of good requests, of all that were sent, against the least it may be.
+
+    As in `hold_latency` the whole interval decides. No sample can show a share of 100 %: that is
+    kept when all were good, and missed by a single one that was not.
+    """
     score = Score(right=good, total=issued)
     low, high = score.interval
     text = (
         f"goodput at least {least:.1%}: {good} of {issued} requests were good, "
         f"{score.share:.1%} (95 %: {low:.1%} to {high:.1%})"
     )
+    if least >= 1:
+        held = Held.KEPT if good == issued else Held.MISSED
+        return _finding("goodput", held, f"{text}; it asks for all of them, and no sample for more")
     if high < least:
         return _finding("goodput", Held.MISSED, text)
-    if low >= least or good == issued:
-        # All were good: no sample could show more, and a bound of 100 % could never be shown.
+    if low >= least:
         return _finding("goodput", Held.KEPT, text)
-    return _finding("goodput", Held.CANNOT_TELL, f"{text}: more requests would tell")
+    needs = requests_to_tell(least, share=score.share)
+    would = f"{needs:,} requests with this share would tell" if needs else "it is just that share"
+    return _finding("goodput", Held.CANNOT_TELL, f"{text}: {would}")
+
+
+def requests_to_tell(least: float, *, share: float) -> int:
+    """Return how many requests put all of Wilson's interval on one side of a share; 0: none do.
+
+    An end of that interval is at `least` where `|share - least| = z sqrt(least (1 - least) / n)`.
+    """
+    if share == least:
+        return 0
+    return math.ceil(Z_95**2 * least * (1 - least) / (share - least) ** 2)
 
 
 def _finding(key: str, held: Held, text: str) -> Finding:
