@@ -6,6 +6,7 @@ measured. No figure is taken of a server whose answers make no sense.
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +14,8 @@ import pytest
 from pytest_vllm import INFO, SHOULD, Client, check, not_applicable, not_run, suite
 from pytest_vllm.domain.metric_change import Effect
 from pytest_vllm.domain.objective import Held, hold_goodput, hold_latency, hold_rate
-from pytest_vllm.domain.rounds import find_saturation, slows_down
+from pytest_vllm.domain.rounds import find_saturation, slows_down, still_slows_down
 from pytest_vllm.domain.stored import first_run
-from pytest_vllm.plugin.skips import left_out
 from pytest_vllm.plugin.state import levels_of
 from pytest_vllm.reports.regression import cannot_tell, verdict_line
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.target import Target
     from pytest_vllm.plugin.rounds import Level
 
+    Times = dict[str, float]
+
 pytestmark = suite("performance")
 
 OWN_CHECK = ("wrong_length", "uncounted")
@@ -37,14 +39,16 @@ STALL_MS, STALLS = 5_000.0, 2.0
 """A stream stands still when nothing comes for 5 s and for twice the longest TTFT of the load: the
 prefills of others hold a stream up, and none of them takes longer than its own TTFT."""
 SLOWER = 1.5
-"""The last round may take so many times as long as the first, when each took longer than the one
-before; six rounds in ascending order are chance once in 720 times."""
+"""The last third of the rounds may take so many times as long as the first, if time and number have
+a trend."""
+SUSPECTED, SURE = 0.01, 0.002
+"""How often such a trend may be chance: for a suspicion, and to reject once it was followed up."""
 FURTHER = 2
-"""So many more rounds are sent before that rejects: eight in ascending order are chance once in
-40,320 times, and a server that gets slower and slower goes on."""
+"""So many more rounds are sent before a trend rejects, and each must be too long as well: a host
+that was busy for a while is not, and a server that gets slower and slower goes on."""
 LEAST_TOLD, TICK_MS = 0.7, 5.0
-"""The server's own mean E2EL is at least so much of the client's: what is left is its front end and
-the network. It is not longer by more than two clocks may differ."""
+"""From first to last token the server's own mean is at least so much of the client's; its mean E2EL
+is not longer than the client's by more than two clocks may differ."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -148,41 +152,48 @@ def test_steady(vllm: Client, vllm_performance: Performance) -> None:
     """The same load again and again MUST NOT take longer and longer."""
     measured = vllm_performance.measured(vllm_performance.compared, vllm)
     took = [one.seconds for one in measured.rounds]
-    if slows_down(took, factor=SLOWER):  # a host that gets busier looks the same, for a while
-        took += vllm_performance.sent_again(measured, rounds=FURTHER)
+    slower = slows_down(took, factor=SLOWER, chance=SUSPECTED)
+    if slower:  # a host that gets busier looks the same, for a while
+        again = vllm_performance.sent_again(measured, rounds=FURTHER)
+        slower = still_slows_down(took, again, factor=SLOWER, chance=SURE)
+        took += again
     shown = ", ".join(f"{seconds:.2f}" for seconds in took)
     vllm.observe("performance.rounds-s", shown)
-    assert not slows_down(took, factor=SLOWER), f"the rounds took {shown} s"
+    assert not slower, f"the rounds took {shown} s"
     _the_client_was_fast_enough(measured)
 
 
 @check(
     "performance.metrics.as-measured",
     ref="O05",
+    level=SHOULD,
     needs=("metrics",),
     catches=("load-histogram-lies",),
     alone=True,
     long=True,
 )
 def test_metrics(vllm: Client, vllm_performance: Performance) -> None:
-    """The E2E latency that the server tells of a load MUST be the one that its client saw."""
+    """The latencies that the server tells of a load SHOULD be those that its client saw.
+
+    Who watches a server by a wrong histogram is misled; whom it serves is not. The way to the
+    server, any network, is in the client's E2EL and not in the server's: so that may be shorter by
+    whatever, and the time from first to last token, which a steady way leaves as it is, may not.
+    """
     measured = vllm_performance.measured(vllm_performance.compared, vllm)
     means = [
-        means["e2el"]
+        means
         for one in measured.rounds
         if isinstance(means := one.measurement.server.get("means"), dict) and "e2el" in means
     ]
     if not means:
         not_applicable("/metrics does not tell the latency of just the requests of the load")
-    client = sum(told["client_ms"] for told in means) / len(means)
-    server = sum(told["server_ms"] for told in means) / len(means)
-    vllm.observe("performance.e2el-mean", f"client {client:.1f} ms, server {server:.1f} ms")
+    said = f"the mean E2E latency is {_sides([told['e2el'] for told in means])}"
+    if all("ttft" in told for told in means):
+        said += f", from first to last token {_sides([_decode(told) for told in means])}"
+    vllm.observe("performance.e2el-mean", said)
     # What a busy host adds between the two spoils a round or two; a histogram lies in each.
-    apart = [told for told in means if not _agree(told["client_ms"], told["server_ms"])]
-    assert 2 * len(apart) <= len(means), (
-        f"the mean E2E latency is {server:.1f} ms by the server's histogram and {client:.1f} ms at "
-        f"the client; they are apart in {len(apart)} of {len(means)} rounds"
-    )
+    apart = sum(not _agree(told) for told in means)
+    assert 2 * apart <= len(means), f"{said}; they are apart in {apart} of {len(means)} rounds"
     _the_client_was_fast_enough(measured)
 
 
@@ -217,7 +228,9 @@ def test_goodput(vllm: Client, vllm_performance: Performance) -> None:
     if objectives.goodput is None:
         not_applicable('the profile asks for no goodput: [slo] with goodput = "99%"')
     measured = _at_objective(vllm, vllm_performance)
-    share = measured.pooled(objectives.request).figures.get("goodput_share", 0.0)
+    share = measured.pooled(objectives.request).figures.get("goodput_share")
+    if share is None:
+        not_run("cannot tell: the load has no goodput, for nothing of it was sent")
     good = round(share * measured.issued)
     _hold([hold_goodput(objectives.goodput, good=good, issued=measured.issued)], measured)
 
@@ -284,8 +297,24 @@ def test_saturation(vllm: Client, vllm_performance: Performance) -> None:
     )
 
 
-def _agree(client_ms: float, server_ms: float) -> bool:
-    return LEAST_TOLD * client_ms - TICK_MS <= server_ms <= client_ms + TICK_MS
+def _agree(told: dict[str, Times]) -> bool:
+    """Tell whether the server's E2EL is none that the client did not see, nor its decode time."""
+    whole = told["e2el"]
+    if whole["server_ms"] > whole["client_ms"] + TICK_MS:
+        return False
+    if "ttft" not in told:
+        return True
+    decode = _decode(told)
+    return decode["server_ms"] >= LEAST_TOLD * decode["client_ms"] - TICK_MS
+
+
+def _decode(told: dict[str, Times]) -> Times:
+    return {side: told["e2el"][side] - told["ttft"][side] for side in ("client_ms", "server_ms")}
+
+
+def _sides(told: Sequence[Times]) -> str:
+    client, server = (fmean(one[side] for one in told) for side in ("client_ms", "server_ms"))
+    return f"{server:.1f} ms by the server's histograms and {client:.1f} ms at the client"
 
 
 def _at_objective(vllm: Client, performance: Performance) -> Level:
@@ -311,9 +340,10 @@ def _no_regression(vllm: Client, performance: Performance) -> None:
     if judgement is None:
         not_applicable(first_run(performance.run_name))
     if not performance.baseline_has_loads:
-        left_out(
-            "the baseline has no load in it, so no figure was compared: this run can be a "
-            f"baseline, with --vllm-baseline={performance.run_name}"
+        not_run(
+            "the baseline has no load in it, so no figure was compared, and what cannot be told is "
+            f"no pass: take a run that measured, such as this one (--vllm-baseline="
+            f"{performance.run_name}), or leave the loads out with --vllm-performance=none"
         )
     if limits := performance.measured(performance.compared, vllm).limits:
         _the_client_was_the_limit(limits)

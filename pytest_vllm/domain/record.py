@@ -111,8 +111,9 @@ class RunRecord:
             `time_s`, and for each GPU a list of the same length for every quantity.
         attempts: Starts that failed by a flaky fault and were tried again.
         performance: What the suite `performance` measured, as plain data: `profile`, `workload`,
-            `calibration`, `levels` (each with the figures of its rounds and one whole
-            measurement), `saturation`, `regression`, `notes`; empty when it did not run.
+            `calibration` (of the compared level), `levels` (each with its calibration, the figures
+            of its rounds and one whole measurement), `saturation`, `regression`, `notes`; empty
+            when it did not run.
     """
 
     run_id: str

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from statistics import fmean, stdev
+from itertools import combinations
+from statistics import NormalDist, fmean, median_high, median_low, stdev
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.load.columns import Columns
@@ -35,6 +35,8 @@ _BY_REQUEST = (
 STOPS_GROWING = 0.95
 """A level is saturated from where its throughput has this share of the best level's: what is left
 to gain is then as small as a gate's tolerance, and every further request only waits longer."""
+FEWEST_FOR_A_TREND = 5
+_EXACT = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,17 +100,69 @@ def find_saturation(throughput: Mapping[int, Sequence[float]]) -> Saturation | N
     )
 
 
-def slows_down(seconds: Sequence[float], *, factor: float) -> bool:
-    """Tell whether every round took longer than the one before, and the last too long.
+def still_slows_down(
+    seconds: Sequence[float], again: Sequence[float], *, factor: float, chance: float
+) -> bool:
+    """Tell whether rounds that slowed down did so further when some more were sent.
 
-    By chance alone, six rounds are in ascending order once in 720 times.
+    Args:
+        seconds: What each round took at first.
+        again: What each of the further rounds took, at least one.
+        factor: As in `slows_down`; each further round is too long by it as well.
+        chance: As in `slows_down`.
+    """
+    first = median_high(seconds[: _third(seconds)])
+    return min(again) > factor * first and slows_down(
+        [*seconds, *again], factor=factor, chance=chance
+    )
+
+
+def slows_down(seconds: Sequence[float], *, factor: float, chance: float) -> bool:
+    """Tell whether rounds took longer and longer: a trend, and the last third of them too long.
+
+    The trend is Kendall's of time and number, one-sided (Mann, Econometrica 13, 1945), and noise
+    does not hide it. A host whose noise lasts over rounds has trends as well, but no last third
+    that takes so much longer than the first; so both are needed. A third has two rounds at least.
 
     Args:
         seconds: What each round took, in their order.
-        factor: How much longer than the first the last one is too long.
+        factor: How much longer than the first third the last third is too long, by the median.
+        chance: The trend is one when rounds in any order have it less often than this.
     """
-    ascending = all(later > earlier for earlier, later in pairwise(seconds))
-    return len(seconds) >= 5 and ascending and seconds[-1] > factor * seconds[0]  # noqa: PLR2004
+    third = _third(seconds)
+    if len(seconds) < FEWEST_FOR_A_TREND:
+        return False
+    first, last = median_high(seconds[:third]), median_low(seconds[-third:])
+    return last > factor * first and trend_by_chance(seconds) <= chance
+
+
+def _third(seconds: Sequence[float]) -> int:
+    return max(2, len(seconds) // 3)  # one slow round is no trend
+
+
+def trend_by_chance(values: Sequence[float]) -> float:
+    """Return how often values in any order rise at least as much as these do (Kendall's tau).
+
+    Exact up to 32 values, by the numbers of permutations with so many pairs out of order (Kendall,
+    Biometrika 30, 1938); by the normal distribution above.
+
+    Args:
+        values: In their order; a tie counts as out of order.
+    """
+    count = len(values)
+    falling = sum(later <= earlier for earlier, later in combinations(values, 2))
+    pairs = count * (count - 1) // 2
+    if count > _EXACT:
+        spread = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
+        return NormalDist().cdf((2 * falling + 1 - pairs) / spread)
+    share = [1.0]  # of the permutations of n values, those with k pairs out of order
+    for size in range(2, count + 1):
+        longer = [0.0] * (len(share) + size - 1)
+        for place, value in enumerate(share):
+            for further in range(size):
+                longer[place + further] += value / size
+        share = longer
+    return math.fsum(share[: falling + 1])
 
 
 def pool(parts: Sequence[tuple[LoadPlan, Columns]]) -> tuple[LoadPlan, Columns]:

@@ -290,7 +290,8 @@ class ControllerPlugin:
         if self._finish is not None or self._folder is None:
             self._stop()
             return
-        self._recorder.interrupted = self._recorder.interrupted or "interrupted during the start"
+        when = "before its end" if self._recorder.results else "during the start"
+        self._recorder.interrupted = self._recorder.interrupted or f"interrupted {when}"
         self._conclude()
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:

@@ -14,6 +14,7 @@ from pytest_vllm.domain.text import one_line
 from pytest_vllm.plugin.marks import read_check, read_needs
 from pytest_vllm.plugin.options import PERFORMANCE, SUITES
 from pytest_vllm.plugin.skips import (
+    SHARED,
     AfterStop,
     CapabilityMissing,
     NotAlone,
@@ -93,7 +94,10 @@ class OutcomePlugin:
             raise NotRun(NOT_RUN_REASON)
         if state.gone and not _was_under_way(item, state.gone_at):
             raise NotRun(f"not run: {state.gone}")
-        if self._has_company and _needs_to_be_alone(item):
+        if self._has_company and (suite := _alone_suite(item)):
+            asked_by = state.measuring_asked_by if suite == PERFORMANCE else ""
+            if asked_by:
+                raise NotRun(f"not run: {SHARED}, for {asked_by} asks for figures")
             raise NotAlone
         capability = unmet_capability(item, state)
         if capability is not None and state.server is not None:
@@ -184,13 +188,13 @@ def uses_server(item: pytest.Item) -> bool:
     return "vllm_server" in getattr(item, "fixturenames", ())
 
 
-def _needs_to_be_alone(item: pytest.Item) -> bool:
-    """Tell whether a check is of a suite that shares the server with nobody, or shows its end."""
+def _alone_suite(item: pytest.Item) -> str:
+    """Return the suite that shares the server with nobody and has this check or this probe."""
     check = item.stash[CHECK]
     if check is None:
-        return False
-    suite = item.callspec.id if check.suite == LIVENESS else check.suite  # type: ignore[attr-defined]
-    return suite in UNSHARED
+        return ""
+    suite: str = item.callspec.id if check.suite == LIVENESS else check.suite  # type: ignore[attr-defined]
+    return suite if suite in UNSHARED else ""
 
 
 def _was_under_way(item: pytest.Item, gone_at: float) -> bool:

@@ -53,7 +53,6 @@ class Performance:
         self.profile = profile
         self.objectives = state.profile.slo
         self.levels: dict[int, Level] = {}
-        self.calibration: Calibration | None = None
         self._state = state
         self._load = load
         self._refusal: str | None = None
@@ -90,6 +89,12 @@ class Performance:
             self._problem = error
             raise
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """The client's own error at the compared level, `None` before that is known."""
+        level = self.levels.get(self.compared)
+        return level.calibration if level is not None else None
+
     def sent_again(self, level: Level, *, rounds: int) -> list[float]:
         """Send further rounds of a level that was measured; its figures stay as they are.
 
@@ -100,7 +105,9 @@ class Performance:
         Returns:
             Seconds that each took.
         """
-        further = Level(concurrency=level.concurrency, requests=level.requests)
+        further = Level(
+            concurrency=level.concurrency, requests=level.requests, calibration=level.calibration
+        )
         for number in range(rounds):
             self._send(further, self._plan(level, len(level.rounds) + number))
         return [one.seconds for one in further.rounds]
@@ -183,8 +190,8 @@ class Performance:
     def _measure(self, concurrency: int, benchmark: Any) -> Level:
         requests = self._sizes.of(concurrency)
         rounds = self._affordable(concurrency, requests)
-        self._calibrate(concurrency)
-        level = Level(concurrency=concurrency, requests=requests)
+        calibration = self._calibrate(concurrency)
+        level = Level(concurrency=concurrency, requests=requests, calibration=calibration)
         if benchmark is None:
             for number in range(rounds):
                 self._send(level, self._plan(level, number))
@@ -196,10 +203,7 @@ class Performance:
                 rounds=rounds,
                 iterations=1,
             )
-            benchmark.extra_info["vllm"] = {
-                **level.extra(),
-                "calibration": asdict(self.calibration) if self.calibration else {},
-            }
+            benchmark.extra_info["vllm"] = level.extra()
         self.levels[concurrency] = level
         self._note()
         return level
@@ -218,11 +222,14 @@ class Performance:
                     f"limit-seconds = {self.profile.limit_s:g} allows no more"
                 )
             return rounds
-        return out_of_time(
+        reason = (
             f"a round of {requests} requests, {concurrency} at a time, would take about "
             f"{self._round_s(concurrency, requests):.0f} s, and {max(0.0, left_s):.0f} s are left "
             f"of the profile's limit-seconds = {self.profile.limit_s:g}"
         )
+        if concurrency == self.objectives.concurrency:
+            not_run(f"{reason}; [slo] is about this level, so give it more")
+        return out_of_time(reason)
 
     def _rounds_of(self, concurrency: int) -> int:
         """Return the rounds of a level; one that objectives name has those of the compared."""
@@ -256,18 +263,16 @@ class Performance:
         if facts is None:  # nothing was sent
             level.rounds.append(Round(loaded=loaded, limits=()))
             return
-        seen = (facts, loaded.measurement, self.calibration)
+        seen = (facts, loaded.measurement, level.calibration)
         level.rounds.append(
             Round(loaded=loaded, limits=bottleneck(*seen), held_back=held_back(*seen))
         )
 
-    def _calibrate(self, concurrency: int) -> None:
+    def _calibrate(self, concurrency: int) -> Calibration:
         """Let the client measure itself at the level's streams and rate, on the same path."""
-        if self.calibration is not None and self.calibration.streams >= concurrency:
-            return
         last = self._load.last
         facts = last.columns.facts if last is not None else None
-        self.calibration = calibrate(
+        return calibrate(
             streams=concurrency,
             events_per_s=_HEADROOM * self._events_per_s(concurrency),
             seconds=_CALIBRATION_S,

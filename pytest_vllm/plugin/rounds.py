@@ -15,6 +15,7 @@ from pytest_vllm.domain.rounds import mean_of, pool
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_vllm.domain.load.calibration import Calibration
     from pytest_vllm.domain.load.columns import Columns
     from pytest_vllm.domain.load.measurement import Measurement, Slo
     from pytest_vllm.domain.rounds import Mean
@@ -56,11 +57,13 @@ class Level:
     Attributes:
         concurrency: Requests at a time.
         requests: Measured requests of each round.
+        calibration: The client's own error at its streams and rate, `None` where nobody asked.
         rounds: What was measured.
     """
 
     concurrency: int
     requests: int
+    calibration: Calibration | None = None
     rounds: list[Round] = field(default_factory=list)
 
     @property
@@ -165,6 +168,7 @@ class Level:
             "figures": dict(self.middle().figures),
             "failures": self.failures,
             "client_was_the_limit": list(self.limits),
+            "calibration": plain["calibration"],
         }
 
     def plain(self, *, gated: bool) -> dict[str, Any]:
@@ -183,6 +187,7 @@ class Level:
                 "prompts": _work(description),
             },
             "description": description,
+            "calibration": asdict(self.calibration) if self.calibration is not None else {},
             "rounds": [_plain_round(one) for one in self.rounds],
             "summary": asdict(self.middle()),
             "latencies": {

@@ -6,6 +6,11 @@ from typing import NoReturn
 
 from _pytest.outcomes import Failed, Skipped
 
+SHARED = (
+    "this needs the server and its host for itself, and the workers of pytest-xdist share them; "
+    "run it without -n"
+)
+
 
 class NotApplicable(Skipped):
     """The requirement does not apply to this server."""
@@ -27,10 +32,7 @@ class NotAlone(Tolerated):
     """What is required shows only while nobody else uses the server, as the workers of xdist do."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "not run: this needs the server and its host for itself, and the workers of "
-            "pytest-xdist share them; run it without -n"
-        )
+        super().__init__(f"not run: {SHARED}")
 
 
 class AfterStop(NotRun):
@@ -66,15 +68,6 @@ def out_of_time(reason: str) -> NoReturn:
         reason: How long it would take, and the option that allows it.
     """
     raise OutOfTime(f"not run: {reason}")
-
-
-def left_out(reason: str) -> NoReturn:
-    """End a check as NOT_RUN for how the run is made, which only profile `promote` does not allow.
-
-    Args:
-        reason: What the run lacks, and how to give it.
-    """
-    raise Tolerated(f"not run: {reason}")
 
 
 def after_stop() -> NoReturn:

@@ -88,6 +88,22 @@ class RunState:
     judgement: Judgement | None = None
     gpu_columns: Callable[[], dict[str, Any]] | None = None
 
+    @property
+    def measuring_asked_by(self) -> str:
+        """What asks for the suite `performance`, empty where it is only a part of every run.
+
+        Who asks for figures is not content with a verdict without them.
+        """
+        setting = self.target.settings["performance"]
+        slo = self.profile.slo
+        if setting.source != "default":
+            return f"performance={setting.value} ({setting.source})"
+        if slo.declared or slo.changes:
+            return f"[slo] of profile {self.profile.name}"
+        if self.baseline is not None:
+            return "--vllm-baseline"
+        return "--vllm-suite" if "performance" in self.target.suites else ""
+
 
 STATE = pytest.StashKey[RunState]()
 

@@ -203,6 +203,7 @@ def _warnings(
             warnings.append(f"the waiver of {waiver.check} expired on {waiver.expires}")
         elif waiver.check not in recorder.collected:
             warnings.append(f"the waiver of {waiver.check} names no check of this run")
+    warnings += _not_looked_at(state, recorder)
     if recorder.deselected:
         warnings.append(f"{len(recorder.deselected)} checks were deselected")
     if state.performance.get("levels") and state.baseline is None:
@@ -215,6 +216,27 @@ def _warnings(
             f"a start failed by a flaky fault and was tried again: {name}: {first.cause}"
         )
     return (*warnings, *(run.problems if run is not None else ()))
+
+
+def _not_looked_at(state: RunState, recorder: Recorder) -> list[str]:
+    """Name what was declared of the performance while the checks of it are not in the run."""
+    slo, found = state.profile.slo, []
+    asked = {
+        "performance.slo.latency": bool(slo.latencies),
+        "performance.slo.rates": bool(slo.rates),
+        "performance.slo.goodput": slo.goodput is not None,
+    }
+    missing = [name for name, wanted in asked.items() if wanted and name not in recorder.collected]
+    if missing:
+        found.append(
+            f"nobody looked whether [slo] of profile {state.profile.name} is kept: this run leaves "
+            f"out {', '.join(missing)}"
+        )
+    if state.baseline is not None and "performance.regression" not in recorder.collected:
+        found.append(
+            "no figure was compared with the baseline: this run leaves out performance.regression"
+        )
+    return found
 
 
 def _warns(finding: Finding) -> bool:

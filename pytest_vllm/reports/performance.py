@@ -29,6 +29,7 @@ LEVEL_HEAD = (
     "Worst stall p99",
     "E2EL p50",
     "Goodput",
+    "Client's error p99",
 )
 _LATENCIES = (
     ("ttft", "p50"),
@@ -139,7 +140,15 @@ def _row(level: Mapping[str, Any]) -> tuple[str, ...]:
         _cell(_values(level, "requests_per_s")),
         *(_latency(level, metric, name) for metric, name in _LATENCIES),
         f"{_mean(goodput):.1%}" if goodput else "-",
+        _own_error(level.get("calibration") or {}),
     )
+
+
+def _own_error(told: Mapping[str, Any]) -> str:
+    """Show the client's error in the calibration at the level's own streams and rate."""
+    if not told:
+        return "not calibrated"
+    return f"TTFT {told['ttft_error_p99_us']:.0f} us, gap {told['itl_error_p99_us']:.0f} us"
 
 
 def _latency(level: Mapping[str, Any], metric: str, name: str) -> str:
@@ -163,7 +172,8 @@ def _client_line(performance: Mapping[str, Any]) -> str:
     return (
         f"TTFT error p50 {told['ttft_error_p50_us']:.0f} us, p99 {told['ttft_error_p99_us']:.0f} "
         f"us, ITL p99 {told['itl_error_p99_us']:.0f} us, {told['cpu_share']:.0%} of a core at "
-        f"{told['events_per_s']:,.0f} events/s ({told['clock']} clock, {told['path']} path)"
+        f"{told['streams']} streams and {told['events_per_s']:,.0f} events/s "
+        f"({told['clock']} clock, {told['path']} path)"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import time
 from array import array
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,19 @@ from pytest_vllm.domain.load.metrics import measure
 from pytest_vllm.domain.load.plan import LoadPlan, Request
 from pytest_vllm.domain.metric_change import Form, Judgement
 from pytest_vllm.domain.objective import Finding, Held
+from pytest_vllm.domain.performance import read_performance
+from pytest_vllm.domain.profile import Profile
 from pytest_vllm.domain.rounds import pool
-from pytest_vllm.plugin.load import Loaded
+from pytest_vllm.domain.server import ServerInfo
+from pytest_vllm.domain.settings import Sources, resolve
+from pytest_vllm.domain.slo import Objectives
+from pytest_vllm.domain.target import build_target
+from pytest_vllm.plugin.load import Load, Loaded
+from pytest_vllm.plugin.performance import Performance
 from pytest_vllm.plugin.rounds import Level, Round
 from pytest_vllm.plugin.sizing import Sizes
 from pytest_vllm.plugin.skips import NotRun, Tolerated
+from pytest_vllm.plugin.state import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +38,22 @@ SUITE: dict[str, Any] = runpy.run_path(
 )
 MS = 1_000_000
 LIMIT = "the client had no idle moment"
+SERVER = ServerInfo(
+    url="http://127.0.0.1:9",
+    model="m",
+    served_names=("m",),
+    max_model_len=None,
+    version="",
+    capabilities=(),
+    absent={},
+    owned=False,
+)
+SWEEP = {
+    "schema": 1,
+    "workload": {"prompt_tokens": 8, "output_tokens": 3},
+    "concurrency": [1, 4],
+    "limit-seconds": 9,
+}
 
 
 def columns(*endings: Ending, gap_ms: int = 10, begin_ms: int = 0) -> Columns:
@@ -145,11 +170,33 @@ def test_a_busy_moment_spoils_a_round_and_not_the_level() -> None:
     assert made.held_back == said
 
 
-def test_a_baseline_without_loads_is_told_beside_the_verdict() -> None:
-    """Not every earlier run has measured; its checks are compared all the same."""
-    with pytest.raises(Tolerated, match="the baseline has no load in it") as told:
+def test_a_baseline_without_loads_leaves_it_open() -> None:
+    """Who names a baseline wants to know; what cannot be told is no pass."""
+    with pytest.raises(NotRun, match="the baseline has no load in it") as told:
         SUITE["_no_regression"](Noted(), Measured(level(columns(Ending.DONE))))
+    assert not isinstance(told.value, Tolerated)
     assert "--vllm-baseline=.vllm/this" in str(told.value)
+    assert "--vllm-performance=none" in str(told.value)
+
+
+@pytest.mark.parametrize(("asked", "tolerated"), [(0, True), (4, False)])
+def test_a_level_that_objectives_name_is_not_put_off(*, asked: int, tolerated: bool) -> None:
+    """A level for which there is no time is named, unless `[slo]` is about it: that is open."""
+    profile = read_performance("mine", SWEEP)
+    state = RunState(
+        target=build_target(
+            resolve(
+                Sources(options={"url": SERVER.url}, env={}, ini={}), profile={}, profile_name=""
+            ),
+            known_suites=(),
+        ),
+        profile=Profile(name="mine", slo=Objectives(concurrency=asked)),
+    )
+    measures = Performance(state, Load(SERVER), profile)
+    measures._began = time.monotonic() - 100
+    with pytest.raises(NotRun, match="0 s are left of the profile's limit-seconds = 9") as told:
+        measures._affordable(4, 16)
+    assert isinstance(told.value, Tolerated) is tolerated
 
 
 def test_rounds_that_get_slower_are_sent_again_before_they_reject() -> None:
@@ -161,20 +208,39 @@ def test_rounds_that_get_slower_are_sent_again_before_they_reject() -> None:
     assert noted.seen["performance.rounds-s"] == "1.00, 2.00, 3.00, 4.00, 5.00, 6.00, 3.00"
     with pytest.raises(AssertionError, match=r"the rounds took .*5\.00, 6\.00, 7\.00 s"):
         steady(Noted(), Measured(slower, 6.0, 7.0))
+    steady(Noted(), Measured(lasting(*range(1, 31)), 1.0, 40.0))  # it was busy, and is not
+    with pytest.raises(AssertionError, match="the rounds took"):
+        steady(Noted(), Measured(lasting(*range(1, 31)), 39.0, 38.0))
     steady(Noted(), Measured(lasting(1, 2, 3, 2, 5)))
 
 
-@pytest.mark.parametrize(("lies", "rejected"), [(1, False), (3, True)])
-def test_a_histogram_lies_in_most_rounds(lies: int, rejected: bool) -> None:  # noqa: FBT001
-    """What a busy host adds between server and client spoils but some."""
+@pytest.mark.parametrize(
+    ("e2el", "ttft", "lies", "told"),
+    [
+        ((1000, 500), (100, 90), 1, False),  # half of it is gone in one round
+        ((1000, 500), (100, 90), 3, True),
+        ((1000, 1010), (100, 90), 3, True),  # nobody waited for so long
+        ((1000, 480), (620, 100), 5, False),  # a way of a quarter of a second there and back
+        ((1000, 480), None, 5, False),  # the way may be anything
+    ],
+)
+def test_a_histogram_lies_in_most_rounds(
+    e2el: tuple[float, float], ttft: tuple[float, float] | None, lies: int, *, told: bool
+) -> None:
+    """What a busy host adds between server and client spoils but some, and a network nothing."""
     made = level(*[columns(Ending.DONE) for _ in range(5)])
     for number, one in enumerate(made.rounds):
-        means = {"client_ms": 1000.0, "server_ms": 500.0 if number < lies else 990.0}
-        measurement = replace(one.measurement, server={"means": {"e2el": means}})
+        sides = {"e2el": e2el, "ttft": ttft} if number < lies else {"e2el": (1000, 990)}
+        means = {
+            name: {"client_ms": times[0], "server_ms": times[1]}
+            for name, times in sides.items()
+            if times is not None
+        }
+        measurement = replace(one.measurement, server={"means": means})
         loaded = replace(one.loaded, measurement=measurement)
         made.rounds[number] = Round(loaded=loaded, limits=())
     metrics: Callable[..., None] = SUITE["test_metrics"]
-    if not rejected:
+    if not told:
         metrics(Noted(), Measured(made))
         return
     with pytest.raises(AssertionError, match="apart in 3 of 5 rounds"):

@@ -22,6 +22,7 @@ CALIBRATION = {
     "ttft_error_p99_us": 24.0,
     "itl_error_p99_us": 31.0,
     "cpu_share": 0.04,
+    "streams": 8,
     "events_per_s": 1934.0,
     "clock": "kernel",
     "path": "epoll",
@@ -47,6 +48,7 @@ def level(concurrency: int, *throughput: float, failed: int = 0) -> dict[str, An
         "concurrency": concurrency,
         "requests": 32,
         "gated": concurrency == 8,
+        "calibration": CALIBRATION if concurrency == 8 else {},
         "rounds": [
             {"figures": one, "failed": failed, "flags": ["the window is short"], "limits": []}
             for one in figures
@@ -87,6 +89,7 @@ def test_the_screen_tells_figures_intervals_and_the_clients_error() -> None:
         "TTFT p50 40 (40 to 40) ms"
     )
     assert lines["Client"].startswith("TTFT error p50 7 us, p99 24 us, ITL p99 31 us, 4% of a core")
+    assert "4% of a core at 8 streams and 1,934 events/s (kernel clock" in lines["Client"]
     assert lines["Saturates"] == (
         "not up to 8 at a time (700 output tokens/s): throughput still grows"
     )
@@ -95,6 +98,8 @@ def test_the_screen_tells_figures_intervals_and_the_clients_error() -> None:
 
 def test_a_percentile_that_the_sample_cannot_support_is_refused_in_words() -> None:
     page = report_md(record())
+    assert page.count("| `TTFT 24 us, gap 31 us` |") == 1  # the other level has none of its own
+    assert page.count("| `not calibrated` |") == 1
     assert "`needs 662 requests, had 96`" in page
     assert "`40.5 ms (39 to open)`" in page
     assert "- `answers have 8 tokens instead of 32`" in page

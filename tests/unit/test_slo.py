@@ -10,7 +10,7 @@ from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.load.measurement import Distribution, Percentile, Slo
 from pytest_vllm.domain.objective import Held, hold_goodput, hold_latency, hold_rate
 from pytest_vllm.domain.profile import build_profile
-from pytest_vllm.domain.rounds import Mean, find_saturation, mean_of, slows_down
+from pytest_vllm.domain.rounds import Mean, find_saturation, mean_of
 from pytest_vllm.domain.slo import Bound, read_objectives
 
 BOUND = Bound(metric="ttft", percentile="p50", most_ms=200.0)
@@ -172,16 +172,3 @@ def test_throughput_saturates_where_the_best_is_nearly_reached(
 
 def test_one_level_has_no_saturation() -> None:
     assert find_saturation({8: [1.0, 2.0]}) is None
-
-
-@pytest.mark.parametrize(
-    ("seconds", "slower"),
-    [
-        ([1.0, 1.1, 1.3, 1.4, 1.6], True),
-        ([1.0, 1.1, 1.2, 1.3, 1.4], False),
-        ([1.0, 1.1, 1.05, 1.4, 1.6], False),
-        ([1.0, 1.3, 1.6, 2.0], False),
-    ],
-)
-def test_only_a_steady_growth_of_half_slows_down(seconds: list[float], *, slower: bool) -> None:
-    assert slows_down(seconds, factor=1.5) is slower
