@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SMALL = "prompt_tokens = 20\noutput_tokens = {uniform = {least = 2, most = 6}}\n"
 LIMIT_S = 300
+WRITTEN = "<all was written>"
 STATE = Progress(
     elapsed_s=12.0,
     planned=100,
@@ -87,7 +88,7 @@ def test_a_load_is_measured_beside_the_clients_own_error(
         "--concurrency=2",
         "--requests=12",
         "--warm-up=2",
-        "--slo=e2el=100s,ttft-p50=90s,ttft-p99=90s",
+        "--slo=e2el=100s,goodput=100%,ttft-p50=90s,ttft-p99=90s",
         f"--json={written}",
         f"--save={saved}",
     )
@@ -125,7 +126,7 @@ def test_a_sweep_ends_in_a_table_and_one_level_that_keeps_the_slo_is_enough(
         f"--workload={workload}",
         "--sweep=1,3",
         "--requests=6",
-        "--slo=e2el=100s",
+        "--slo=e2el=100s,goodput=100%",
         "--no-calibrate",
     )
     assert answer.code == 0, answer.out + answer.err
@@ -164,6 +165,27 @@ def test_a_trace_sends_all_its_rows(server: str, tmp_path: Path) -> None:
     assert answer.code == 0, answer.out + answer.err
     assert "t: as recorded, 2 times as fast" in answer.out
     assert "7 issued, none failed" in answer.out
+
+
+def test_a_dozen_good_requests_do_not_show_99_percent(server: str, workload: str) -> None:
+    words = (f"--url={server}", f"--workload={workload}", "--requests=6", "--no-calibrate")
+    answer = load(*words, "--slo=e2el=100s")
+    assert answer.code == 75, answer.out + answer.err
+    said = " ".join(answer.out.split())
+    assert "SLO cannot tell: goodput at least 99.0%: 6 of 6 requests were good" in said
+    assert "381 requests with this share would tell" in said
+
+
+def test_a_stream_that_loses_a_token_fails(tmp_path: Path) -> None:
+    (tmp_path / "long.toml").write_text("prompt_tokens = 20\noutput_tokens = 16\n")
+    with serving("chunk-dropped") as url:
+        answer = load(
+            f"--url={url}", "--workload=long.toml", "--requests=4", "--no-calibrate",
+            folder=tmp_path,
+        )  # fmt: skip
+    assert answer.code == 1, answer.out + answer.err
+    assert "4 issued, 4 failed: 4 miscounted" in answer.out
+    assert "such as 15 and 16 of request" in " ".join(answer.out.split())
 
 
 def test_failures_are_counted_shown_and_fail(workload: str) -> None:
@@ -274,8 +296,9 @@ def test_a_terminal_gets_one_line_that_fits(columns: int, *, titled: bool, barre
     with os.fdopen(slave, "w") as stream:
         with LoadView(stream, live=True, color=False, title="8 at a time") as view:
             view.update(STATE)
+        stream.write(WRITTEN)
         stream.flush()
-        seen = os.read(master, 65536).decode()
+        seen = _read(master)
     os.close(master)
     assert "8 in flight" in seen
     assert "1,234 tok/s" in seen
@@ -292,6 +315,14 @@ def test_before_the_first_token_and_without_counts() -> None:
 
 def _fields(state: Progress) -> dict[str, Any]:
     return {name: getattr(state, name) for name in state.__dataclass_fields__}
+
+
+def _read(terminal: int) -> str:
+    """Read all that was written: one read gives what the kernel has passed on so far."""
+    seen = b""
+    while WRITTEN.encode() not in seen:
+        seen += os.read(terminal, 65536)
+    return seen.decode()
 
 
 def _resize(terminal: int, columns: int) -> None:
