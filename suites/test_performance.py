@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 pytestmark = suite("performance")
 
-OWN_CHECK = ("wrong_length", "uncounted")
-"""Failures that have a check of their own."""
+OTHER_LENGTH = ("wrong_length", "miscounted")
+"""How answers fail that came to their end, and without the tokens that they should have."""
+
 STALL_MS, STALLS = 5_000.0, 2.0
 """A stream stands still when nothing comes for 5 s and for twice the longest TTFT of the load: the
 prefills of others hold a stream up, and none of them takes longer than its own TTFT."""
@@ -77,9 +78,7 @@ def test_answered(
 ) -> None:
     """Every request of a load MUST be answered to its end."""
     measured = vllm_performance.measured(level, vllm, vllm_benchmark)
-    failures = {kind: count for kind, count in measured.failures.items() if kind != "wrong_length"}
-    failed = sum(failures.values())
-    kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in failures.items())
+    failed, kinds = _failures(measured, of_length=False)
     assert not failed, "\n".join(
         [f"{failed} of {measured.issued} requests failed: {kinds}", *measured.examples()]
     )
@@ -89,16 +88,16 @@ def test_answered(
 @check(
     "performance.load.exact-lengths",
     ref="L01",
-    catches=("load-short-answers",),
+    catches=("load-short-answers", "chunk-dropped"),
     alone=True,
     long=True,
 )
 def test_exact_lengths(vllm: Client, vllm_performance: Performance, level: int) -> None:
-    """Under load, every answer MUST have the tokens that were asked for with `ignore_eos`."""
+    """Under load, every stream MUST carry all tokens that were asked for with `ignore_eos`."""
     measured = vllm_performance.measured(level, vllm)
-    wrong = measured.failures.get("wrong_length", 0)
+    wrong, kinds = _failures(measured, of_length=True)
     assert not wrong, "\n".join(
-        [f"{wrong} of {measured.issued} answers have another length", *measured.examples()]
+        [f"{wrong} of {measured.issued} answers have another length: {kinds}", *measured.examples()]
     )
     _the_client_was_fast_enough(measured)
 
@@ -315,6 +314,17 @@ def _decode(told: dict[str, Times]) -> Times:
 def _sides(told: Sequence[Times]) -> str:
     client, server = (fmean(one[side] for one in told) for side in ("client_ms", "server_ms"))
     return f"{server:.1f} ms by the server's histograms and {client:.1f} ms at the client"
+
+
+def _failures(measured: Level, *, of_length: bool) -> tuple[int, str]:
+    """Count the failures of the one sort or of all others, and name them by kind."""
+    found = {
+        kind: count
+        for kind, count in measured.failures.items()
+        if (kind in OTHER_LENGTH) is of_length
+    }
+    kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in found.items())
+    return sum(found.values()), kinds
 
 
 def _at_objective(vllm: Client, performance: Performance) -> Level:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.load.columns import UNTOLD, Ending
+from pytest_vllm.domain.load.failures import sort
 from pytest_vllm.domain.load.metrics import measure
 from pytest_vllm.domain.rounds import mean_of, pool
 
@@ -201,6 +202,8 @@ def _examples(one: Round) -> Iterator[str]:
     columns: Columns = one.loaded.columns
     plan = one.loaded.plan
     told = dict(columns.failures)
+    ends = sort(plan, columns)
+    miscounted = set(ends.miscounts) - set(ends.done)
     for number, request in enumerate(plan.requests):
         ending = columns.ending[number]
         wrong = bool(request.want_tokens) and columns.completion_tokens[number] not in (
@@ -215,6 +218,11 @@ def _examples(one: Round) -> Iterator[str]:
             yield (
                 f"request {number}: {columns.completion_tokens[number]} tokens written, "
                 f"{request.want_tokens} asked for"
+            )
+        elif number in miscounted:
+            yield (
+                f"request {number}: its events carried {ends.miscounts[number]} tokens, and its "
+                f"usage says {ends.tokens[number]}"
             )
 
 
