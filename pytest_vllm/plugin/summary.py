@@ -229,8 +229,8 @@ def _not_looked_at(state: RunState, recorder: Recorder) -> list[str]:
     missing = [name for name, wanted in asked.items() if wanted and name not in recorder.collected]
     if missing:
         found.append(
-            f"nobody looked whether [slo] of profile {state.profile.name} is kept: this run leaves "
-            f"out {', '.join(missing)}"
+            f"[slo] was not looked at: this run leaves out {', '.join(missing)} (profile "
+            f"{state.profile.name})"
         )
     if state.baseline is not None and "performance.regression" not in recorder.collected:
         found.append(

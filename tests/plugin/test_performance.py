@@ -16,6 +16,7 @@ import pytest
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.record import RunRecord, from_json, to_json
 from pytest_vllm.domain.verdict import Decision
+from tests.plugin.far import far_away
 from tests.unit.performances import performance
 from tests.unit.records import make_record
 
@@ -47,17 +48,21 @@ def url() -> Iterator[str]:
         yield served
 
 
-def run(folder: Path, *words: str) -> tuple[int, str]:
+def run(folder: Path, *words: str, without: str = "") -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--vllm-monitor=none"]
-    ours = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    out = ("PYTEST_ADDOPTS", without)
+    ours = {name: value for name, value in os.environ.items() if name not in out}
     done = subprocess.run(
         [*command, *words], cwd=folder, env=ours, capture_output=True, text=True, check=False
     )
     return done.returncode, done.stdout + done.stderr
 
 
-def judge(folder: Path, *words: str, suites: str = "performance") -> tuple[RunRecord, str]:
-    _, said = run(folder, f"--vllm-suite={suites}", *words)
+def judge(
+    folder: Path, *words: str, suites: str = "performance", without: str = ""
+) -> tuple[RunRecord, str]:
+    named = (f"--vllm-suite={suites}",) if suites else ()
+    _, said = run(folder, *named, *words, without=without)
     found = sorted(folder.glob(".vllm/*/run.json"))
     assert found, said
     return from_json(found[-1].read_text(), where="run.json"), said
@@ -118,11 +123,22 @@ def test_the_content_checks_of_the_same_run_speak_first(tmp_path: Path) -> None:
     assert judged.verdict.decision is Decision.REJECT, said
 
 
+def test_who_asks_for_figures_gets_no_verdict_beside_the_workers_of_xdist(
+    url: str, tmp_path: Path
+) -> None:
+    """The suite that was asked for is named, and what asked for it."""
+    judged, said = judge(tmp_path, f"--vllm-url={url}", SHORT, "-n1", suites="models,performance")
+    assert judged.verdict.decision is Decision.INCONCLUSIVE, said
+    why = " ".join(judged.verdict.reasons)
+    assert "the workers of pytest-xdist share them; run it without -n, for performance=" in why
+    assert "short.toml (option) asks for figures" in why
+    assert judged.performance == {}
+
+
 def test_two_suites_are_not_run_beside_the_workers_of_xdist(url: str, tmp_path: Path) -> None:
-    """The verdict is on the others, and says which were not looked at, and what to do."""
-    judged, said = judge(
-        tmp_path, f"--vllm-url={url}", SHORT, "-n1", suites="models,memory,performance"
-    )
+    """Where nobody asked for them the verdict is on the others, and says which were not run."""
+    words = (f"--vllm-url={url}", "-n1", "-k", "models or memory or performance")
+    judged, said = judge(tmp_path, *words, suites="", without="PYTEST_VLLM_PERFORMANCE")
     beside = [r for r in judged.results if r.check.suite in ("memory", "performance")]
     assert {r.check.suite for r in beside} == {"memory", "performance"}
     assert {r.outcome for r in beside} == {Outcome.NOT_RUN}
@@ -134,6 +150,37 @@ def test_two_suites_are_not_run_beside_the_workers_of_xdist(url: str, tmp_path: 
     assert told.startswith(f"{count} checks of ")
     assert told.endswith(words.removeprefix("not run: "))
     assert judged.performance == {}
+
+
+def test_objectives_and_a_baseline_that_nobody_looked_at_are_named(
+    url: str, tmp_path: Path
+) -> None:
+    """They were declared, and the verdict must not read as if they were kept."""
+    (tmp_path / "before.json").write_text(to_json(make_record()))
+    profile = f"--vllm-profile={DATA / 'slo.toml'}"
+    words = (f"--vllm-url={url}", profile, "--vllm-baseline=before.json")
+    judged, said = judge(tmp_path, *words, suites="models")
+    assert judged.verdict.decision is Decision.PROMOTE, said
+    assert "[slo] was not looked at: this run leaves out performance.slo" in " ".join(said.split())
+    slo, baseline = judged.warnings
+    for check in ("performance.slo.latency", "performance.slo.rates", "performance.slo.goodput"):
+        assert check in slo
+    assert baseline == (
+        "no figure was compared with the baseline: this run leaves out performance.regression"
+    )
+
+
+if ALL:
+
+    def test_a_network_in_between_is_no_fault_of_the_server(url: str, tmp_path: Path) -> None:
+        """At 60 ms each way the client waits several times as long as the server says."""
+        with far_away(url, one_way_s=0.06) as far:
+            judged, said = judge(tmp_path, f"--vllm-url={far}", SHORT, "-k", "test_metrics")
+        seen, why = outcomes(judged, "performance.metrics")["performance.metrics.as-measured"]
+        assert seen is Outcome.PASS, f"{why}\n{said}"
+        (told,) = [o.value for o in judged.observations if o.name == "performance.e2el-mean"]
+        server, client = (float(told.split(word)[0].split()[-1]) for word in (" ms by", " ms at"))
+        assert client > server + 110
 
 
 def test_other_loads_than_the_baselines_are_not_compared(url: str, tmp_path: Path) -> None:
