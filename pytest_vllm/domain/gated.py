@@ -29,7 +29,6 @@ it: then nothing can be told. A p99 is left out where the requests are too few f
 _HIGHER = ("_per_s", "goodput_share")
 """Ends of names of figures that are better when larger; all others are times or counts of bad."""
 _WRITTEN, _ENDED = "output_tokens_per_s_whole", "requests_per_s_whole"
-_RARE = ("_p90_ms", "_p95_ms", "_p99_ms", "_p99.9_ms")
 _ONE_TOKEN = 1.001
 """Tokens a request, up to rounding, of replies that have no second token and so no TPOT."""
 STORED_TOLERANCE = 0.10
@@ -104,8 +103,11 @@ def flatten(
 def _absent(metric: str, prefix: str, runs: Sequence[Mapping[str, float]]) -> str:
     """Say why no run has a figure; empty where it cannot have one, since replies have one token."""
     counted = any(f"{prefix}{_WRITTEN}" in run for run in runs)
+    mean = f"{prefix}{metric.rpartition('_p')[0]}_mean_ms"
     why = ""
-    if metric.startswith(("tpot", "itl")) and counted:
+    if any(mean in run for run in runs):
+        why = ": such a percentile needs more requests in each run"
+    elif metric.startswith(("tpot", "itl")) and counted:
         if all(_is_short(run, prefix) for run in runs):
             return ""
         why = ": replies came in one piece, or without tokens that can be told apart"
@@ -115,8 +117,6 @@ def _absent(metric: str, prefix: str, runs: Sequence[Mapping[str, float]]) -> st
         why = ": only requests that come at a rate have a schedule"
     elif metric.startswith("goodput"):
         why = ": goodput needs bounds that a good request keeps"
-    elif metric.endswith(_RARE):
-        why = ": such a percentile needs more requests in each run"
     return f"no run has this figure{why}"
 
 

@@ -16,6 +16,7 @@ from pytest_vllm.domain.comparable import obstacles
 from pytest_vllm.domain.gated import rules_for
 from pytest_vllm.domain.load.calibration import bottleneck
 from pytest_vllm.domain.load.in_flight import most_in_flight
+from pytest_vllm.domain.load.percentile import PERMILLES, needed
 from pytest_vllm.domain.load.traffic import Pattern, Traffic, check
 from pytest_vllm.domain.metric_change import Form, Judgement
 from pytest_vllm.domain.pair_order import Side, abba
@@ -236,7 +237,7 @@ def traffic_of(request: AbRequest) -> Traffic:
     return check(
         Traffic(
             pattern=Pattern.POISSON if rate else Pattern.CLOSED,
-            requests=request.requests or max(usual, 1),
+            requests=request.requests or max(usual, needed(PERMILLES["p50"])),
             concurrency=0 if rate else places,
             rate_per_s=rate,
             warm_up=warm_up,

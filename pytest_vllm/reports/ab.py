@@ -37,7 +37,8 @@ the runs:
   --workload NAME|FILE      what requests hold (default: short; see pytest-vllm load --help)
   --concurrency N           requests at a time (default: 8)
   --rate R                  R requests a second by chance (Poisson) in place of --concurrency
-  --requests N              measured requests of a run (default: 10 for each place, or 10 s)
+  --requests N              measured requests of a run (default: 10 for each place, or 10 s, and
+                            at least the 11 that a median needs)
   --warm-up N               requests before them (default: one for each place)
   --seed N                  root of prompts and order (default: 0)
   --pairs N                 N pairs, whatever they show (default: 6, and up to 12 until they tell)

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_vllm.domain.ab_words import read_words
+from pytest_vllm.plugin.ab_series import traffic_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -101,6 +104,14 @@ def test_a_slow_side_is_worse_and_the_other_way_round_better(tmp_path: Path) -> 
             assert record is not None
             assert effects(record)["tpot_p50_ms"] == "better", told
             assert code in (0, 75), told
+
+
+@pytest.mark.parametrize("load", [("--concurrency=1",), ("--rate=0.5",)])
+def test_a_run_has_the_requests_that_a_median_needs(load: tuple[str, ...]) -> None:
+    """Ten requests have no median, so that nothing could ever be told of TTFT and TPOT."""
+    words = ("--url=http://a", "--url=http://b", *load)
+    assert traffic_of(read_words(words)).requests == 11
+    assert traffic_of(read_words((*words, "--requests=4"))).requests == 4
 
 
 def test_two_sides_alike_differ_by_nothing_that_counts(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_named_figure_that_no_side_has_is_no_pass(
 ) -> None:
     assert main(["compare", write("a"), write("b"), "--allow=stall-p99=20%"]) == 75
     out = " ".join(capsys.readouterr().out.split())
-    assert "stall_p99_ms: no run has this figure: such a percentile needs more requests" in out
+    assert "stall_p99_ms: no run has this figure" in out
 
 
 @pytest.mark.parametrize(

@@ -334,6 +334,8 @@ COUNTED = {"output_tokens_per_s": 9.0, "requests_per_s_whole": 1.0, "ttft_p50_ms
         ({"ttft_p50_ms": 5.0}, "tpot_p50_ms", "did not tell how many tokens"),
         ({**COUNTED, "output_tokens_per_s_whole": 8.0}, "tpot_p50_ms", "replies came in one piece"),
         ({"tpot_p50_ms": 5.0}, "ttft_p50_ms", "no run has this figure"),
+        ({"ttft_mean_ms": 5.0}, "ttft_p50_ms", "needs more requests in each run"),
+        ({**COUNTED, "tpot_mean_ms": 5.0}, "tpot_p50_ms", "needs more requests in each run"),
     ],
 )
 @pytest.mark.parametrize("judge", [judge_pairs, judge_stored])
@@ -366,7 +368,7 @@ def test_replies_of_one_token_have_no_time_for_a_further_one() -> None:
     ],
 )
 def test_a_figure_that_was_named_is_never_left_out(metric: str, words: str) -> None:
-    run = {**COUNTED, "tpot_p50_ms": 2.0}
+    run = {**COUNTED, "tpot_p50_ms": 2.0, "ttft_mean_ms": 6.0}
     judgement = judge_stored([run] * 5, [run] * 5, rules_for([run], allowed={metric: 0.2}))
     assert judgement.changes[-1].metric == metric
     assert words in judgement.changes[-1].reason

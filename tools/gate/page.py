@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.interval import Score
 from pytest_vllm.domain.metric_change import Effect
-from tools.gate.prose import AFTER, BEFORE, RECORDED, SIMULATED, TRUTH, WEAK
+from tools.gate.prose import AFTER, BEFORE, LIMITS, OVERLAPPING, RECORDED, SIMULATED, TRUTH, WEAK
 from tools.gate.recorded import (
     FOLDER,
     comparisons,
@@ -27,11 +27,13 @@ from tools.gate.trials import Tally
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tools.gate.recorded import Series
+    from tools.gate.recorded import Pair, Series
 
 _COUNTED = ("slower by", "comparisons", "worse", "no change", "cannot tell", "better")
+_ENOUGH = 20
+"""Comparisons below which a share in whole percents would say too much."""
 _SHARED = "windows that share no run"
-_SLID = "every window of 12 pairs"
+_SLID = "every window of 12 pairs (they overlap)"
 
 
 @cache
@@ -48,32 +50,57 @@ def render() -> str:
         WEAK,
         _weak_hosts(simulated["rows"]),
         *_weak_recorded(),
+        _weak_limits(simulated["rows"]),
         AFTER,
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _short(rows: Iterable[dict[str, Any]]) -> str:
-    """Return a row for each source: false alarms, and what was found of each slowdown."""
-    sources: dict[str, dict[float, Tally]] = {}
-    for name in _truth_files():
-        sources[f"our client, truth server ({name})"] = {
-            factor: tally for factor, (tally, _) in _made(name).items()
-        }
+    """Return a row for each source: false alarms, and what was found of each slowdown.
+
+    What shares no run comes first and in a table of its own: only its intervals are right.
+    """
+    truth = {
+        name: {factor: tally for factor, (tally, _) in _made(name).items()}
+        for name in _truth_files()
+    }
+    apart = {"**our client, truth server, all**": _pooled(truth.values())}
+    apart |= {f"our client, truth server ({name})": found for name, found in truth.items()}
+    slid = {}
     for series in read_series():
-        sources[f"{series.header['what']} ({series.name}), {_SLID}"] = {
-            factor: _slid(series.name, factor) for factor in series.factors
-        }
+        name = f"{series.header['what']} ({series.name})"
+        apart[name] = {factor: _apart(series.name, factor) for factor in series.factors}
+        slid[name] = {factor: _slid(series.name, factor) for factor in series.factors}
     for row in rows:
         if row["form"] == "strong":
-            sources.setdefault(f"simulated {row['host']}", {})[row["factor"]] = _tally(row)
+            apart.setdefault(f"simulated {row['host']}", {})[row["factor"]] = _tally(row)
+    return "\n\n".join((_sources(apart), OVERLAPPING.strip(), _sources(slid)))
+
+
+def _sources(sources: dict[str, dict[float, Tally]]) -> str:
     cells = []
     for name, found in sources.items():
+        same = found[1.0]
         rates = [_found(found, factor) for factor in (1.0, 1.02, 1.05, 1.1)]
-        pairs = [f"{t.pairs / t.trials:.1f}" for t in [found[1.0]] if t.trials]
-        cells.append((name, str(found[1.0].trials), *rates, *pairs))
+        pairs = f"{same.pairs / same.trials:.1f}" if same.trials else "-"
+        cells.append((name, str(same.trials), *rates, pairs))
     head = ("source", "A/A", "false alarms", "found of 2 %", "of 5 %", "of 10 %", "pairs of A/A")
     return _table(head, cells)
+
+
+def _pooled(found: Iterable[dict[float, Tally]]) -> dict[float, Tally]:
+    """Return what became of the comparisons of several files together."""
+    sums: dict[float, Tally] = {}
+    for tallies in found:
+        for factor, one in tallies.items():
+            before = sums.get(factor, Tally(trials=0, effects=dict.fromkeys(Effect, 0)))
+            sums[factor] = Tally(
+                trials=before.trials + one.trials,
+                effects={effect: before.effects[effect] + one.effects[effect] for effect in Effect},
+                pairs=before.pairs + one.pairs,
+            )
+    return sums
 
 
 def _found(found: dict[float, Tally], factor: float) -> str:
@@ -119,9 +146,8 @@ def _real() -> Iterator[str]:
         yield _about(series)
         rows = []
         for factor in series.factors:
-            pairs = pairs_of(series, factor)
             for how, tally in (
-                (_SHARED, disjoint(pairs, both=factor == 1)),
+                (_SHARED, _apart(series.name, factor)),
                 (_SLID, _slid(series.name, factor)),
             ):
                 if not tally.trials:
@@ -134,8 +160,17 @@ def _real() -> Iterator[str]:
 
 @cache
 def _slid(name: str, factor: float) -> Tally:
+    return sliding(_pairs(name, factor), both=factor == 1)
+
+
+@cache
+def _apart(name: str, factor: float) -> Tally:
+    return disjoint(_pairs(name, factor), both=factor == 1)
+
+
+def _pairs(name: str, factor: float) -> list[Pair]:
     (series,) = (one for one in read_series() if one.name == name)
-    return sliding(pairs_of(series, factor), both=factor == 1)
+    return pairs_of(series, factor)
 
 
 def _about(series: Series) -> str:
@@ -184,6 +219,26 @@ def _weak_hosts(rows: Iterable[dict[str, Any]]) -> str:
         for host, found in hosts.items()
     ]
     return _table(("host", *head), cells)
+
+
+def _weak_limits(rows: Iterable[dict[str, Any]]) -> str:
+    """Say how often an unchanged run cannot be told from another one."""
+    seen = {
+        f"the simulated {row['host']}": _tally(row)
+        for row in rows
+        if row["form"] == "weak" and row["factor"] == 1 and " 0 % apart" in row["host"]
+    }
+    seen |= {
+        f"{series.header['what']} ({series.name})": told
+        for series in read_series()
+        if (told := stored(series, 1.0)).trials >= _ENOUGH
+    }
+    lines = [
+        f"- {name}: {told.effects[Effect.NO_CHANGE] / told.trials:.0%} *no change*, "
+        f"{told.effects[Effect.CANNOT_TELL] / told.trials:.0%} *cannot tell*"
+        for name, told in seen.items()
+    ]
+    return LIMITS.strip().format(lines="\n".join(lines))
 
 
 def _tally(row: dict[str, Any]) -> Tally:

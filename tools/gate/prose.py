@@ -28,18 +28,25 @@ base), signed so that above 0 is slower. Holm's adjustment is over the gated met
 | **cannot tell** | all else: from 6 pairs two more up to 12; then with the number that would tell |
 
 Where MDE80, outliers counted, is more than 1.2 tolerances, the tolerance keeps out no chance
-finding, and up to four looks at 0.025 made 3 % of false alarms: there p must be at most 0.01.
+finding, and up to four looks at 0.025 made 3 % of false alarms: there p must be at most 0.01. That
+0.01 was chosen on the simulated hosts below, so their false alarms are no independent proof of it.
+truth-shared.jsonl was collected before it: its A/A was judged anew, and three comparisons that
+would have gone on were made again. truth-quiet.jsonl and the CPU series of vLLM came after it.
 
 Tolerances: 3 % of output tokens/s and of the median TPOT, 5 % of the median TTFT (from the schedule
 when requests come at a rate), 10 % of p99 of TTFT and TPOT, which is gated only where every run had
-the 662 requests that a p99 needs. A profile changes them by `[slo.change]`.
+the 662 requests that a p99 needs. `[slo.change]` of a profile, `--change` of `ab` and `--allow` of
+`compare` change them. What is named there is never left out, nor are tokens/s and the medians:
+where no run has the figure (no usage, too few requests for the percentile), it is *cannot tell*,
+with the reason. Only replies of one token need no TPOT.
 
 **Weak form** (`--vllm-baseline`, `pytest-vllm compare`): five rounds or more of this run against
 those of a run of another time. Welch's interval of 95 % of the log ratio, each side's level known
 as well as one of its rounds: its variance is s^2 (1 + 1/n), not s^2 / n, as if runs differed by as
-much as the rounds of one do. **worse** when the whole interval lies past the tolerance, which is
-10 % or more; **no change** when all of it lies on this side; else **cannot tell**. What the host
-itself changed in the meantime counts as the candidate's.
+much as the rounds of one do. **worse** when the whole interval lies past the tolerance; **no
+change** when all of it lies on this side; else **cannot tell**. The tolerance is 10 % or more: even
+where less is allowed (`[slo.change]`, `--allow`), 10 % hold, and the row says so: `(not 0.5 %)`.
+What the host itself changed in the meantime counts as the candidate's.
 
 Nothing is compared, and the reason is named, when the two have other GPUs, another driver, model,
 revision, vLLM arguments, workload or prompts, when more than 0.1 % of the requests failed, when the
@@ -52,7 +59,14 @@ at 10 % a slowdown that was let through.
 ## In short: the strong form
 
 Sides that are the same were wrongly called *worse* in this share of comparisons, and sides slower
-by so much were found in those; the sections below have the rest.
+by so much were found in those; the sections below have the rest. Comparisons of the truth server
+and of simulated hosts are each of runs of their own. Series of vLLM are cut into windows that share
+no run; each is judged in both labelings at A/A, so that two of those share their runs.
+"""
+
+OVERLAPPING = """
+The same series cut into every window of 12 pairs. **These overlap**: neighbours share most of their
+runs, so the intervals are far too narrow, and the counts are no proof by themselves.
 """
 
 TRUTH = """
@@ -63,8 +77,8 @@ noise of a GPU host from run to run: white 1 %, AR(1) drift 2 %, 3 % of runs slo
 else by 10 % in the mean, 5 % from step to step. What the host does comes on top. The candidate's
 server is slower by a known factor. Every comparison is made of runs of its own, in turns, as `ab`
 makes them; its verdict is judged anew from the record when this page is made. Minutes are of one
-comparison. (The A/A was collected before the 0.01 above was set; the three comparisons that would
-have gone on with it were made again.)
+comparison. Unlike those of `ab`, these runs have no warm-up: the truth server has nothing to warm.
+The first row above pools all of it.
 """
 
 RECORDED = """
@@ -99,6 +113,16 @@ where days differ by up to twice what rounds do. Where they differ by more, no r
 know it. With Welch's plain interval, s^2 / n, it was 4 % where days differ by 4 %, and 14 % on a
 host whose drift is twice its noise (600 simulated comparisons each). Of 20 % about every second
 slowdown is found on such hosts, of 10 % few: that is what the strong form is for.
+"""
+
+LIMITS = """
+**What the weak form cannot do.** With the tolerance of 10 % and five rounds a side, an unchanged
+run on a noisy host is often *cannot tell*, and so INCONCLUSIVE, not promoted. Of unchanged runs:
+
+{lines}
+
+There more rounds help little, since the level of a whole run differs from one run to the next. Use
+`ab`, or allow more by `[slo.change]`, or give the loads longer rounds or a quieter host.
 """
 
 AFTER = """

@@ -18,7 +18,7 @@ from tools.gate.trials import Tally, tally
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_vllm.domain.metric_change import Judgement
+    from pytest_vllm.domain.metric_change import Judgement, Rule
 
 FOLDER = Path(__file__).parents[2] / "tests" / "data" / "gate"
 ROUNDS = 5
@@ -118,11 +118,16 @@ def sequential(pairs: Sequence[Pair], *, swapped: bool = False) -> Judgement:
     for count in range(FEWEST_PAIRS, MOST_PAIRS + 1, STEP):
         sides = [list(side) for side in zip(*pairs[:count], strict=True)]
         base, candidate = reversed(sides) if swapped else sides
-        judgement = judge_pairs(base, candidate, rules_for([*base, *candidate]))
+        judgement = judge_pairs(base, candidate, _rules([*base, *candidate]))
         if not judgement.wants_more:
             break
     assert judgement is not None  # noqa: S101 - the range is not empty
     return judgement
+
+
+def _rules(runs: Sequence[Run], *, at_least: float = 0.0) -> list[Rule]:
+    """Return the rules for the figures that a record keeps: a series may be of one alone."""
+    return [rule for rule in rules_for(runs, at_least=at_least) if not rule.absent]
 
 
 def disjoint(pairs: Sequence[Pair], *, both: bool) -> Tally:
@@ -161,7 +166,7 @@ def stored(series: Series, factor: float) -> Tally:
     base = _groups(series, 1.0)
     slow = _groups(series, factor)
     trials = [
-        judge_stored(then, now, rules_for([*then, *now], at_least=STORED_TOLERANCE))
+        judge_stored(then, now, _rules([*then, *now], at_least=STORED_TOLERANCE))
         for place, then in enumerate(base)
         for now in slow[place + 1 :]
     ]
@@ -208,5 +213,5 @@ def comparisons(name: str) -> Iterator[dict[str, Any]]:
         for side, run in zip(line["order"], line["runs"], strict=True):
             sides[side].append(dict(zip(header["metrics"], run, strict=True)))
         base, candidate = sides["A"], sides["B"]
-        judgement = judge_pairs(base, candidate, rules_for([*base, *candidate]))
+        judgement = judge_pairs(base, candidate, _rules([*base, *candidate]))
         yield {**line, "effect": judgement.effect, "pairs": judgement.repeats}
