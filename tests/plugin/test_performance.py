@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parents[1] / "data" / "performance"
 README = Path(__file__).parents[2] / "README.md"
 ALL = bool(os.environ.get("PYTEST_VLLM_TEST_ALL"))
+CALIBRATED = """
+
+def test_the_client_tells_its_own_error(vllm_load):
+    asked = {"prompt_tokens": 8, "output_tokens": 4}, Traffic(requests=16, concurrency=4)
+    seen = vllm_load.run(*asked)
+    assert seen.client["calibration"]["streams"] == 4
+    assert seen.client["calibration"]["ttft_error_p50_us"] > 0
+    assert "not calibrated" not in " ".join(seen.flags)
+    seen = vllm_load.run(*asked, calibrates=False)
+    assert seen.client["calibration"] == {}
+    assert "the client was not calibrated" in " ".join(seen.flags)
+"""
+"""Appended to the example of the README."""
 SHORT = f"--vllm-performance={DATA / 'short.toml'}"
 
 
@@ -230,7 +243,7 @@ def test_the_readmes_load_test_runs(url: str, tmp_path: Path) -> None:
     """The example of `vllm_load` is copied out of the README as it stands there."""
     blocks = README.read_text(encoding="utf-8").split("```python\n")[1:]
     (example,) = [text for block in blocks if "vllm_load" in (text := block.split("```")[0])]
-    (tmp_path / "test_mine.py").write_text(example)
+    (tmp_path / "test_mine.py").write_text(example + CALIBRATED)
     code, said = run(tmp_path, "test_mine.py", f"--vllm-url={url}")
     assert code == 0, said
-    assert "1 passed" in said
+    assert "2 passed" in said
