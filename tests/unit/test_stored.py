@@ -46,6 +46,21 @@ def test_an_allowed_change_replaces_the_tolerance() -> None:
     assert judgement.effect is Effect.NO_CHANGE
 
 
+def test_less_than_days_differ_by_is_not_held() -> None:
+    """Sound servers were rejected under a smaller change that a profile allowed."""
+    allowed = {"tpot_p50_ms": 0.005}
+    judgement = compare_performance(
+        performance(noise=0.002), performance(1.04, noise=0.002), allowed=allowed
+    )
+    assert judgement is not None
+    assert judgement.effect is Effect.NO_CHANGE
+    assert {change.metric: change.asked for change in judgement.changes} == {
+        "output_tokens_per_s": None,
+        "tpot_p50_ms": 0.005,
+        "ttft_p50_ms": None,
+    }
+
+
 def test_a_rate_is_judged_from_the_schedule() -> None:
     judgement = compare_performance(performance(open_loop=True), performance(open_loop=True))
     assert judgement is not None
@@ -108,6 +123,14 @@ def test_a_level_that_is_not_gated_is_left_out() -> None:
     judgement = compare_performance(sweep, performance())
     assert judgement is not None
     assert judgement.effect is Effect.NO_CHANGE
+
+
+def test_a_level_that_one_side_lacks_is_not_told_and_the_others_are() -> None:
+    judgement = compare_performance(performance(levels=("c1", "c8")), performance())
+    assert judgement is not None
+    effects = {change.metric: change.effect for change in judgement.changes}
+    assert effects["c8/tpot_p50_ms"] is Effect.NO_CHANGE
+    assert effects["c1/tpot_p50_ms"] is Effect.CANNOT_TELL
 
 
 def test_what_must_be_the_same_is_read_out_of_a_record() -> None:
