@@ -104,12 +104,22 @@ TOGETHER = frozenset(
         "duplicate-id-kills",
         "generation-hangs",
         "health-slow",
+        "load-histogram-lies",
+        "load-refused",
+        "load-resets",
+        "load-short-answers",
+        "load-slow-decode",
+        "load-slows-down",
+        "load-stalls",
+        "load-truncated",
+        "load-usage-missing",
         "metrics-gauge-stuck",
         "one-burst",
         "requests-serialized",
     }
 )
-"""Shown by requests that run together, in `test_defects_load.py`."""
+"""Shown by requests that run together: in `test_defects_load.py`, and `load-...` by the runs of
+`tests/defects`."""
 DELAYS = frozenset({"decode-slows", "refusal-slow", "stream-stall"})
 SILENT = frozenset({"memory-leak"})
 """What no reply shows; tried below."""
