@@ -97,7 +97,7 @@ def test_exact_lengths(vllm: Client, vllm_performance: Performance, level: int) 
     measured = vllm_performance.measured(level, vllm)
     wrong, kinds = _failures(measured, of_length=True)
     assert not wrong, "\n".join(
-        [f"{wrong} of {measured.issued} answers have another length: {kinds}", *measured.examples()]
+        [f"{wrong} of {measured.issued} answers have other tokens: {kinds}", *measured.examples()]
     )
     _the_client_was_fast_enough(measured)
 

@@ -302,6 +302,15 @@ def test_rounds_are_pooled_request_by_request() -> None:
     assert both.examples() == ["round 1, request 1: reset"]
 
 
+def test_a_stream_that_lost_a_token_is_an_answer_of_other_length() -> None:
+    came = columns(Ending.DONE, Ending.DONE)
+    came.events[1] = 2
+    lossy = level(came)
+    with pytest.raises(AssertionError, match="1 of 2 answers have other tokens: 1 miscounted") as e:
+        SUITE["test_exact_lengths"](None, Measured(lossy), 1)
+    assert "round 1, request 1: its events carried 2 tokens, and its usage says 3" in str(e.value)
+
+
 def test_a_level_of_the_record_has_what_a_comparison_needs() -> None:
     plain = level(columns(Ending.DONE, Ending.DONE), columns(Ending.DONE, Ending.DONE)).plain(
         gated=True
