@@ -5,12 +5,13 @@ from __future__ import annotations
 import runpy
 import time
 from array import array
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_vllm.domain.load.calibration import Calibration
 from pytest_vllm.domain.load.columns import CollectorFacts, Columns, Ending
 from pytest_vllm.domain.load.metrics import measure
 from pytest_vllm.domain.load.plan import LoadPlan, Request
@@ -29,6 +30,7 @@ from pytest_vllm.plugin.rounds import Level, Round
 from pytest_vllm.plugin.sizing import Sizes
 from pytest_vllm.plugin.skips import NotRun, Tolerated
 from pytest_vllm.plugin.state import RunState
+from tests.unit.records import make_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +50,7 @@ SERVER = ServerInfo(
     absent={},
     owned=False,
 )
-SWEEP = {
+SWEEP: dict[str, Any] = {
     "schema": 1,
     "workload": {"prompt_tokens": 8, "output_tokens": 3},
     "concurrency": [1, 4],
@@ -136,6 +138,15 @@ class Measured:
         return list(self.further[:rounds])
 
 
+def state_of(slo: Objectives, **options: str) -> RunState:
+    """Return what is known of a run that attaches to a server."""
+    given = Sources(options={"url": SERVER.url, **options}, env={}, ini={})
+    return RunState(
+        target=build_target(resolve(given, profile={}, profile_name=""), known_suites=()),
+        profile=Profile(name="mine", slo=slo),
+    )
+
+
 class Noted:
     """Stands for the client of a check."""
 
@@ -182,17 +193,8 @@ def test_a_baseline_without_loads_leaves_it_open() -> None:
 @pytest.mark.parametrize(("asked", "tolerated"), [(0, True), (4, False)])
 def test_a_level_that_objectives_name_is_not_put_off(*, asked: int, tolerated: bool) -> None:
     """A level for which there is no time is named, unless `[slo]` is about it: that is open."""
-    profile = read_performance("mine", SWEEP)
-    state = RunState(
-        target=build_target(
-            resolve(
-                Sources(options={"url": SERVER.url}, env={}, ini={}), profile={}, profile_name=""
-            ),
-            known_suites=(),
-        ),
-        profile=Profile(name="mine", slo=Objectives(concurrency=asked)),
-    )
-    measures = Performance(state, Load(SERVER), profile)
+    state = state_of(Objectives(concurrency=asked))
+    measures = Performance(state, Load(SERVER), read_performance("mine", SWEEP))
     measures._began = time.monotonic() - 100
     with pytest.raises(NotRun, match="0 s are left of the profile's limit-seconds = 9") as told:
         measures._affordable(4, 16)
@@ -245,6 +247,23 @@ def test_a_histogram_lies_in_most_rounds(
         return
     with pytest.raises(AssertionError, match="apart in 3 of 5 rounds"):
         metrics(Noted(), Measured(made))
+
+
+@pytest.mark.parametrize(
+    ("slo", "options", "asks"),
+    [
+        (Objectives(), {}, ""),
+        (Objectives(), {"performance": "smoke"}, "performance=smoke (option)"),
+        (Objectives(goodput=0.9), {}, "[slo] of profile mine"),
+        (Objectives(changes={"ttft_p50_ms": 0.1}), {}, "[slo] of profile mine"),
+    ],
+)
+def test_who_asks_for_figures_is_named(slo: Objectives, options: dict[str, str], asks: str) -> None:
+    """A run that only has the suite by default is no question for figures."""
+    state = state_of(slo, **options)
+    assert state.measuring_asked_by == asks
+    if not asks:
+        assert replace(state, baseline=make_record()).measuring_asked_by == "--vllm-baseline"
 
 
 def test_prompts_and_answers_fit_into_the_context() -> None:
@@ -319,3 +338,22 @@ def test_a_level_of_the_record_has_what_a_comparison_needs() -> None:
     assert plain["rounds"][0]["output_tokens"] == 6
     assert plain["rounds"][0]["failed"] == 0
     assert plain["conditions"]["traffic"] == "1 at a time, 2 requests"
+    assert plain["calibration"] == {}
+
+
+def calibrated(streams: int) -> Calibration:
+    known = {"path": "epoll", "clock": "kernel", "streams": streams, "notes": ()}
+    figures = {field.name: 1.0 for field in fields(Calibration) if field.name not in known}
+    return Calibration(**{**figures, **known})  # type: ignore[arg-type]
+
+
+def test_each_level_has_the_calibration_of_its_own_rate() -> None:
+    """The client's error at many streams says nothing of a level of one."""
+    measures = Performance(state_of(Objectives()), Load(SERVER), read_performance("mine", SWEEP))
+    for streams in SWEEP["concurrency"]:
+        made = level(columns(Ending.DONE))
+        made.calibration = calibrated(streams)
+        measures.levels[streams] = made
+        assert made.plain(gated=True)["calibration"]["streams"] == streams
+    assert measures.compared == 1
+    assert measures.calibration == calibrated(1)
