@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ALL = bool(os.environ.get("PYTEST_VLLM_TEST_ALL"))
-WORKLOAD = 'schema = 1\nsummary = "Little."\nprompt_tokens = 16\noutput_tokens = 16\n'
+WORKLOAD = 'schema = 1\nsummary = "Little."\nprompt_tokens = 16\noutput_tokens = 8\n'
 RUNS = ("--workload=small.toml", "--requests=11", "--warm-up=2", "--concurrency=4", "--pairs=6")
 SERVE = ("--enforce-eager", "--max-model-len=1024", "--dtype=bfloat16")
 CPU = ("--vllm-env=VLLM_CPU_KVCACHE_SPACE=1", "--vllm-env=TORCHDYNAMO_DISABLE=1")
@@ -42,7 +42,7 @@ def test_real_vllm_with_itself(real_vllm: str, tmp_path: Path) -> None:
     assert code == 0, told
     runs = record["comparisons"][0]["runs"]
     assert len(runs) == 12
-    assert all(run["output_tokens"] == 11 * 16 and not run["failures"] for run in runs), told
+    assert all(run["output_tokens"] == 11 * 8 and not run["failures"] for run in runs), told
     assert all(run["client"]["clock"] == "kernel" for run in runs)
     assert record["calibration"]["path"] == "epoll"
     assert record["alarms"]["worse"]["total"] == 1
