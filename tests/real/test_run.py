@@ -132,7 +132,8 @@ def test_an_image_is_promoted_by_the_digest_that_ran(
     assert "Application startup complete" in (folder / "server.log").read_text()
     assert containers_of(judged.run_id) == []
     shown = done.stdout[done.stdout.index("= PROMOTE ") :].splitlines()
-    assert len(shown) < 30
+    # What follows the evidence is pytest-benchmark's table.
+    assert [line.startswith("Evidence") for line in shown].index(True) < 40
 
 
 def test_an_older_vllm_is_not_rejected_for_its_age(
