@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NoReturn
 
+from pytest_vllm.domain.command_words import WordParser
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.figure_names import figure_name
 from pytest_vllm.domain.regression import FEWEST_PAIRS, STEP
@@ -70,18 +71,6 @@ class AbRequest:
     changes: Mapping[str, float] = field(default_factory=dict)
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argparse whose complaints look like all others of this program."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what would be printed."""
-        raise TargetError(f"ab: {message}", advice="see pytest-vllm ab --help")
-
-    def names(self) -> list[str]:
-        """Return all options."""
-        return [name for action in self._actions for name in action.option_strings]
-
-
 def read_words(words: Sequence[str]) -> AbRequest:
     """Read the command line, and say what of it makes no sense.
 
@@ -112,8 +101,8 @@ def read_words(words: Sequence[str]) -> AbRequest:
     return request
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="pytest-vllm ab", add_help=False, allow_abbrev=False)
+def _parser() -> WordParser:
+    parser = WordParser("ab", add_help=False)
     for name in PAIRED:
         parser.add_argument(f"--{name}", action="append", default=[])
     for name in SIDED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_vllm.domain.exchange import Exchange
+
+CHECK_ID = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
+"""Form of the ID of a check."""
 
 
 class Level(StrEnum):

@@ -23,6 +23,8 @@ _AS_ID = re.compile(r"token_id:(\d+)")
 _LABEL = re.compile(r'([A-Za-z_]\w*)="([^"]*)"')
 _SIZE = re.compile(r"(?<![\w.])(?:\d+x)?(\d+(?:\.\d+)?)\s?([bm])(?![a-z0-9])", re.IGNORECASE)
 _MEBI = 1000.0
+_FEWEST = 3
+"""A mean of fewer tokens is single differences, for which there is the bound of the largest."""
 _SHOWN = 6
 
 
@@ -65,6 +67,16 @@ class Drift:
     worst: float
     count: int
     parted: str = ""
+
+    def exceeds(self, *, mean: float, worst: float) -> bool:
+        """Tell whether the two lie further apart than rounding explains.
+
+        Args:
+            mean: What their mean difference may be, in nats.
+            worst: What the largest one may be.
+        """
+        too_far = self.count >= _FEWEST and self.mean > mean
+        return bool(self.parted) or too_far or self.worst > worst
 
 
 def read_prompt(choice: Mapping[str, Any], ids: Sequence[int]) -> tuple[Scored, ...]:

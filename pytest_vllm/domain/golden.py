@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.generation import TIE_NATS
 from pytest_vllm.domain.interval import Score
+from pytest_vllm.domain.plain import is_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -194,7 +195,7 @@ def from_document(document: Any, *, name: str) -> Golden:
     """
     advice = "record it again: pytest-vllm golden record --url URL"
     schema = document.get("schema") if isinstance(document, dict) else None
-    if schema != SCHEMA:
+    if not is_schema(schema, SCHEMA):
         raise TargetError(f"{name}: required schema {SCHEMA}, saw {schema!r}", advice=advice)
     try:
         return _golden(document)

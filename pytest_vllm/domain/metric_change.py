@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_LARGEST = math.log(1e300)
+
+
 class Effect(StrEnum):
     """What became of a metric."""
 
@@ -57,7 +60,7 @@ class MetricChange:
     Attributes:
         metric: Name of the figure.
         effect: The result.
-        tolerance: By what share it may become worse.
+        tolerance: By what share it may become worse, see `at_worst`.
         bigger_is_better: Whether a larger figure is the better one.
         base: Median of the base's runs, `None` without figures.
         candidate: Median of the candidate's runs.
@@ -88,6 +91,14 @@ class MetricChange:
     repeats_wanted: int | None = None
     reason: str = ""
     asked: float | None = None
+
+    @property
+    def at_worst(self) -> float:
+        """The ratio that is just allowed; 10 % of a throughput allow 1 / 1.1 of it.
+
+        A tolerance is of the time that work takes, whichever way a figure counts it.
+        """
+        return 1 / (1 + self.tolerance) if self.bigger_is_better else 1 + self.tolerance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,15 +168,20 @@ def told(
         bigger_is_better=rule.bigger_is_better,
         base=middle(base),
         candidate=middle(candidate),
-        ratio=math.exp(sign * estimate.shift),
-        low=math.exp(low) if math.isfinite(low) else None,
-        high=math.exp(high) if math.isfinite(high) else None,
+        ratio=_ratio(sign * estimate.shift),
+        low=_ratio(low),
+        high=_ratio(high),
         p=estimate.p,
-        detectable=math.expm1(estimate.detectable),
+        detectable=math.expm1(estimate.detectable) if estimate.detectable < _LARGEST else None,
         repeats=min(len(base), len(candidate)),
         repeats_wanted=estimate.repeats_wanted if effect is Effect.CANNOT_TELL else None,
         asked=rule.asked,
     )
+
+
+def _ratio(log: float) -> float | None:
+    """Return a log ratio as a ratio, `None` where it is endless or beyond all numbers."""
+    return math.exp(log) if -math.inf < log < _LARGEST else None
 
 
 def untold(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.plain import is_schema
 from pytest_vllm.domain.text import closest
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def read_performance(
         TargetError: A key is unknown or a value wrong; file and key are named.
     """
     where = f"performance profile {name}"
-    if table.get("schema") != SCHEMA:
+    if not is_schema(table.get("schema"), SCHEMA):
         raise TargetError(
             f"{where}: key schema is {table.get('schema')!r}", advice=f"write schema = {SCHEMA}"
         )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from pytest_vllm.domain.checks import CHECK_ID
 from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.plain import is_schema
 from pytest_vllm.domain.server import CAPABILITIES
 from pytest_vllm.domain.settings import OPTIONS
 from pytest_vllm.domain.slo import Objectives, read_objectives
-from pytest_vllm.domain.text import closest
+from pytest_vllm.domain.text import closest, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +31,7 @@ _KEYS = (
     "performance",
 )
 _VERDICT_KEYS = ("complete", "pinned-image")
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +39,21 @@ class Waiver:
     """Permission for one check to fail, for a reason and a time.
 
     Attributes:
-        check: ID of the check.
+        check: ID of the check, or `ID[CASE]` for one of its cases.
         reason: Why it may fail.
-        link: Where that is tracked.
-        expires: Last day on which it counts.
+        link: Where that is tracked, a page of http or https.
+        expires: Last day on which it counts, a day of UTC.
     """
 
     check: str
     reason: str
     link: str
     expires: dt.date
+
+    @property
+    def check_id(self) -> str:
+        """ID of the check, without a case."""
+        return self.check.partition("[")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +93,7 @@ def build_profile(name: str, table: Mapping[str, object]) -> Profile:
     """
     where = f"profile {name}"
     _refuse_unknown(where, table, _KEYS)
-    if table.get("schema") != SCHEMA:
+    if not is_schema(table.get("schema"), SCHEMA):
         raise TargetError(
             f"{where}: key schema is {table.get('schema')!r}", advice=f"write schema = {SCHEMA}"
         )
@@ -112,9 +122,20 @@ def _capabilities(where: str, table: Mapping[str, object]) -> tuple[str, ...]:
 def _waivers(where: str, raw: object) -> tuple[Waiver, ...]:
     if not isinstance(raw, list):
         raise TargetError(f"{where}: waiver is not a list", advice="write [[waiver]] tables")
-    return tuple(
-        _waiver(f"{where} waiver {number}", item) for number, item in enumerate(raw, start=1)
-    )
+    found: list[Waiver] = []
+    for number, item in enumerate(raw, start=1):
+        waiver = _waiver(f"{where} waiver {number}", item)
+        for earlier, other in enumerate(found, start=1):
+            if other.check == waiver.check or (
+                other.check_id == waiver.check_id and other.check_id in (other.check, waiver.check)
+            ):
+                raise TargetError(
+                    f"{where} waiver {number}: check {one_line(waiver.check)} is waived by waiver "
+                    f"{earlier} already",
+                    advice="keep one of the two",
+                )
+        found.append(waiver)
+    return tuple(found)
 
 
 def _waiver(where: str, raw: object) -> Waiver:
@@ -126,13 +147,32 @@ def _waiver(where: str, raw: object) -> Waiver:
         value = raw.get(key)
         if not isinstance(value, str) or not value.strip():
             raise TargetError(f"{where}: key {key} is missing or not a text", advice=f'{key} = "…"')
-        texts[key] = value
+        texts[key] = value.strip()
+    name, bracket, case = texts["check"].partition("[")
+    if not CHECK_ID.fullmatch(name) or (bracket and not case.endswith("]")):
+        raise TargetError(
+            f"{where}: key check is {one_line(texts['check'])}, which is no ID of a check",
+            advice='write check = "chat.usage.adds-up", or "stream.order.holds[chat]" for one case',
+        )
+    if not _is_page(texts["link"]):
+        raise TargetError(
+            f"{where}: key link is {one_line(texts['link'])}, which is no page",
+            advice='name where it is tracked: link = "https://..."',
+        )
     expires = raw.get("expires")
     if not isinstance(expires, dt.date) or isinstance(expires, dt.datetime):
         raise TargetError(
             f"{where}: key expires is {expires!r}", advice="write a date: expires = 2027-01-31"
         )
     return Waiver(expires=expires, **texts)
+
+
+def _is_page(link: str) -> bool:
+    try:
+        parts = urlsplit(link)
+    except ValueError:  # such as a bracket that opens no IPv6 address
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not _BLANK.search(link)
 
 
 def _refuse_unknown(where: str, table: Mapping[str, object], known: tuple[str, ...]) -> None:

@@ -17,6 +17,8 @@ from pytest_vllm.domain.finding import Diagnosis, Evidence, Fault, Finding, Seve
 from pytest_vllm.domain.metric_change import Effect, Form, Judgement, MetricChange
 from pytest_vllm.domain.observation import Observation, Sample
 from pytest_vllm.domain.phases import Phase, Progress
+from pytest_vllm.domain.record_history import SCHEMA, upgrade
+from pytest_vllm.domain.run_name import read_run_name
 from pytest_vllm.domain.server import ServerInfo
 from pytest_vllm.domain.server_facts import ServerFacts
 from pytest_vllm.domain.settings import Setting
@@ -28,7 +30,61 @@ if TYPE_CHECKING:
 
     from _typeshed import DataclassInstance
 
-SCHEMA = 1
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """Something that the result of a run rests on, named by its content.
+
+    Attributes:
+        kind: `suite`, `profile`, `performance`, `golden`, `compose` or `model`.
+        name: What a reader calls it: `suites/test_chat.py`, `profile promote`, `org/model@rev`.
+        sha256: Digest in hexadecimal.
+        of: What exactly was hashed, where that is not simply the file; empty for the file.
+    """
+
+    kind: str
+    name: str
+    sha256: str
+    of: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The rules under which a run was judged.
+
+    Attributes:
+        profile: Name or path of the profile.
+        complete: Whether every MUST check of the catalogue had to have a result.
+        pinned_image: Whether an image without a meaningful tag or digest was refused.
+        required: IDs of the checks that had to have a result, empty unless `complete`.
+    """
+
+    profile: str
+    complete: bool = False
+    pinned_image: bool = False
+    required: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaiverUse:
+    """A waiver, and what it was good for.
+
+    Attributes:
+        check: ID of the check.
+        reason: Why it may fail.
+        link: Where that is tracked.
+        expires: Last day on which it counts, `YYYY-MM-DD`.
+        waived: Names of the results that it turned from `fail` into `waived`; none: it was not
+            needed.
+        note: Why it waived nothing, empty where it did.
+    """
+
+    check: str
+    reason: str
+    link: str
+    expires: str
+    waived: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +93,9 @@ class Change:
 
     Attributes:
         name: Name of the case.
-        kind: `broken`, `fixed`, `new` or `gone`.
-        before: Outcome in the baseline, empty for `new`.
-        after: Outcome now, empty for `gone`.
+        kind: One of `check_changes.KINDS`: `broken`, `gone`, `new`, `fixed`, ...
+        before: Outcome in the baseline, empty for what is new; the level for `level`.
+        after: Outcome now, empty for `gone`; the level for `level`.
     """
 
     name: str
@@ -114,6 +170,9 @@ class RunRecord:
             `calibration` (of the compared level), `levels` (each with its calibration, the figures
             of its rounds and one whole measurement), `saturation`, `regression`, `notes`; empty
             when it did not run.
+        rules: Under which rules it was judged, `None` in records of schema 1.
+        waivers: The waivers of the profile.
+        materials: What the result rests on, each with its digest.
     """
 
     run_id: str
@@ -142,6 +201,9 @@ class RunRecord:
     forecast: dict[str, Any] = field(default_factory=dict)
     gpu_samples: dict[str, Any] = field(default_factory=dict)
     performance: dict[str, Any] = field(default_factory=dict)
+    rules: Rules | None = None
+    waivers: tuple[WaiverUse, ...] = ()
+    materials: tuple[Material, ...] = ()
 
 
 _NAMES = {
@@ -157,10 +219,12 @@ _NAMES = {
         Finding,
         Form,
         Judgement,
+        Material,
         MetricChange,
         Observation,
         Phase,
         Progress,
+        Rules,
         Sample,
         ServerFacts,
         ServerInfo,
@@ -168,6 +232,7 @@ _NAMES = {
         Severity,
         StartFailure,
         Verdict,
+        WaiverUse,
     )
 }
 
@@ -195,20 +260,24 @@ def from_json(text: str, *, where: str) -> RunRecord:
     advice = "name a run.json that pytest-vllm wrote, or its folder"
     try:
         document = json.loads(text)
-        if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
-            raise TargetError(f"{where} is not a run record of schema {SCHEMA}", advice=advice)
-        return decode(RunRecord, document, names=_NAMES, where="run")
+        if not isinstance(document, dict):
+            raise TargetError(f"{where} is no run record", advice=advice)
+        record = decode(RunRecord, upgrade(document, where=where), names=_NAMES, where="run")
+        read_run_name(record.run_id, where="run.run_id")
+        if record.comparison is not None:
+            read_run_name(record.comparison.run_id, where="run.comparison.run_id")
     except RecursionError:
         raise TargetError(f"{where} is nested too deeply", advice=advice) from None
     except ValueError as error:
         raise TargetError(
             f"{where} is not a readable run record: {one_line(str(error))}", advice=advice
         ) from None
+    return record
 
 
 def to_plain(item: DataclassInstance) -> dict[str, Any]:
     """Write a check, a result or a server as plain data that `read_...` takes back."""
-    return cast("dict[str, Any]", _plain(dataclasses.asdict(item)))
+    return cast("dict[str, Any]", plain(dataclasses.asdict(item)))
 
 
 def read_check(item: dict[str, Any]) -> Check:
@@ -251,14 +320,14 @@ def _map_text(value: object, change: Callable[[str], str]) -> object:
     return value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a JSON-able copy that every reader of UTF-8 and JSON accepts."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, int | float | None) else _plain(str(value))
+        return [plain(item) for item in value]
+    return value if isinstance(value, int | float | None) else plain(str(value))

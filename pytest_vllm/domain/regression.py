@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain import paired
 from pytest_vllm.domain.metric_change import Effect, Estimate, Form, Judgement, told, untold
+from pytest_vllm.domain.plain import LARGEST
 from pytest_vllm.domain.students_t import t_quantile
 
 if TYPE_CHECKING:
@@ -146,12 +147,13 @@ def _gated(
 
 
 def _column(runs: Sequence[Mapping[str, float]], rule: Rule) -> list[float | None]:
-    """Return a figure of every run; what is no figure (NaN, infinite, negative) is none."""
+    """Return a figure of every run; what nobody can have measured is none.
+
+    Raises:
+        TypeError: A figure is no number.
+    """
     figures = [run.get(rule.metric) for run in runs]
-    return [
-        figure if figure is not None and math.isfinite(figure) and figure >= 0 else None
-        for figure in figures
-    ]
+    return [figure if figure is not None and 0 <= figure <= LARGEST else None for figure in figures]
 
 
 def _worsening(

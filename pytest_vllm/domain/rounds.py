@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import NormalDist, fmean, median_high, median_low, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.load.columns import Columns
+from pytest_vllm.domain.plain import mapping, measured
 from pytest_vllm.domain.students_t import t_quantile
 
 if TYPE_CHECKING:
@@ -71,11 +72,22 @@ class Saturation:
     reached: bool
 
 
+def figures_in(rounds: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Return a figure of each round that has it, out of rounds that may hold anything.
+
+    Args:
+        rounds: Those of a level in a record.
+        name: The figure.
+    """
+    seen = (measured(mapping(one.get("figures")).get(name)) for one in rounds)
+    return [value for value in seen if value is not None]
+
+
 def mean_of(values: Sequence[float]) -> Mean:
     """Return the mean of some rounds.
 
     Args:
-        values: A figure of each round, at least one.
+        values: A figure of each round, at least one; none beyond `plain.LARGEST`.
     """
     count, middle = len(values), fmean(values)
     if count < 2:  # noqa: PLR2004 - one value has no spread

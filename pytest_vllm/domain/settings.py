@@ -146,11 +146,18 @@ OPTIONS: tuple[Option, ...] = (
         default=".vllm",
         help="Folder that gets one evidence folder per run.",
     ),
+    Option(
+        name="report",
+        kind="list",
+        metavar="NAME",
+        help="Report to write beside run.json (repeat or separate by commas; none; default: all).",
+    ),
     Option(name="keep", kind="flag", help="Leave the server running and say how to stop it."),
     Option(
         name="baseline",
         metavar="RUN",
-        help="Earlier run (run.json or its folder) to compare checks and figures with.",
+        help="Earlier run to compare checks and figures with: its run.json, its folder, its ID, or "
+        "latest (the latest below --vllm-artifacts that ended in PROMOTE).",
     ),
     Option(
         name="monitor",
@@ -261,6 +268,11 @@ OPTIONS: tuple[Option, ...] = (
         metavar="none|smoke|standard|soak|FILE",
         default="smoke",
         help="How the suite `performance` measures: smoke takes a minute, none leaves it out.",
+    ),
+    Option(
+        name="sign-key",
+        metavar="FILE",
+        help="Private key (PEM) that signs what the run states about the image.",
     ),
     Option(
         name="regression",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.server import ServerInfo
     from pytest_vllm.domain.settings import Setting
 
+GPUS = "GPUs"
 _ARGUMENTS = "serve-arg"
 _FIRST_RUN = (
     "no baseline was given, so nothing was compared: this run can be one, "
@@ -24,13 +25,14 @@ _FIRST_RUN = (
 Levels = dict[str, dict[str, Any]]
 
 
-def compare_performance(
+def compare_performance(  # noqa: PLR0913 - what a comparison hangs on
     before: Mapping[str, Any],
     after: Mapping[str, Any],
     *,
     facts: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
     allowed: Mapping[str, float] | None = None,
     names: tuple[str, str] = ("the baseline", "this run"),
+    force: bool = False,
 ) -> Judgement | None:
     """Judge the loads of two runs, level by level.
 
@@ -41,6 +43,8 @@ def compare_performance(
         allowed: Allowed change by metric, as a share (`[slo.change]` of a profile); less than
             `STORED_TOLERANCE` is not held, and the change says so.
         names: What a reader calls the two.
+        force: Whether they are compared in spite of `overruled`; whoever forces it must say so
+            beside every figure, for the judgement does not.
 
     Returns:
         The judgement, with its obstacles if the two cannot be compared; `None` when neither has
@@ -49,11 +53,12 @@ def compare_performance(
     base, candidate = _levels(before), _levels(after)
     if not base and not candidate:
         return None
-    reasons = _obstacles(base, candidate, facts, names)
+    reasons = _nothing_to_compare(base, candidate, names)
+    if not reasons and not force:
+        reasons = _obstacles(base, candidate, facts, names)
     if reasons:
         return Judgement(form=Form.STORED, obstacles=tuple(dict.fromkeys(reasons)))
-    plain = len({*base, *candidate}) == 1
-    runs = flatten(_figures(base), plain=plain), flatten(_figures(candidate), plain=plain)
+    runs = figures_of(before, after)
     rules = rules_for(
         [*runs[0], *runs[1]],
         allowed=allowed,
@@ -61,6 +66,34 @@ def compare_performance(
         at_least=STORED_TOLERANCE,
     )
     return judge_stored(*runs, rules)
+
+
+def overruled(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    *,
+    facts: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
+    names: tuple[str, str] = ("the baseline", "this run"),
+) -> tuple[str, ...]:
+    """Return the obstacles that `compare_performance` overrules when it is forced."""
+    base, candidate = _levels(before), _levels(after)
+    if _nothing_to_compare(base, candidate, names):
+        return ()
+    return tuple(dict.fromkeys(_obstacles(base, candidate, facts, names)))
+
+
+def is_compared(level: Mapping[str, Any]) -> bool:
+    """Tell whether runs are compared by a level; a sweep may have more, of too few rounds."""
+    return level.get("gated") is not False
+
+
+def figures_of(
+    before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """Return the figures of the rounds of both sides, under the names of a judgement."""
+    base, candidate = _levels(before), _levels(after)
+    plain = len({*base, *candidate}) == 1
+    return flatten(_figures(base), plain=plain), flatten(_figures(candidate), plain=plain)
 
 
 def facts_of(
@@ -83,7 +116,7 @@ def facts_of(
     model = model if isinstance(model, dict) else {}
     values = {setting.name: setting.value for setting in settings}
     return {
-        "GPUs": _counted(device.get("name") or device.get("gfx") for device in devices),
+        GPUS: _counted(device.get("name") or device.get("gfx") for device in devices),
         "partition of the GPUs": _counted(device.get("partition") for device in devices),
         "driver": ", ".join(sorted({str(device.get("driver") or "") for device in devices})),
         "model": server.launch_model or server.model if server is not None else "",
@@ -105,12 +138,12 @@ def first_run(run_id: str) -> str:
 
 
 def _levels(performance: Mapping[str, Any]) -> Levels:
-    """Return the levels that are to be compared; a sweep may have more, of too few rounds."""
+    """Return the levels that are to be compared, by name."""
     levels = performance.get("levels") or ()
     return {
         str(level.get("name") or place): level
         for place, level in enumerate(levels)
-        if isinstance(level, dict) and level.get("gated") is not False
+        if isinstance(level, dict) and is_compared(level)
     }
 
 
@@ -124,26 +157,41 @@ def _rounds(level: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return level.get("rounds") or ()
 
 
+def _nothing_to_compare(base: Levels, candidate: Levels, names: tuple[str, str]) -> list[str]:
+    for side, name in zip((base, candidate), names, strict=True):
+        if not side:
+            return [f"{name} has no load in it: it needs the suite performance"]
+    if not base.keys() & candidate.keys():
+        levels = f"{', '.join(base)} of {names[0]}, {', '.join(candidate)} of {names[1]}"
+        return [f"no level of load in common: {levels}"]
+    return []
+
+
 def _obstacles(
     base: Levels,
     candidate: Levels,
     facts: tuple[Mapping[str, str], Mapping[str, str]],
     names: tuple[str, str],
 ) -> list[str]:
-    for side, name in zip((base, candidate), names, strict=True):
-        if not side:
-            return [f"{name} has no load in it: it needs the suite performance"]
     common = [name for name in base if name in candidate]
-    if not common:
-        levels = f"{', '.join(base)} of {names[0]}, {', '.join(candidate)} of {names[1]}"
-        return [f"no level of load in common: {levels}"]
     conditions = [Conditions(facts=side) for side in facts]
-    found = [*obstacles(*conditions, names=names)]
+    found = [*_other_kind(facts, names), *obstacles(*conditions, names=names)]
     for name in common:
         sides = _conditions(base[name]), _conditions(candidate[name])
         several = f"level {name}: " if len(common) > 1 else ""
         found += [several + reason for reason in obstacles(*sides, names=names)]
     return found
+
+
+def _other_kind(
+    facts: tuple[Mapping[str, str], Mapping[str, str]], names: tuple[str, str]
+) -> list[str]:
+    """Name GPUs that only one side has, or knows: it may have run on the CPU."""
+    told = [side.get(GPUS) for side in facts]
+    if None in told or bool(told[0]) is bool(told[1]):
+        return []
+    said = [f"{text or 'none known'} of {name}" for text, name in zip(told, names, strict=True)]
+    return [f"other {GPUS}: {', '.join(said)}"]
 
 
 def _conditions(level: Mapping[str, Any]) -> Conditions:

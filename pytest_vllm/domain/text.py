@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 _SECRET_NAME = re.compile(r"TOKEN(?!IZER)|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _SECRET_SHAPE = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}"
-    r"|(?<=[Bb]earer )(?!\$\{)[^\s'\"]+"  # a replay script says ${NAME} instead of the key
+    r"|(?<=\bBearer )[A-Za-z0-9._~+/-]{8,}=*"
+    # written small it may be a word of a sentence, and few words have a digit
+    r"|(?<=\bbearer )(?=[A-Za-z._~+/-]*[0-9])[A-Za-z0-9._~+/-]{8,}=*"
 )
+"""What a token looks like by itself: no quote, backslash or bracket, so no text loses its form.
+
+https://datatracker.ietf.org/doc/html/rfc6750#section-2.1
+"""
 _SHORTEST_SECRET = 6
 _ANSI = re.compile(
     r"\x1b\[[0-9:;<=>?]*[ -/]*[@-~]"  # CSI: colours, cursor
@@ -45,10 +51,10 @@ def printable(text: str) -> str:
     Colour codes are dropped. Other control characters, lone surrogates and characters that turn
     the direction of writing are shown as their codes, such as x00 after a backslash.
     """
-    return "".join(
-        char if char in "\n\t" or not _is_unsafe(char) else _code(char)
-        for char in _ANSI.sub("", text).replace("\r\n", "\n")
-    )
+    if text.isprintable():  # almost all is, and a report has tens of thousands of texts
+        return text
+    lines = _ANSI.sub("", text).replace("\r\n", "\n").split("\n")
+    return "\n".join(line if line.isprintable() else _shown(line) for line in lines)
 
 
 def one_line(text: str, limit: int = 500) -> str:
@@ -89,6 +95,10 @@ def _spellings(secret: str) -> set[str]:
         quote(encoded, safe=""),
         secret.replace("'", "'\"'\"'"),
     }
+
+
+def _shown(line: str) -> str:
+    return "".join(char if char == "\t" or not _is_unsafe(char) else _code(char) for char in line)
 
 
 def _is_unsafe(char: str) -> bool:

@@ -81,6 +81,8 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
     other_failures: int = 0,
     only_attached: bool = False,
     complete: bool = False,
+    waived: str = "",
+    idle_waivers: Sequence[str] = (),
 ) -> Verdict:
     """Judge a run.
 
@@ -101,6 +103,9 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
             attached server does not show, what takes longer than a default run allows, and what
             needs the server alone where xdist's workers share it, is named and does not hold up
             the verdict.
+        waived: What failed and is waived, in words.
+        idle_waivers: Waivers that waived nothing, a sentence each. Where every MUST check has to
+            have a result, they leave the verdict open: the image is not to blame for them.
 
     Returns:
         The verdict; its reasons are never empty.
@@ -122,11 +127,15 @@ def decide(  # noqa: PLR0913 - all that a verdict hangs on
     excused = {result.check.id for result in put_up_with}
     required = [check for check in required if check.id not in excused]
     open_points = _open_points(must, required=required, failure=failure, interrupted=interrupted)
+    if complete and failure is None and not interrupted:
+        open_points += idle_waivers  # of a run without an end nobody can say what was needed
     if open_points:
         return _verdict(Decision.INCONCLUSIVE, [*open_points, *_each_reason(put_off)])
     passed = Counter(result.outcome for result in results)[Outcome.PASS]
     noun = "check" if passed == 1 else "checks"
-    reasons = [f"{passed} {noun} passed, no MUST check failed"]
+    but = " but what is waived" if waived else ""
+    reasons = [f"{passed} {noun} passed, no MUST check failed{but}"]
+    reasons += [f"waived: {waived}"] if waived else []
     warned = [r for r in results if r.check.level is Level.SHOULD and r.outcome is Outcome.FAIL]
     reasons += [f"SHOULD {_reason(result)}" for result in warned]
     if unseen:

@@ -40,6 +40,20 @@ class ImageFacts:
     size_bytes: int = 0
 
     @property
+    def rivals(self) -> tuple[str, ...]:
+        """All names by digest of what runs, where a tag was asked for and could mean each of them.
+
+        Empty where it can only mean one. A repository may have one image by several digests, of an
+        index and of its manifest, or of two pushes of the same layers; the engine does not keep
+        which of them the tag had.
+        """
+        repository, at, _ = self.runs.partition("@")
+        if not at or "@" in self.asked:
+            return ()
+        found = [each for each in self.repo_digests if each.partition("@")[0] == repository]
+        return tuple(found) if len(set(found)) > 1 else ()
+
+    @property
     def gfx(self) -> tuple[str, ...]:
         """Instruction sets that the image was compiled for; empty when it does not say."""
         names = re.split(r"[;, ]+", self.env.get("PYTORCH_ROCM_ARCH", ""))

@@ -38,6 +38,10 @@ class Distribution:
         most: Largest value.
         percentiles: By name: `p50`, `p90`, `p95`, `p99`, `p99.9`.
         adjusted: The same with each failed request as infinitely slow (`None`: infinite).
+        curve: Ordered values from the smallest to the largest for a plot, 101 at most, at even
+            steps of rank: the i-th of k is the value at place `i * (count - 1) // (k - 1)` from 0.
+            Nothing is made up in between, so a small sample has as few as it has values. Empty
+            where nobody asked.
     """
 
     count: int
@@ -47,6 +51,7 @@ class Distribution:
     most: float | None = None
     percentiles: Mapping[str, Percentile] = field(default_factory=dict)
     adjusted: Mapping[str, float | None] = field(default_factory=dict)
+    curve: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
@@ -49,15 +49,18 @@ ORDER = (
     "normalized",
 )
 """Metrics of latency in the order in which they are told."""
+CURVES = ("ttft", "tpot", "itl", "e2el")
+"""Metrics whose distribution is kept for plots where that is asked for."""
 
 
-def measure(
+def measure(  # noqa: PLR0913 - what is known of a load
     plan: LoadPlan,
     columns: Columns,
     *,
     slo: Slo | None = None,
     server: ServerLooks | None = None,
     gpus: Mapping[str, Any] | None = None,
+    curves: bool = False,
 ) -> Measurement:
     """Make the figures of a load.
 
@@ -67,6 +70,7 @@ def measure(
         slo: What a good request keeps; without one there is no goodput.
         server: What the server told of itself meanwhile (`ServerWatch.looks`).
         gpus: Samples of the GPUs, as `Sampler.columns` gives them.
+        curves: Whether the distributions of `CURVES` get values for a plot.
 
     Raises:
         ValueError: The columns are not those of this plan.
@@ -77,7 +81,7 @@ def measure(
     latencies = read_latencies(columns, ends, scheduled=scheduled)
     window, whole = steady_window(plan, columns, ends), whole_load(columns, ends)
     good = keep(latencies, ends, slo, scheduled=scheduled)
-    distributions = _distributions(latencies, ends)
+    distributions = _distributions(latencies, ends, curves=curves)
     figures = {
         **_rates(output(plan, columns, ends, good, window), window, slo),
         **_rates(output(plan, columns, ends, good, whole), whole, slo, suffix="_whole"),
@@ -135,20 +139,25 @@ def _own_words(
     return told, tuple(flags)
 
 
-def _distributions(latencies: Latencies, ends: Sorted) -> dict[str, Distribution]:
+def _distributions(latencies: Latencies, ends: Sorted, *, curves: bool) -> dict[str, Distribution]:
     found = {
-        metric: distribute(list(values.values()), requests=len(values), failed=ends.failed)
+        metric: distribute(
+            list(values.values()),
+            requests=len(values),
+            failed=ends.failed,
+            curve=curves and metric in CURVES,
+        )
         for metric, values in latencies.by_request.items()
     }
     if latencies.icl:
-        pooled = distribute(latencies.icl, requests=latencies.gapped, failed=ends.failed)
-        found["icl"] = pooled
-        if latencies.counted:
-            found["itl"] = (
-                pooled
-                if latencies.itl is None
-                else distribute(latencies.itl, requests=latencies.gapped, failed=ends.failed)
-            )
+        gaps = {"requests": latencies.gapped, "failed": ends.failed}
+        alike = latencies.counted and latencies.itl is None
+        pooled = distribute(latencies.icl, **gaps, curve=curves and alike)
+        found["icl"] = replace(pooled, curve=())
+        if alike:
+            found["itl"] = pooled
+        elif latencies.itl is not None:
+            found["itl"] = distribute(latencies.itl, **gaps, curve=curves)
     return {metric: found[metric] for metric in ORDER if metric in found}
 
 

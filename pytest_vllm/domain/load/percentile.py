@@ -25,6 +25,7 @@ INTERVAL = 0.95
 _THOUSAND = 1000
 _NS_PER_MS = 1e6
 _SORTED_AT_ONCE = 100_000
+_CURVE = 101
 _BINS = 2**16
 
 
@@ -111,7 +112,9 @@ def percentile(ordered: Ordered, permille: int, *, count: int, requests: int) ->
     )
 
 
-def distribute(values: Sequence[float], *, requests: int, failed: int = 0) -> Distribution:
+def distribute(
+    values: Sequence[float], *, requests: int, failed: int = 0, curve: bool = False
+) -> Distribution:
     """Sum up values in nanoseconds as a distribution in milliseconds.
 
     Args:
@@ -119,6 +122,7 @@ def distribute(values: Sequence[float], *, requests: int, failed: int = 0) -> Di
         requests: Requests that they come from.
         failed: Requests that failed: in the adjusted percentiles each has as many infinite values
             as a request that did not has values in the mean.
+        curve: Whether values for a plot are wanted.
     """
     if not values:
         floors = {name: Percentile(value=None, needs=needed(p)) for name, p in PERMILLES.items()}
@@ -128,7 +132,8 @@ def distribute(values: Sequence[float], *, requests: int, failed: int = 0) -> Di
     adjusted = {name: rank(p, count + infinite) - 1 for name, p in PERMILLES.items()}
     wanted = {place for p in PERMILLES.values() for place in _places(p, count, requests)}
     wanted |= {place for place in adjusted.values() if place < count}
-    ordered = order(values, {place for place in wanted if place is not None})
+    along = curve_places(count) if curve else ()
+    ordered = order(values, {place for place in wanted if place is not None}.union(along))
     return Distribution(
         count=count,
         requests=requests,
@@ -144,7 +149,16 @@ def distribute(values: Sequence[float], *, requests: int, failed: int = 0) -> Di
             for name, place in adjusted.items()
             if requests + failed >= needed(PERMILLES[name])
         },
+        curve=tuple(float(f"{ordered[place] / _NS_PER_MS:.4g}") for place in along),
     )
+
+
+def curve_places(count: int) -> tuple[int, ...]:
+    """Return the places of the values of `Distribution.curve` among so many, ascending from 0."""
+    points = min(count, _CURVE)
+    if points < 2:  # noqa: PLR2004 - one value has no steps
+        return tuple(range(count))
+    return tuple(number * (count - 1) // (points - 1) for number in range(points))
 
 
 def order(values: Sequence[float], places: Collection[int]) -> Ordered:

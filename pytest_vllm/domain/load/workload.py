@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.load.lengths import Lengths, read_lengths
+from pytest_vllm.domain.plain import is_schema
 from pytest_vllm.domain.text import closest
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def read_workload(table: Mapping[str, Any], *, source: str = "workload") -> Work
                 f"{source}: there is no key {key!r}{closest(key, _KEYS)}",
                 advice=f"use {', '.join(_KEYS)}",
             )
-    if table.get("schema", SCHEMA) != SCHEMA:
+    if not is_schema(table.get("schema", SCHEMA), SCHEMA):
         raise TargetError(
             f"{source}: schema = {table['schema']!r} is not known",
             advice=f"write schema = {SCHEMA}",

@@ -67,6 +67,8 @@ image.cuda | D20 | fatal | image
   the image is built for CUDA, and the GPUs are AMD's
 image.mutable-tag | | warning | user
   the name of the image has no fixed tag
+image.several-digests | | warning | user
+  the engine knows the image by several digests of one repository
 image.starts-no-server | D16 | note | image
   the image starts nothing, or a shell, by itself
 host.no-device | D11 | fatal | host

@@ -239,6 +239,21 @@ def tag(facts: LaunchFacts, /) -> Iterator[Finding]:
     )
 
 
+def rivals(facts: LaunchFacts, /) -> Iterator[Finding]:
+    """A tag of which the engine knows several digests says not what a registry has under it."""
+    image = facts.image
+    if image is None or not image.rivals:
+        return
+    yield Finding(
+        id="image.several-digests",
+        severity=Severity.WARNING,
+        fault=Fault.USER,
+        seen=f"{image.asked} is on this engine by {len(image.rivals)} digests, and which of them "
+        "the tag has is not known here; profile promote refuses it",
+        cure=", or ".join(f"--vllm-image={shlex.quote(each)}" for each in image.rivals),
+    )
+
+
 def _is_id(text: str, image: ImageFacts | None) -> bool:
     """Tell whether a name is the start of the image's ID, which fixes the content."""
     digits = image.id.removeprefix("sha256:") if image is not None else ""
@@ -267,7 +282,7 @@ def entrypoint(facts: LaunchFacts, /) -> Iterator[Finding]:
     )
 
 
-RULES = (present, architecture, instruction_sets, vendor, tag, entrypoint)
+RULES = (present, architecture, instruction_sets, vendor, tag, rivals, entrypoint)
 IDS = (
     "image.absent",
     "image.pulled",
@@ -277,5 +292,6 @@ IDS = (
     "image.gfx-unknown",
     "image.cuda",
     "image.mutable-tag",
+    "image.several-digests",
     "image.starts-no-server",
 )
