@@ -3,70 +3,53 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_vllm.adapters.runs import RECORD, find_run
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.load.document import performance_of
 from pytest_vllm.domain.record import from_json
-from pytest_vllm.domain.stored import compare_performance, record_facts
+from pytest_vllm.domain.run_comparison import Side, compare_runs
+from pytest_vllm.domain.stored import record_facts
 from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from pytest_vllm.domain.record import RunRecord
 
-_RECORD = "run.json"
 _ADVICE = (
-    "name a run.json that pytest-vllm wrote, its folder, a file of pytest-vllm load --json, or a "
-    "folder of such files, which are then rounds"
+    "name a run.json that pytest-vllm wrote, its folder or ID, latest, a file of pytest-vllm load "
+    "--json, or a folder of such files, which are then rounds"
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparand:
-    """One side of a comparison.
-
-    Attributes:
-        name: What a reader calls it: its path, and the run that it is of.
-        performance: Its loads, as in `RunRecord.performance`; empty for none.
-        facts: What must be the same on both sides.
-        record: The run, `None` for a load alone.
-    """
-
-    name: str
-    performance: Mapping[str, Any] = field(default_factory=dict)
-    facts: Mapping[str, str] = field(default_factory=dict)
-    record: RunRecord | None = None
-
-
-def read_comparand(path: str) -> Comparand:
+def read_comparand(path: str, *, root: Path | None = None) -> Side:
     """Read a run or a load.
 
     Args:
-        path: A `run.json` or the folder that holds it; a file of `pytest-vllm load --json`, or a
-            folder of such files, each of which is a round.
+        path: A file of `pytest-vllm load --json`, or a folder of such files, each of which is a
+            round; anything else is the name of a run, see `runs.find_run`.
+        root: Folder of all runs; `runs_root()` by default.
 
     Raises:
         TargetError: There is none that can be read.
     """
-    files = _files(path)
+    files = _files(path, root)
     documents = [_parsed(_text(file), file) for file in files]
     try:
         found = _comparand(path, files, documents)
-        compare_performance(found.performance, found.performance)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        compare_runs(found, found)  # what a record holds as plain data may be anything
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         why = one_line(str(error)) if type(error) is ValueError else "its loads cannot be read"
         raise TargetError(f"{path} cannot be compared: {why}", advice=_ADVICE) from None
     return found
 
 
-def _comparand(path: str, files: Sequence[Path], documents: Sequence[dict[str, Any]]) -> Comparand:
+def _comparand(path: str, files: Sequence[Path], documents: Sequence[dict[str, Any]]) -> Side:
     if len(files) == 1 and "run_id" in documents[0]:
         record = from_json(json.dumps(documents[0]), where=str(files[0]))
-        return Comparand(
+        return Side(
             name=f"{path} (run {record.run_id})",
             performance=record.performance,
             facts=record_facts(record),
@@ -75,19 +58,21 @@ def _comparand(path: str, files: Sequence[Path], documents: Sequence[dict[str, A
     for file, document in zip(files, documents, strict=True):
         if document.get("kind") != "load":
             raise TargetError(f"{file} is neither a run nor a load", advice=_ADVICE)
-    return Comparand(name=path, performance=performance_of(documents))
+    return Side(name=path, performance=performance_of(documents))
 
 
-def _files(path: str) -> list[Path]:
+def _files(path: str, root: Path | None) -> list[Path]:
     """Return the files that a name means."""
     if not path:
         raise TargetError("an empty name is no run", advice=_ADVICE)
     try:
         file = Path(path).expanduser()
-        if not file.is_dir():
+        if file.is_file():
             return [file]
-        if (file / _RECORD).exists():
-            return [file / _RECORD]
+        if not file.is_dir():
+            return [find_run(path, root=root)]
+        if (file / RECORD).exists():
+            return [file / RECORD]
         files = sorted(file.glob("*.json"))
     except (OSError, ValueError, RuntimeError) as error:
         raise _unreadable(path, error) from None

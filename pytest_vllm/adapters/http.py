@@ -1,4 +1,4 @@
-"""Speak HTTP with the server under test, within hard limits: the one home of `httpx`.
+"""Speak HTTP with the server under test, within hard limits; home of `httpx`, with `http_client`.
 
 `httpx` times out each read by itself, so a server that drips bytes could hold a request for ever.
 Here a timer shuts the connection down when the whole request is over its time. Each request has a
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from pytest_vllm.adapters.call import Call
+from pytest_vllm.adapters.http_client import make_client
 from pytest_vllm.domain.reply import MAX_VALUES, StreamReply, TransportFailure
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class Transport:
         api_key: Sent as a bearer token; never part of the evidence.
         timeout_s: Seconds that one request may take from connect to the last byte.
         max_body_bytes: Bytes that the body of a reply may have.
+
+    Raises:
+        TargetError: The environment names certificates or a proxy that cannot be used.
     """
 
     def __init__(
@@ -64,21 +68,10 @@ class Transport:
         self.timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
         self._secret_headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-        self._client = httpx.Client(
-            timeout=timeout_s,
-            trust_env=not is_loopback(base_url),
-            # By SSL_CERT_FILE also where no proxy leads.
-            verify=httpx.create_ssl_context() if base_url.startswith("https:") else True,
-            follow_redirects=False,
-            limits=httpx.Limits(max_keepalive_connections=0),
-            headers={
-                "accept": "*/*",
-                "accept-encoding": "identity",
-                # Without it a connection is idle for a moment, in which the pool may hand it to
-                # another thread and close it all the same: "Bad file descriptor" (httpcore 1.0.9).
-                "connection": "close",
-                "user-agent": "pytest-vllm",
-            },
+        self._client = make_client(
+            timeout_s=timeout_s,
+            loopback=is_loopback(base_url),
+            tls=base_url.startswith("https:"),
         )
         self._calls: set[Call] = set()
         self._lock = threading.Lock()

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.target import Target
 
 PROBE_S = 10.0
-"""Seconds for a request that generates nothing."""
+"""Seconds for a request that generates nothing, until it is sent again."""
 CAPABILITY_S = 30.0
-"""Seconds for one question about a capability; no answer counts as "present", also of the rest."""
+"""Seconds for a question about a capability, which is asked twice.
+
+No answer then counts as "present", also of the rest."""
 _BODY_LIMIT = 2**20
 _TOOL_FLAGS = ("--enable-auto-tool-choice", "--tool-call-parser")
 _SEEN = 80
@@ -79,28 +81,25 @@ def wait_until_ready(  # noqa: PLR0913 - the parts of a start
     """
     startup = startup or Startup(on_phase, clock=clock)
     watch = Watch(backend, target, startup, context=context or Context(), sleep=sleep)
-    interview = _Interview(watch, key_name=target.text("api-key-env"))
+    interview = _Interview(watch, key_name=target.text("api-key-env"), clock=startup.clock)
     startup.show(force=True)
     url = interview.wait_for_health()
     watch.healthy = True
     startup.enter("ready")
-    with interview.connect(url, timeout_s=PROBE_S) as http:
-        models = interview.read_models(http)
-        version = interview.read_version(http)
+    models = interview.read_models()
+    version = interview.read_version()
     model = str(models[0]["id"])
     startup.enter("first token")
-    with interview.connect(url, timeout_s=watch.limit_of("first token")) as http:
-        first_text = interview.prove_token(http, model)
+    first_text = interview.prove_token(model)
     phases = startup.finish()
     startup.say("asking what the server can do")
     limit_s = min(CAPABILITY_S, target.seconds("request-timeout"))
-    with interview.connect(url, timeout_s=limit_s) as http:
-        no_chat = interview.probe_chat(http, model)
-        reasons = interview.probe_rest(http, model=model, version=version, no_chat=no_chat)
-        if any(target.serve_args.has(flag) for flag in _TOOL_FLAGS):
-            reasons["tools"] = ""  # asked for at launch: what the server says now is judged
-        if target.serve_args.has("--disable-log-stats"):
-            reasons["metrics"] = "the server was started with --disable-log-stats"
+    no_chat = interview.probe_chat(model, target.seconds("request-timeout"))
+    reasons = interview.probe_rest(limit_s, model=model, version=version, no_chat=no_chat)
+    if any(target.serve_args.has(flag) for flag in _TOOL_FLAGS):
+        reasons["tools"] = ""  # asked for at launch: what the server says now is judged
+    if target.serve_args.has("--disable-log-stats"):
+        reasons["metrics"] = "the server was started with --disable-log-stats"
     length = models[0].get("max_model_len")
     info = ServerInfo(
         url=url,
@@ -121,8 +120,10 @@ def wait_until_ready(  # noqa: PLR0913 - the parts of a start
 class _Interview:
     """The questions that a server must answer before it counts as ready."""
 
-    def __init__(self, watch: Watch, *, key_name: str) -> None:
+    def __init__(self, watch: Watch, *, key_name: str, clock: Callable[[], float]) -> None:
         self._watch = watch
+        self._clock = clock
+        self.url = ""
         self.key_name = key_name
         self.api_key = os.environ.get(key_name) or None
         self._silence: TransportFailure | None = None
@@ -138,20 +139,54 @@ class _Interview:
         while (url := self._watch.backend.url) is None:
             self._watch.step()
             self._watch.pause()
+        while not self._becomes_healthy(url):
+            pass
+        return url
+
+    def _becomes_healthy(self, url: str) -> bool:
+        """Ask until `/health` answers 200, or is silent: a transport that met silence gives up."""
         with self.connect(url, timeout_s=PROBE_S) as http:
+            self.url = http.base_url
             while True:
                 answer = self._watch.ask(http, "GET", "/health")
                 if isinstance(answer, Reply) and answer.status == 200:  # noqa: PLR2004
-                    return url
+                    return True
                 if not self._watch.backend.owned:
                     self._refuse_attached(url, answer)
                 self._watch.seen = f"/health: {_describe(answer)}"
                 self._watch.step()
                 self._watch.pause()
+                if _is_late(answer):
+                    return False
 
-    def read_models(self, http: Transport) -> list[dict[str, Any]]:
+    def ask(
+        self, method: str, path: str, json: Any = UNSET, *, timeout_s: float, within_s: float = 0.0
+    ) -> Reply | TransportFailure:
+        """Send a request, and again while its time runs out: a busy host may stand still as long.
+
+        Args:
+            method: HTTP method.
+            path: Path with a leading slash.
+            json: Body as a value.
+            timeout_s: Seconds for one try.
+            within_s: Seconds after which no further try is begun.
+        """
+        end = self._clock() + within_s
+        while True:
+            with self.connect(self.url, timeout_s=timeout_s) as http:
+                answer = self._watch.ask(http, method, path, json=json)
+            if not _is_late(answer) or self._clock() >= end:
+                return answer
+            self._watch.pause()
+
+    def _look(self, path: str) -> Reply:
+        """Return what a path says that a server has ready, within the limit of the phase."""
+        within_s = self._watch.limit_of("ready")
+        return self._expect_200(self.ask("GET", path, timeout_s=PROBE_S, within_s=within_s), path)
+
+    def read_models(self) -> list[dict[str, Any]]:
         """Return the entries of `/v1/models`, at least one."""
-        reply = self._expect_200(self._watch.ask(http, "GET", "/v1/models"), http, "/v1/models")
+        reply = self._look("/v1/models")
         document = _json(reply)
         models = document.get("data") if isinstance(document, dict) else None
         if (
@@ -159,23 +194,24 @@ class _Interview:
             or not models
             or not all(isinstance(m, dict) and isinstance(m.get("id"), str) for m in models)
         ):
-            self._refuse(f"{http.base_url}/v1/models lists no model: {_describe(reply)}")
+            self._refuse(f"{self.url}/v1/models lists no model: {_describe(reply)}")
         return models
 
-    def read_version(self, http: Transport) -> str:
+    def read_version(self) -> str:
         """Return what `/version` says, which only vLLM serves in this form."""
-        reply = self._expect_200(self._watch.ask(http, "GET", "/version"), http, "/version")
+        reply = self._look("/version")
         document = _json(reply)
         version = document.get("version") if isinstance(document, dict) else None
         if not isinstance(version, str):
-            self._refuse(f"{http.base_url}/version names no version: {_describe(reply)}")
+            self._refuse(f"{self.url}/version names no version: {_describe(reply)}")
         return version
 
-    def prove_token(self, http: Transport, model: str) -> str:
+    def prove_token(self, model: str) -> str:
         """Ask for one token, insist on it and return its text."""
         body = {"model": model, "prompt": FIRST_PROMPT, "max_tokens": 1, "temperature": 0}
-        answer = self._watch.ask(http, "POST", "/v1/completions", json=body)
-        reply = self._expect_200(answer, http, "the first completion (/v1/completions)")
+        limit_s = self._watch.limit_of("first token")
+        answer = self.ask("POST", "/v1/completions", body, timeout_s=limit_s)
+        reply = self._expect_200(answer, "the first completion (/v1/completions)")
         document = _json(reply)
         usage = document.get("usage") if isinstance(document, dict) else None
         tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
@@ -185,11 +221,14 @@ class _Interview:
         text = choices[0].get("text") if isinstance(choices[0], dict) else None
         return text if isinstance(text, str) else ""
 
-    def probe_chat(self, http: Transport, model: str) -> str:
-        """Return why there is no chat, empty when there is; a broken chat counts as present."""
+    def probe_chat(self, model: str, timeout_s: float) -> str:
+        """Return why there is no chat, empty when there is; a broken chat counts as present.
+
+        It may take as long as any request: a server may compile kernels for its first chat.
+        """
         messages = [{"role": "user", "content": "Hello"}]
         body = {"model": model, "messages": messages, "max_tokens": 1, "temperature": 0}
-        answer = self._watch.ask(http, "POST", "/v1/chat/completions", json=body)
+        answer = self.ask("POST", "/v1/chat/completions", body, timeout_s=timeout_s)
         if not isinstance(answer, Reply):
             self._silence = answer
             self._watch.await_death()
@@ -206,13 +245,14 @@ class _Interview:
         return ""
 
     def probe_rest(
-        self, http: Transport, *, model: str, version: str, no_chat: str
+        self, timeout_s: float, *, model: str, version: str, no_chat: str
     ) -> dict[str, str]:
         """Return for each capability why it is absent, empty when it is there."""
 
         def ask(method: str, path: str, json: Any = UNSET) -> Reply | TransportFailure:
             if self._silence is None:
-                answer = self._watch.ask(http, method, path, json=json)
+                twice = timeout_s * 1.5  # the second try begins then, and no third
+                answer = self.ask(method, path, json, timeout_s=timeout_s, within_s=twice)
                 if isinstance(answer, Reply):
                     return answer
                 self._silence = answer
@@ -220,19 +260,19 @@ class _Interview:
 
         return probe_capabilities(ask, model=model, version=version, no_chat=no_chat)
 
-    def _expect_200(self, answer: Reply | TransportFailure, http: Transport, what: str) -> Reply:
+    def _expect_200(self, answer: Reply | TransportFailure, what: str) -> Reply:
         """Return a reply of status 200, or raise what anything else means."""
         if isinstance(answer, Reply) and answer.status == 200:  # noqa: PLR2004
             return answer
         self._watch.await_death()
         if isinstance(answer, Reply) and answer.status in (401, 403):
-            self._refuse_key(http.base_url, answer)
+            self._refuse_key(self.url, answer)
         server_fault = isinstance(answer, TransportFailure) or answer.status >= 500  # noqa: PLR2004
-        message = f"{http.base_url} is healthy but {what} gave {_describe(answer)}"
+        message = f"{self.url} is healthy but {what} gave {_describe(answer)}"
         if server_fault:
             advice = OWN_LOG if self._watch.backend.owned else "read its log"
-            if isinstance(answer, TransportFailure) and self._watch.phase == "first token":
-                advice = f"{self._watch.longer('first token')}; {advice}"
+            if _is_late(answer):
+                advice = f"{self._watch.longer(self._watch.phase)}; {advice}"
             raise self._watch.failed(message, advice=advice)
         return self._refuse(message)
 
@@ -263,6 +303,11 @@ class _Interview:
         if self._watch.backend.owned:
             raise self._watch.failed(f"not a vLLM server for text: {message}", advice=OWN_LOG)
         raise TargetError(f"not a vLLM server for text: {message}", advice=_NOT_VLLM)
+
+
+def _is_late(answer: Reply | TransportFailure) -> bool:
+    """Tell whether there was no reply in time, which says little on a busy host."""
+    return isinstance(answer, TransportFailure) and answer.kind == "timeout"
 
 
 def _describe(answer: Reply | TransportFailure) -> str:

@@ -1,17 +1,14 @@
-"""Writes and reads the evidence folder of a run; nothing secret gets past here."""
+"""Writes the evidence folder of a run; nothing secret gets past here."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Self
 
 from pytest_vllm.domain.errors import HostError, TargetError
-from pytest_vllm.domain.evidence import check_folders
-from pytest_vllm.domain.exchange import replay_script
+from pytest_vllm.domain.evidence import REPLAY, check_files
 from pytest_vllm.domain.record import from_json, redact_record, to_json
 from pytest_vllm.domain.text import redact
 
@@ -19,11 +16,10 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pytest_vllm.domain.checks import CheckResult
     from pytest_vllm.domain.record import RunRecord
 
 RECORD = "run.json"
-_LOG = "server.log"
+LOG = "server.log"
 _MODE = 0o644
 _SCRIPT_MODE = 0o755
 _MOST_CLASHES = 1000
@@ -32,6 +28,21 @@ _MOST_CLASHES = 1000
 def new_run_id(now: dt.datetime, random_hex: str) -> str:
     """Name a run by its time in UTC and some random digits: `20261122-181930-3fa9c1`."""
     return f"{now:%Y%m%d-%H%M%S}-{random_hex.lower()}"
+
+
+def log_text(lines: Iterable[str]) -> str:
+    """Return what `server.log` holds, before secrets are taken out."""
+    return "".join(f"{line}\n" for line in lines)
+
+
+def raw(text: str) -> bytes:
+    """Return the bytes that are written for what is made of a record.
+
+    A record is redacted text by text, once. What is made of it holds no secret then, and nothing
+    more is taken out of it: that would cost JSON its quotes and XML its tags, and nobody could make
+    the same file again to compare.
+    """
+    return text.encode("utf-8", "backslashreplace")
 
 
 class EvidenceFolder:
@@ -79,35 +90,50 @@ class EvidenceFolder:
         *,
         files: Mapping[str, str | Callable[[RunRecord], str]],
         log_lines: Iterable[str],
-    ) -> None:
+    ) -> tuple[str, ...]:
         """Write all evidence, each file whole or not at all, `run.json` last.
 
         Args:
             record: The run.
-            files: Files by relative name: a text, or a report to be made of the redacted record.
+            files: Files by relative name: a text, or a report to be made of what `run.json` says.
+                What is empty is not written.
             log_lines: The server's log without line ends; no `server.log` for none.
+
+        Returns:
+            Why reports are missing that could not be made; they cost the run nothing else.
 
         Raises:
             HostError: The folder cannot be written.
         """
         record = self.redacted(record)
+        data, problems = to_json(record), []
         try:
-            log = "".join(f"{line}\n" for line in log_lines)
-            if log:
-                self._put(_LOG, log)
+            record = from_json(data, where=RECORD)  # as whoever renders it again will find it
+        except TargetError as error:
+            problems.append(f"it will not be read again: {error}")
+        try:
+            if log := log_text(log_lines):
+                self._put(LOG, self.encoded(log))
             for name, content in files.items():
-                self._put(name, content if isinstance(content, str) else content(record))
-            key_variable = record.server.api_key_env if record.server is not None else ""
-            for folder, result in check_folders(record.results).items():
-                self._put(f"{folder}/exchange.json", _exchange_json(result))
-                script = replay_script(result.exchanges, key_variable=key_variable or None)
-                self._put(f"{folder}/replay.sh", script, mode=_SCRIPT_MODE)
-            self._put(RECORD, to_json(record))
+                try:
+                    made = (
+                        self.encoded(content) if isinstance(content, str) else raw(content(record))
+                    )
+                except TargetError as error:
+                    problems.append(str(error))
+                    continue
+                if made:
+                    self._put(name, made)
+            for name, text in check_files(record).items():
+                mode = _SCRIPT_MODE if name.endswith(REPLAY) else _MODE
+                self._put(name, raw(text), mode=mode)
+            self._put(RECORD, raw(data))
         except OSError as error:
             raise HostError(
                 f"cannot write evidence into {self.path}: {_words(error)}",
                 advice="make room, or name another folder with --vllm-artifacts",
             ) from None
+        return tuple(problems)
 
     def write_files(self, files: Mapping[str, str]) -> None:
         """Write texts by relative name, for what is no run of checks.
@@ -117,12 +143,16 @@ class EvidenceFolder:
         """
         try:
             for name, text in files.items():
-                self._put(name, text)
+                self._put(name, self.encoded(text))
         except OSError as error:
             raise HostError(
                 f"cannot write evidence into {self.path}: {_words(error)}",
                 advice="make room, or name another folder with --vllm-artifacts",
             ) from None
+
+    def encoded(self, text: str) -> bytes:
+        """Return the bytes that are written for a text from elsewhere: without secrets."""
+        return raw(redact(text, self._secrets))
 
     def discard_if_empty(self) -> None:
         """Remove the folder if nothing was written into it."""
@@ -131,11 +161,10 @@ class EvidenceFolder:
         except OSError:
             return
 
-    def _put(self, name: str, text: str, *, mode: int = _MODE) -> None:
+    def _put(self, name: str, data: bytes, *, mode: int = _MODE) -> None:
         """Write one file atomically; the one place where evidence reaches the disk."""
         path = self.path / _relative(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = redact(text, self._secrets).encode("utf-8", "backslashreplace")
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -145,33 +174,6 @@ class EvidenceFolder:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-
-
-def read_record(path: str | Path) -> RunRecord:
-    """Read the record of an earlier run for `--vllm-baseline`.
-
-    Args:
-        path: A `run.json`, or the folder that holds it.
-
-    Raises:
-        TargetError: There is none that can be read.
-    """
-    file = Path(path)
-    advice = "name a run.json that pytest-vllm wrote, or its folder"
-    try:
-        file = file.expanduser()
-        if file.is_dir():
-            file /= RECORD
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise TargetError(f"--vllm-baseline: there is no {file}", advice=advice) from None
-    except UnicodeDecodeError:
-        raise TargetError(f"--vllm-baseline: {file} is not a text", advice=advice) from None
-    except (OSError, ValueError, RuntimeError) as error:
-        raise TargetError(
-            f"--vllm-baseline: cannot read {file}: {_words(error)}", advice=advice
-        ) from None
-    return from_json(text, where=f"--vllm-baseline: {file}")
 
 
 def _make_new(root: Path, run_id: str) -> Path:
@@ -190,19 +192,6 @@ def _relative(name: str) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ValueError(f"not a name inside the evidence folder: {name!r}")
     return path
-
-
-def _exchange_json(result: CheckResult) -> str:
-    document = {
-        "schema": 1,
-        "check": result.name,
-        "level": result.check.level,
-        "requirement": result.check.requirement,
-        "outcome": result.outcome,
-        "message": result.message,
-        "exchanges": [dataclasses.asdict(exchange) for exchange in result.exchanges],
-    }
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def _words(error: BaseException) -> str:

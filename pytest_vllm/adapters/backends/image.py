@@ -83,12 +83,15 @@ def facts_of(attributes: Mapping[str, Any], image: ImageRef) -> ImageFacts:
 
 
 def _address(image: ImageRef, digests: Sequence[str], image_id: str) -> str:
-    """Return the digest of the asked repository, else the image ID."""
+    """Return the digest of the asked repository, else the image ID.
+
+    An image may have several digests in one repository, of an index and of its manifest for one:
+    the one that was asked for counts.
+    """
     wanted = _familiar(image.repository)
-    for digest in digests:
-        if wanted and _familiar(digest.partition("@")[0]) == wanted:
-            return digest
-    return image_id
+    found = [each for each in digests if wanted and _familiar(each.partition("@")[0]) == wanted]
+    asked = [each for each in found if image.digest and each.endswith(f"@{image.digest}")]
+    return next(iter((*asked, *found)), image_id)
 
 
 def _familiar(repository: str) -> str:

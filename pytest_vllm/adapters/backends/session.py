@@ -19,6 +19,8 @@ _LISTEN = "0A"
 _POLL_S = 0.05
 _TRACKER = b"multiprocessing.resource_tracker"
 _TRACKER_S = 2.0
+_STOP_S = 2.0
+_STOP_POLL_S = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +47,14 @@ class Session:
     sid: int
     marker: str
 
-    def members(self) -> tuple[int, ...]:
-        """Return the process IDs of all members that have not ended."""
+    def members(self, known: Collection[int] = ()) -> tuple[int, ...]:
+        """Return the process IDs of all members that have not ended.
+
+        Args:
+            known: Processes that have been members: they and who descends from them still are.
+        """
         living = {pid: stat for pid in all_pids() if (stat := _read_stat(pid)) is not None}
-        ours = {pid for pid, stat in living.items() if self._is_member(pid, stat)}
+        ours = {pid for pid, stat in living.items() if pid in known or self._is_member(pid, stat)}
         before = -1
         while len(ours) != before:
             before = len(ours)
@@ -60,13 +66,6 @@ class Session:
         sockets = _listening_inodes(port)
         return bool(sockets) and any(sockets & _socket_inodes(pid) for pid in self.members())
 
-    def signal_all(self, number: signal.Signals, *, spare: Collection[int] = ()) -> None:
-        """Send a signal to every member but some."""
-        for pid in self.members():
-            if pid not in spare:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, number)
-
     def end(self, *, grace_s: float, limit_s: float) -> tuple[int, ...]:
         """End all members: SIGTERM, a grace, SIGKILL. Return those that live on all the same.
 
@@ -74,31 +73,79 @@ class Session:
             grace_s: Seconds between the two signals.
             limit_s: Seconds to wait after SIGKILL, also for members that appear only then.
         """
+        return _Pursuit(self).end(grace_s=grace_s, limit_s=limit_s)
+
+    def kill(self, *, limit_s: float) -> tuple[int, ...]:
+        """Kill all members; return those that live on all the same."""
+        return _Pursuit(self).kill(limit_s=limit_s)
+
+    def _is_member(self, pid: int, stat: _Stat) -> bool:
+        if self.sid and stat.session == self.sid:
+            return True
+        return self.marker.encode() in environment_of(pid)
+
+
+class _Pursuit:
+    """The members of a session, and who has been one, until all have ended.
+
+    A member of which nothing but its parent tells whose it is would be forgotten with its parent.
+
+    Args:
+        session: Whose members are pursued.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._seen: dict[int, int] = {}
+
+    def members(self) -> tuple[int, ...]:
+        """Return the process IDs of those that have not ended."""
+        known = [pid for pid, started in self._seen.items() if start_time(pid) == started]
+        found = {pid: start_time(pid) for pid in self._session.members(known)}
+        self._seen = {pid: started for pid, started in found.items() if started is not None}
+        return tuple(self._seen)
+
+    def stop(self, *, spare: Collection[int] = ()) -> None:
+        """Stop every member but some, so that nobody forks or makes shared memory any more.
+
+        A signal is taken only when a system call returns, and a child may have been forked since
+        the look: so until all are seen to stand still, 2 s at most.
+        """
+        end = time.monotonic() + _STOP_S
+        while moving := [p for p in self.members() if p not in spare and not _is_stopped(p)]:
+            _send(signal.SIGSTOP, moving)
+            if time.monotonic() > end:
+                return
+            time.sleep(_STOP_POLL_S)
+
+    def end(self, *, grace_s: float, limit_s: float) -> tuple[int, ...]:
+        """SIGTERM, a grace, SIGKILL."""
         # Stopped first: a segment made between the look and SIGTERM would belong to nobody, since
         # Python lets that signal through just before it tells its resource tracker of the segment.
-        self.signal_all(signal.SIGSTOP)
+        self.stop()
         shared = _shared_memory(self.members())
-        self.signal_all(signal.SIGTERM)
-        self.signal_all(signal.SIGCONT)
+        members = self.members()
+        _send(signal.SIGTERM, members)
+        _send(signal.SIGCONT, members)
         self.wait_gone(grace_s)
         left = self.kill(limit_s=limit_s)
         _remove_unused(shared)
         return left
 
     def kill(self, *, limit_s: float) -> tuple[int, ...]:
-        """Kill all members; return those that live on all the same.
+        """SIGKILL, again until all are gone.
 
         Python's resource trackers go last: they remove the shared memory of those killed before.
         """
         trackers = {pid for pid in self.members() if _TRACKER in _command_line(pid)}
-        self.signal_all(signal.SIGSTOP, spare=trackers)  # so that nobody forks any more
+        self.stop(spare=trackers)
         shared = _shared_memory(self.members())
         if trackers:
-            self.signal_all(signal.SIGKILL, spare=trackers)
+            _send(signal.SIGKILL, [pid for pid in self.members() if pid not in trackers])
             self.wait_gone(_TRACKER_S)
         end = time.monotonic() + limit_s
-        while self.members() and time.monotonic() < end:
-            self.signal_all(signal.SIGKILL)
+        while (members := self.members()) and time.monotonic() < end:
+            _send(signal.SIGKILL, members)
             self.wait_gone(min(limit_s, 1.0))
         _remove_unused(shared)
         return self.members()
@@ -112,10 +159,11 @@ class Session:
             time.sleep(_POLL_S)
         return True
 
-    def _is_member(self, pid: int, stat: _Stat) -> bool:
-        if self.sid and stat.session == self.sid:
-            return True
-        return self.marker.encode() in environment_of(pid)
+
+def _send(number: signal.Signals, pids: Collection[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
 
 
 def environment_of(pid: int) -> tuple[bytes, ...]:
@@ -150,6 +198,18 @@ def _stat_fields(pid: int) -> list[str]:
     except OSError:
         return []
     return text.rpartition(")")[2].split()
+
+
+def _is_stopped(pid: int) -> bool:
+    """Tell whether all threads of a process stand still, or it has ended."""
+    try:
+        states = [
+            (task / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
+            for task in (_PROC / str(pid) / "task").iterdir()
+        ]
+    except OSError:  # it, or a thread of it, has ended just now
+        return _read_stat(pid) is None
+    return all(state in "TtZX" for state in states)
 
 
 def _command_line(pid: int) -> bytes:

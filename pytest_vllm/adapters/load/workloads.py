@@ -9,9 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from pytest_vllm.adapters.load.prompt_file import read_rows
+from pytest_vllm.adapters.toml_file import read_toml
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.load.workload import Workload, read_workload
-from pytest_vllm.domain.text import closest, one_line
+from pytest_vllm.domain.text import closest
 
 _FOLDER = files("pytest_vllm").joinpath("data", "load", "workloads")
 
@@ -45,12 +46,7 @@ def load_workload(name: str) -> Workload:
             f"there is no workload {name!r}{closest(name, known)}",
             advice=f"use {', '.join(known)}, or a file: .toml, or .jsonl with prompts",
         )
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TargetError(f"cannot read workload {name}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TargetError(f"workload {name} is no TOML: {one_line(str(error))}") from None
+    table = read_toml(path, name=name, what="workload")
     workload = read_workload({"name": path.stem, **table}, source=name)
     if not workload.file:
         return workload
