@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_vllm.domain.check_changes import KINDS, NO_ANSWER, WORSE
 from pytest_vllm.domain.checks import CheckResult, Level, Outcome
 from pytest_vllm.domain.finding import Fault
+from pytest_vllm.domain.plain import items, mappings
+from pytest_vllm.domain.shown import without_start
 from pytest_vllm.domain.text import one_line
 from pytest_vllm.domain.verdict import PREFLIGHT
 
@@ -22,10 +26,11 @@ _MINUTE = 60
 _EXACT_BELOW_S = 100
 _DIGEST_SHOWN = 12
 _GIB = 2**30
+_LONGEST_S = 1e11  # the year 5138, as seconds since 1970
 _FEWEST_PHASES = 2
 _PHASE_SHARE = 0.08
-CHANGES = ("broken", "gone", "new", "fixed")
-"""Kinds of changes since a baseline, the worst first."""
+_ALWAYS_COUNTED = ("broken", "gone", "new", "fixed")
+"""Kinds of changes that are also named where there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +74,7 @@ def shown_results(record: RunRecord) -> tuple[CheckResult, ...]:
     A failed start is carried by the first check that asked for the server. It is shown once, as
     the failed start, so that check counts as not run like all others.
     """
-    if record.failure is None:
-        return record.results
-    return tuple(
-        CheckResult(
-            check=result.check,
-            case=result.case,
-            outcome=Outcome.NOT_RUN,
-            message="not run: no server became ready",
-        )
-        if result.outcome is Outcome.ERROR and not result.exchanges
-        else result
-        for result in record.results
-    )
+    return without_start(record.results, failed_start=record.failure is not None)
 
 
 def bad_results(record: RunRecord) -> list[CheckResult]:
@@ -118,18 +111,23 @@ def image_name(record: RunRecord, *, whole_digest: bool = False) -> str:
     if not isinstance(text, str) or not text:
         return ""
     name, _, named = text.partition("@")
-    runs = _runs(record)
     digest = image_digest(record) or named
     if not digest:
         return one_line(name)
     short = digest if whole_digest else digest[: digest.find(":") + 1 + _DIGEST_SHOWN]
-    is_id = bool(runs) and "@" not in runs
+    is_id = is_image_id(record)
     return one_line(f"{name} (image ID {short})" if is_id else f"{name}@{short}", 1000)
 
 
 def image_digest(record: RunRecord) -> str:
     """Return the digest, or the ID, of the image that ran; empty when it is not known."""
     return one_line(_runs(record).rpartition("@")[2], 100)
+
+
+def is_image_id(record: RunRecord) -> bool:
+    """Tell whether `image_digest` is an image ID, which no registry knows."""
+    runs = _runs(record)
+    return bool(runs) and "@" not in runs
 
 
 def _runs(record: RunRecord) -> str:
@@ -155,7 +153,7 @@ def setting_text(item: Setting) -> str:
 
 def gpu_line(gpus: Mapping[str, Any]) -> str:
     """Name the GPUs, equal ones together, or why none are known."""
-    found = gpus.get("gpus") or []
+    found = mappings(gpus.get("gpus"))
     if not found:
         return f"none known: {one_line(str(gpus.get('reason') or 'nobody looked'))}"
     kinds = Counter(_gpu_kind(gpu) for gpu in found)
@@ -163,11 +161,17 @@ def gpu_line(gpus: Mapping[str, Any]) -> str:
     return one_line(f"{named} (by {gpus.get('monitor', '?')})")
 
 
+def gfx_names(record: RunRecord) -> list[str]:
+    """Name the architectures of the GPUs, each once, such as `gfx942`; none when not known."""
+    found = mappings(record.gpus.get("gpus"))
+    return list(dict.fromkeys(one_line(str(gpu["gfx"]), 40) for gpu in found if gpu.get("gfx")))
+
+
 def _gpu_kind(gpu: Mapping[str, Any]) -> str:
     name = gpu.get("name") or "AMD GPU"
     gfx = f" {gpu['gfx']}" if gpu.get("gfx") else ""
     total = gpu.get("vram_total_bytes")
-    others = len(gpu.get("shared_with") or ())
+    others = len(items(gpu.get("shared_with")))
     part = f" 1/{others + 1} of" if others else ""  # each partition reports the whole memory
     whole = f"{name}{gfx}"
     return f"{whole}{part} {total / _GIB:.1f} GiB" if isinstance(total, int) else whole
@@ -200,8 +204,10 @@ def phase_line(record: RunRecord) -> str:
 def comparison_line(comparison: Comparison) -> str:
     """Count what changed since the baseline and name what broke."""
     kinds = Counter(change.kind for change in comparison.changes)
-    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in CHANGES)
-    worst = [one_line(c.name, 80) for c in comparison.changes if c.kind in ("broken", "gone")]
+    counted = [kind for kind in KINDS if kinds[kind] or kind in _ALWAYS_COUNTED]
+    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in counted)
+    named_kinds = (*WORSE, NO_ANSWER, "gone")
+    worst = [one_line(c.name, 80) for c in comparison.changes if c.kind in named_kinds]
     named = f": {', '.join(worst)}" if worst else ""
     decision = comparison.decision.value
     return f"{counts} since {one_line(comparison.run_id, 60)} ({decision}){named}"
@@ -225,6 +231,8 @@ def failure_line(record: RunRecord, failure: StartFailure) -> str:
 
 def seconds(value: float) -> str:
     """Write a duration as a person says it."""
+    if not math.isfinite(value):
+        return "an unknown time"
     if value < _EXACT_BELOW_S:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), _MINUTE)
@@ -232,6 +240,11 @@ def seconds(value: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, _MINUTE)
     return f"{hours} h {minutes} min"
+
+
+def finite_s(value: float) -> float:
+    """Return seconds that any program can read: 0 for what no clock says, such as NaN."""
+    return value if 0 <= value < _LONGEST_S else 0.0
 
 
 def _start_up_s(record: RunRecord) -> float:

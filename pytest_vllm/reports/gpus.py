@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from pytest_vllm.domain.plain import items, mappings, number
 from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
@@ -57,11 +57,13 @@ def gpu_use_line(record: RunRecord) -> str:
 
 def gpu_use_rows(record: RunRecord) -> list[tuple[str, ...]]:
     """Return a row for each GPU, as `HEAD` names the cells; none where nobody sampled."""
-    totals = {gpu.get("bdf"): _number(gpu.get("vram_total_bytes")) for gpu in _gpus(record.gpus)}
+    totals = {
+        str(gpu.get("bdf")): number(gpu.get("vram_total_bytes")) for gpu in _gpus(record.gpus)
+    }
     return [
         (
             _name(gpu),
-            curve(_raw(gpu, "vram_used_bytes"), top=totals.get(gpu.get("bdf"))),
+            curve(_raw(gpu, "vram_used_bytes"), top=totals.get(str(gpu.get("bdf")))),
             _span(gpu),
             _mean_and_most(gpu, "activity_percent", "%"),
             _mean_and_most(gpu, "power_w", "W"),
@@ -72,6 +74,16 @@ def gpu_use_rows(record: RunRecord) -> list[tuple[str, ...]]:
     ]
 
 
+def gpu_memory(record: RunRecord) -> dict[str, dict[str, float]]:
+    """Return the bytes in use of each GPU by its name: `before`, `most` and `after`."""
+    seen = {}
+    for gpu in _gpus(record.gpu_samples):
+        used, peak = _column(gpu, "vram_used_bytes").values, _peak(gpu)
+        if used and peak is not None:
+            seen[_name(gpu)] = {"before": used[0], "most": peak, "after": used[-1]}
+    return seen
+
+
 def sample_notes(record: RunRecord) -> tuple[str, ...]:
     """Say how often was looked, and what was noted meanwhile."""
     samples = record.gpu_samples
@@ -79,13 +91,13 @@ def sample_notes(record: RunRecord) -> tuple[str, ...]:
     if not isinstance(times, list) or not times:
         return ()
     said = samples.get("notes")
-    every = _number(samples.get("interval_s")) or 0.0
-    cost = _number(samples.get("cpu_s")) or 0.0
+    every = number(samples.get("interval_s")) or 0.0
+    cost = number(samples.get("cpu_s")) or 0.0
     first = (
         f"{len(times)} samples by {samples.get('monitor')}, one every {every:g} s; "
         f"they took {cost:.2f} s of a core"
     )
-    return (one_line(first), *(one_line(str(note)) for note in (said or ()) if said))
+    return (one_line(first), *(one_line(str(note)) for note in items(said)))
 
 
 def curve(values: Sequence[object], *, top: float | None = None, bins: int = _BINS) -> str:
@@ -96,15 +108,15 @@ def curve(values: Sequence[object], *, top: float | None = None, bins: int = _BI
         top: What a full bar stands for; the highest value when it is not known.
         bins: Most bars.
     """
-    numbers = [_number(value) for value in values]
-    most = top or max((number for number in numbers if number is not None), default=0.0)
-    if most <= 0:
+    numbers = [number(value) for value in values]
+    most = top or max((known for known in numbers if known is not None), default=0.0)
+    if most <= 0 or not numbers:
         return ""
     count = min(bins, len(numbers))
     edges = [index * len(numbers) // count for index in range(count + 1)]
     drawn = []
     for begin, end in pairwise(edges):
-        told = [number for number in numbers[begin:end] if number is not None]
+        told = [known for known in numbers[begin:end] if known is not None]
         level = max(told) / most * len(_BARS) if told else None
         drawn.append(_UNKNOWN if level is None else _BARS[max(min(int(level), _HIGHEST), 0)])
     return "".join(drawn)
@@ -112,8 +124,7 @@ def curve(values: Sequence[object], *, top: float | None = None, bins: int = _BI
 
 def _gpus(facts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the GPUs; the record of an earlier run may hold anything."""
-    found = facts.get("gpus")
-    yield from (gpu for gpu in (found if isinstance(found, list) else ()) if isinstance(gpu, dict))
+    yield from mappings(facts.get("gpus"))
 
 
 def _name(gpu: Mapping[str, Any]) -> str:
@@ -121,18 +132,17 @@ def _name(gpu: Mapping[str, Any]) -> str:
 
 
 def _raw(gpu: Mapping[str, Any], name: str) -> list[Any]:
-    values = gpu.get(name)
-    return values if isinstance(values, list) else []
+    return items(gpu.get(name))
 
 
 def _column(gpu: Mapping[str, Any], name: str) -> _Column:
-    numbers = (_number(value) for value in _raw(gpu, name))
-    return _Column(values=tuple(number for number in numbers if number is not None))
+    numbers = (number(value) for value in _raw(gpu, name))
+    return _Column(values=tuple(known for known in numbers if known is not None))
 
 
 def _peak(gpu: Mapping[str, Any]) -> float | None:
     """Return the highest use: the exact one, else that of the samples that were kept."""
-    known = _number(gpu.get("vram_peak_bytes"))
+    known = number(gpu.get("vram_peak_bytes"))
     return known if known is not None else max(_column(gpu, "vram_used_bytes").values, default=None)
 
 
@@ -159,10 +169,3 @@ def _new_errors(gpu: Mapping[str, Any]) -> float | None:
     """Count the errors that came in the run; the driver counts since it was loaded."""
     values = _column(gpu, "ecc_errors").values
     return values[-1] - values[0] if values else None
-
-
-def _number(value: object) -> float | None:
-    """Return a number; the record of an earlier run may hold anything."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)

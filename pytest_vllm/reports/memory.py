@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_vllm.domain.plain import items, mappings, number
 from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
@@ -56,12 +57,12 @@ def figures(record: RunRecord) -> tuple[Figure, ...]:
             ("Outside PyTorch", "GiB", _parts(forecast, "context"), "non_torch_gib"),
             ("Graphs", "GiB", _parts(forecast, "graphs"), "graph_gib"),
             ("KV cache", "GiB", _gib(forecast.get("kv_bytes_per_rank")), "kv_cache_gib"),
-            ("KV cache", "blocks", _number(forecast.get("blocks")), "kv_blocks"),
-            ("KV cache", "tokens", _number(forecast.get("kv_tokens")), "kv_tokens"),
+            ("KV cache", "blocks", number(forecast.get("blocks")), "kv_blocks"),
+            ("KV cache", "tokens", number(forecast.get("kv_tokens")), "kv_tokens"),
             (
                 "Concurrency",
                 "requests",
-                _number(forecast.get("max_concurrency")),
+                number(forecast.get("max_concurrency")),
                 "max_concurrency",
             ),
         )
@@ -116,8 +117,7 @@ def memory_line(record: RunRecord) -> str:
 
 def notes(record: RunRecord) -> tuple[str, ...]:
     """Return what a reader of the forecast should know, or why there is none."""
-    said = record.forecast.get("notes")
-    return tuple(str(note) for note in said) if isinstance(said, list | tuple) else ()
+    return tuple(str(note) for note in items(record.forecast.get("notes")))
 
 
 def _both(figure: Figure) -> str:
@@ -144,20 +144,15 @@ def _parts(forecast: Mapping[str, Any], *names: str) -> float | None:
 
 
 def _named_parts(forecast: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for part in forecast.get("parts") or ():
-        if isinstance(part, dict) and (size := _number(part.get("bytes"))) is not None:
+    for part in mappings(forecast.get("parts")):
+        if (size := number(part.get("bytes"))) is not None:
             yield str(part.get("name")), size
 
 
 def _measured(facts: ServerFacts | None, field: str) -> float | None:
-    return None if facts is None else _number(getattr(facts, field))
+    return None if facts is None else number(getattr(facts, field))
 
 
 def _gib(value: object) -> float | None:
-    number = _number(value)
-    return None if number is None else number / _GIB
-
-
-def _number(value: object) -> float | None:
-    """Return a number; the record of an earlier run may hold anything."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    found = number(value)
+    return None if found is None else found / _GIB

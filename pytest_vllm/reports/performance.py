@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.metric_change import Form
-from pytest_vllm.domain.rounds import mean_of
+from pytest_vllm.domain.plain import count, items, mapping, mappings, measured
+from pytest_vllm.domain.rounds import figures_in, mean_of
+from pytest_vllm.domain.stored import is_compared
 from pytest_vllm.domain.text import one_line
 from pytest_vllm.reports.regression import HEAD as CHANGE_HEAD
-from pytest_vllm.reports.regression import change_cells, verdict_line
+from pytest_vllm.reports.regression import change_cells, figure, mean_words, verdict_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +53,7 @@ _PROPERTIES = ("output_tokens_per_s", "requests_per_s", "ttft_p50_ms", "tpot_p50
 def performance_lines(record: RunRecord) -> list[tuple[str, str]]:
     """Return pairs of a label and a line for the screen at the end; none without a load."""
     performance = record.performance
-    lines = [("Load", _level_line(level)) for level in _levels(performance) if level.get("gated")]
+    lines = [("Load", _level_line(level)) for level in _levels(performance) if is_compared(level)]
     if lines and (client := _client_line(performance)):
         lines.append(("Client", client))
     if said := saturation_line(performance):
@@ -88,7 +89,7 @@ def performance_notes(record: RunRecord) -> list[str]:
     if metrics is not None:
         notes.append(f"since the baseline ({_FORM[metrics.form]}): {verdict_line(metrics)}")
         notes += [f"not comparable: {reason}" for reason in metrics.obstacles]
-    notes += [str(note) for note in performance.get("notes") or ()]
+    notes += [str(note) for note in items(performance.get("notes"))]
     return [*notes, *dict.fromkeys(_flags(performance))]
 
 
@@ -96,11 +97,11 @@ def performance_properties(record: RunRecord) -> list[tuple[str, str]]:
     """Return the figures of each level as names and values, for files that know nothing else."""
     pairs = []
     for level in _levels(record.performance):
-        for figure in _PROPERTIES:
-            values = _values(level, figure)
+        for name in _PROPERTIES:
+            values = _values(level, name)
             if values:
-                pairs.append((f"performance.{level['name']}.{figure}", f"{_mean(values):.6g}"))
-        pairs.append((f"performance.{level['name']}.failed", str(_failed(level))))
+                pairs.append((f"performance.{_name(level)}.{name}", f"{_mean(values):.6g}"))
+        pairs.append((f"performance.{_name(level)}.failed", str(_failed(level))))
     metrics = record.comparison.metrics if record.comparison is not None else None
     if pairs and metrics is not None:
         pairs.append(("performance.regression", verdict_line(metrics)))
@@ -109,38 +110,39 @@ def performance_properties(record: RunRecord) -> list[tuple[str, str]]:
 
 def saturation_line(performance: Mapping[str, Any]) -> str:
     """Say where throughput stops growing; empty without a sweep."""
-    found = performance.get("saturation") or {}
-    if not found:
+    found = mapping(performance.get("saturation"))
+    at_once, tokens = measured(found.get("concurrency")), measured(found.get("output_tokens_per_s"))
+    if at_once is None or tokens is None:
         return ""
-    rate = f"{found['output_tokens_per_s']:,.0f} output tokens/s"
+    rate = f"{tokens:,.0f} output tokens/s"
     if not found.get("reached"):
-        return f"not up to {found['concurrency']} at a time ({rate}): throughput still grows"
-    return f"from {found['concurrency']} at a time ({rate}, 95 % of the best)"
+        return f"not up to {at_once:.0f} at a time ({rate}): throughput still grows"
+    return f"from {at_once:.0f} at a time ({rate}, 95 % of the best)"
 
 
 def _level_line(level: Mapping[str, Any]) -> str:
     parts = []
-    for figure, name, unit in _SHOWN:
-        values = _values(level, figure)
+    for key, name, unit in _SHOWN:
+        values = _values(level, key)
         if values:
-            parts.append(f"{name} {_with_interval(values)} {unit}")
+            parts.append(f"{name} {mean_words(mean_of(values))} {unit}")
     failed = _failed(level)
     failures = f", {failed} failed" if failed else ""
-    head = f"{level['concurrency']} at a time, {_size(level)} requests{failures}"
+    head = f"{_at_once(level)} at a time, {_size(level)} requests{failures}"
     return f"{head}: {', '.join(parts) or 'no figures'}"
 
 
 def _row(level: Mapping[str, Any]) -> tuple[str, ...]:
     goodput = _values(level, "goodput_share")
     return (
-        str(level["concurrency"]),
+        _at_once(level),
         _size(level),
         str(_failed(level)),
         _cell(_values(level, "output_tokens_per_s")),
         _cell(_values(level, "requests_per_s")),
         *(_latency(level, metric, name) for metric, name in _LATENCIES),
         f"{_mean(goodput):.1%}" if goodput else "-",
-        _own_error(level.get("calibration") or {}),
+        _own_error(mapping(level.get("calibration"))),
     )
 
 
@@ -148,51 +150,69 @@ def _own_error(told: Mapping[str, Any]) -> str:
     """Show the client's error in the calibration at the level's own streams and rate."""
     if not told:
         return "not calibrated"
-    return f"TTFT {told['ttft_error_p99_us']:.0f} us, gap {told['itl_error_p99_us']:.0f} us"
+    ttft, gap = _shown(told, "ttft_error_p99_us"), _shown(told, "itl_error_p99_us")
+    return f"TTFT {ttft} us, gap {gap} us"
 
 
 def _latency(level: Mapping[str, Any], metric: str, name: str) -> str:
     """Show a percentile over all rounds with its interval, or why there is none."""
-    told = (level.get("latencies") or {}).get(metric) or {}
-    seen = (told.get("percentiles") or {}).get(name)
-    if not isinstance(seen, dict):
+    told = mapping(mapping(level.get("latencies")).get(metric))
+    seen = mapping(mapping(told.get("percentiles")).get(name))
+    if not seen:
         return "-"
-    value = seen.get("value")
-    if not isinstance(value, int | float):
-        return f"needs {seen.get('needs')} requests, had {told.get('requests')}"
-    ends = [seen.get("low"), seen.get("high")]
-    shown = [f"{end:.4g}" if isinstance(end, int | float) else "open" for end in ends]
-    return f"{value:.4g} ms ({shown[0]} to {shown[1]})"
+    value = measured(seen.get("value"))
+    if value is None:
+        return one_line(f"needs {seen.get('needs')} requests, had {told.get('requests')}", 80)
+    ends = [measured(seen.get("low")), measured(seen.get("high"))]
+    shown = ["open" if end is None else figure(end) for end in ends]
+    return f"{figure(value)} ms ({shown[0]} to {shown[1]})"
 
 
 def _client_line(performance: Mapping[str, Any]) -> str:
-    told = performance.get("calibration") or {}
+    told = mapping(performance.get("calibration"))
     if not told:
         return ""
-    return (
-        f"TTFT error p50 {told['ttft_error_p50_us']:.0f} us, p99 {told['ttft_error_p99_us']:.0f} "
-        f"us, ITL p99 {told['itl_error_p99_us']:.0f} us, {told['cpu_share']:.0%} of a core at "
-        f"{told['streams']} streams and {told['events_per_s']:,.0f} events/s "
-        f"({told['clock']} clock, {told['path']} path)"
+    median, worst = _shown(told, "ttft_error_p50_us"), _shown(told, "ttft_error_p99_us")
+    return one_line(
+        f"TTFT error p50 {median} us, p99 {worst} us, ITL p99 {_shown(told, 'itl_error_p99_us')} "
+        f"us, {_shown(told, 'cpu_share', '.0%')} of a core at {_shown(told, 'streams')} streams "
+        f"and {_shown(told, 'events_per_s', ',.0f')} events/s "
+        f"({told.get('clock', '?')} clock, {told.get('path', '?')} path)"
     )
+
+
+def _shown(told: Mapping[str, Any], key: str, form: str = ".0f") -> str:
+    value = measured(told.get(key))
+    return "?" if value is None else f"{value:{form}}"
 
 
 def _flags(performance: Mapping[str, Any]) -> Iterator[str]:
     for level in _levels(performance):
-        for run in level.get("rounds") or ():
-            for flag in run.get("flags") or ():
-                yield f"{level['name']}: {flag}"
-            for limit in run.get("limits") or ():
-                yield f"{level['name']}: the client was the limit: {limit}"
+        for run in _rounds(level):
+            for flag in items(run.get("flags")):
+                yield f"{_name(level)}: {flag}"
+            for limit in items(run.get("limits")):
+                yield f"{_name(level)}: the client was the limit: {limit}"
 
 
 def _levels(performance: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return performance.get("levels") or ()
+    return mappings(performance.get("levels"))
 
 
-def _values(level: Mapping[str, Any], figure: str) -> list[float]:
-    seen = [(run.get("figures") or {}).get(figure) for run in level.get("rounds") or ()]
-    return [float(v) for v in seen if isinstance(v, int | float) and math.isfinite(v)]
+def _rounds(level: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return mappings(level.get("rounds"))
+
+
+def _name(level: Mapping[str, Any]) -> str:
+    return one_line(str(level.get("name", "?")), 40)
+
+
+def _at_once(level: Mapping[str, Any]) -> str:
+    return one_line(str(level.get("concurrency", "?")), 20)
+
+
+def _values(level: Mapping[str, Any], name: str) -> list[float]:
+    return figures_in(_rounds(level), name)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -200,23 +220,15 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _cell(values: Sequence[float]) -> str:
-    return _with_interval(values) if values else "-"
-
-
-def _with_interval(values: Sequence[float]) -> str:
-    """Show a mean over rounds with its interval of 95 %."""
-    mean = mean_of(values)
-    if mean.low is None or mean.high is None:
-        return f"{mean.value:.4g}"
-    return f"{mean.value:.4g} ({mean.low:.4g} to {mean.high:.4g})"
+    return mean_words(mean_of(values)) if values else "-"
 
 
 def _size(level: Mapping[str, Any]) -> str:
-    return f"{len(level.get('rounds') or ())} x {level.get('requests')}"
+    return f"{len(_rounds(level))} x {one_line(str(level.get('requests')), 20)}"
 
 
 def _failed(level: Mapping[str, Any]) -> int:
-    return sum(int(run.get("failed") or 0) for run in level.get("rounds") or ())
+    return sum(count(run.get("failed")) for run in _rounds(level))
 
 
 def _named(performance: Mapping[str, Any]) -> str:
@@ -225,7 +237,7 @@ def _named(performance: Mapping[str, Any]) -> str:
 
 
 def _workload(performance: Mapping[str, Any]) -> str:
-    told = performance.get("workload") or {}
+    told = mapping(performance.get("workload"))
     shown = [f"{key} {told[key]}" for key in ("prompt_tokens", "output_tokens") if key in told]
     return one_line(", ".join([str(told.get("name", "?")), *shown]), 200)
 

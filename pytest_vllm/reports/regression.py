@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_vllm.domain.metric_change import Judgement, MetricChange
+    from pytest_vllm.domain.rounds import Mean
 
 HEAD = ("metric", "base", "candidate", "change", "bounds", "allowed", "could see", "result")
 _FORMS = {
@@ -33,7 +34,11 @@ _DECIMALS = {100: 0, 10: 1, 1: 2}
 
 
 def judgement_text(
-    judgement: Judgement, *, names: tuple[str, str] = ("base", "candidate"), width: int = 100
+    judgement: Judgement,
+    *,
+    names: tuple[str, str] = ("base", "candidate"),
+    width: int = 100,
+    forced: bool = False,
 ) -> str:
     """Return a judgement as a table with its form, and what its words mean.
 
@@ -41,15 +46,16 @@ def judgement_text(
         judgement: What was found.
         names: What the two sides are called.
         width: Columns of the terminal, for the words around the table.
+        forced: Whether the two are not comparable and were compared all the same.
     """
     verdict = "not comparable" if judgement.obstacles else verdict_line(judgement)
-    lines = [*_wrapped(verdict, width), _FORMS[judgement.form]]
+    lines = [*_wrapped(f"FORCED {verdict}" if forced else verdict, width), _FORMS[judgement.form]]
     lines += [f"  {side}: {printable(name)}" for side, name in zip(HEAD[1:3], names, strict=True)]
     if judgement.obstacles:
         for obstacle in judgement.obstacles:
             lines += _wrapped(f"- {obstacle}", width, indent="    ")
         return "\n".join(lines)
-    rows = [change_cells(change) for change in judgement.changes]
+    rows = [change_cells(change, forced=forced) for change in judgement.changes]
     lines += ["", *_table([HEAD, *rows]), ""]
     for change in judgement.changes:
         if words := cannot_tell(change, judgement.form):
@@ -75,8 +81,13 @@ def verdict_line(judgement: Judgement) -> str:
     return f"{effect}: {named}; {count}"
 
 
-def change_cells(change: MetricChange) -> tuple[str, ...]:
-    """Return the cells of a metric's row, under `HEAD`."""
+def change_cells(change: MetricChange, *, forced: bool = False) -> tuple[str, ...]:
+    """Return the cells of a metric's row, under `HEAD`.
+
+    Args:
+        change: The metric.
+        forced: Whether the sides are not comparable, so that the result is worth nothing.
+    """
     bounds = f"{share(change.low) or 'open'} .. {share(change.high) or 'open'}"
     return (
         change.metric,
@@ -86,7 +97,7 @@ def change_cells(change: MetricChange) -> tuple[str, ...]:
         bounds if change.ratio is not None else "-",
         _allowed(change),
         f"{100 * change.detectable:.1f} %" if change.detectable is not None else "-",
-        change.effect.value,
+        f"forced: {change.effect.value}" if forced else change.effect.value,
     )
 
 
@@ -118,10 +129,18 @@ def figure(value: float | None) -> str:
     """Return a figure with three digits or more."""
     if value is None:
         return "-"
+    rounded = abs(float(f"{value:.3g}"))  # 99.96 is 100, and has the decimals of that
     for least, digits in _DECIMALS.items():
-        if value >= least:
+        if rounded >= least:
             return f"{value:,.{digits}f}"
     return f"{value:.3g}"
+
+
+def mean_words(mean: Mean) -> str:
+    """Return a mean with its interval of 95 %: `1,084 (1,054 to 1,102)`."""
+    if mean.low is None or mean.high is None:
+        return figure(mean.value)
+    return f"{figure(mean.value)} ({figure(mean.low)} to {figure(mean.high)})"
 
 
 _MOST_PERCENT = 900.0
@@ -129,8 +148,7 @@ _MOST_PERCENT = 900.0
 
 
 def _allowed(change: MetricChange) -> str:
-    sign = "-" if change.bigger_is_better else "+"
-    held = f"{sign}{100 * change.tolerance:.3g} %"
+    held = f"{100 * (change.at_worst - 1):+.3g} %"
     return held if change.asked is None else f"{held} (not {100 * change.asked:.3g} %)"
 
 

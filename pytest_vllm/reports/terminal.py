@@ -12,8 +12,10 @@ from rich.text import Text
 
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.evidence import check_folders
+from pytest_vllm.domain.record_doubts import doubts
 from pytest_vllm.domain.text import one_line, printable
 from pytest_vllm.domain.verdict import PREFLIGHT, Decision
+from pytest_vllm.domain.waivers import waived_words
 from pytest_vllm.reports.diagnosis import diagnosis_name, evidence_line
 from pytest_vllm.reports.facts import (
     SuiteCount,
@@ -22,6 +24,7 @@ from pytest_vllm.reports.facts import (
     count_suites,
     failure_line,
     phase_line,
+    setting,
     shown_results,
     sum_up,
     target_facts,
@@ -30,6 +33,7 @@ from pytest_vllm.reports.facts import (
 from pytest_vllm.reports.gpus import gpu_use_line
 from pytest_vllm.reports.memory import memory_line
 from pytest_vllm.reports.performance import performance_lines
+from pytest_vllm.reports.registry import REPORTS
 from pytest_vllm.reports.startup import StartupView, cut
 
 if TYPE_CHECKING:
@@ -85,7 +89,7 @@ def summary(record: RunRecord, *, width: int, color: bool, evidence: str) -> str
     page = _Page(width=max(width, _NARROWEST), color=color)
     good = record.verdict.decision is Decision.PROMOTE
     blocks = [
-        [page.bar(record.verdict.decision), *_why(page, record)],
+        [page.bar(record.verdict.decision), *_doubts(page, record), *_why(page, record)],
         _facts(page, record),
         _suites(page, record, limit=_SUITES_WHEN_GOOD if good else _SUITES_WHEN_BAD),
         _samples(page, record),
@@ -153,6 +157,16 @@ class _Page:
         return capture.get()
 
 
+def _doubts(page: _Page, record: RunRecord) -> list[Text]:
+    """Say first of all that a record cannot be what it says."""
+    ink = "bold red"
+    return [
+        line
+        for doubt in doubts(record)
+        for line in page.wrap(f"WARNING: {doubt}", lines=4, style=ink)
+    ]
+
+
 def _why(page: _Page, record: RunRecord) -> list[Text]:
     ink = _INK[record.verdict.decision]
     failure = record.failure
@@ -207,6 +221,9 @@ def _facts(page: _Page, record: RunRecord) -> list[Text]:
     lines += page.fact("Start-up", phases) if phases else []
     if record.comparison is not None:
         lines += page.fact("Baseline", comparison_line(record.comparison))
+    waived = waived_words(record.waivers)
+    if waived and record.verdict.decision is not Decision.PROMOTE:  # whose reasons name them
+        lines += page.fact("Waived", waived)
     return lines
 
 
@@ -270,7 +287,7 @@ def _evidence(page: _Page, record: RunRecord, evidence: str) -> list[Text]:
     path = one_line(evidence, 4096)
     failure = record.failure
     launched = failure is not None and failure.kind == "launch" and failure.phase != PREFLIGHT
-    first = "server.log" if launched else "report.md"
+    first = "server.log" if launched else _for_people(record)
     lines = [Text.assemble(("Evidence".ljust(_LABEL), "bold"), path, f"  (read {first} first)")]
     folders = check_folders(record.results)
     for bad in bad_results(record):
@@ -282,3 +299,13 @@ def _evidence(page: _Page, record: RunRecord, evidence: str) -> list[Text]:
     if cell_len(lines[0].plain) > page.width:
         lines[0] = Text.assemble(("Evidence".ljust(_LABEL), "bold"), path)
     return lines
+
+
+def _for_people(record: RunRecord) -> str:
+    """Name what a person reads first, among what the run was asked to write."""
+    words = setting(record, "report")
+    if not isinstance(words, tuple):
+        return REPORTS["md"].file  # an earlier version, which wrote no page
+    named = {name.strip() for word in words for name in str(word).split(",")}
+    pages = (name for name in ("html", "md") if not named or name in named)
+    return next((REPORTS[name].file for name in pages), "run.json")
