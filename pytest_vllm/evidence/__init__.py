@@ -1,0 +1,1 @@
+"""Off-line verbs about runs that are over: report, compare, runs, trend, promote, verify."""
