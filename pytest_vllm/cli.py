@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import select
 import sys
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _USAGE_ERROR = 4
+_INTERRUPTED = 128 + 2
+"""What a shell reports of a program that Ctrl-C ended."""
 _PIPE_CLOSED = 128 + 13
 """What a shell reports of a program that SIGPIPE ended."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -37,10 +40,22 @@ verbs:
             (see pytest-vllm load --help)
   preflight look at engine, image, host, model and arguments, and start no server
             (takes the --vllm-* options of pytest; see pytest-vllm preflight --help)
+  promote   give the image that a run accepted a new tag, with the same digest
+            (see pytest-vllm promote --help)
+  sign      sign what a run states about its image
+            (see pytest-vllm sign --help)
+  report    write the reports of a run again, from its run.json
+            (see pytest-vllm report --help)
+  runs      list the runs that are over, by image, model, GPU, verdict and time
+            (see pytest-vllm runs --help)
   simulate  serve a simulated server, or stand in front of a real one, with defects
             (see pytest-vllm simulate --help)
   golden    record the numbers of an accepted server or a reference
             (see pytest-vllm golden record --help)
+  trend     say what became of verdicts and figures over many runs
+            (see pytest-vllm trend --help)
+  verify    hold the statement and the signature of a run against its evidence
+            (see pytest-vllm verify --help)
 
 To run the acceptance: pytest --vllm-image=IMAGE --vllm-model=MODEL
 """
@@ -56,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit code.
     """
     words = sys.argv[1:] if argv is None else argv
+    _show_anything()
     if not words or words[0] in ("-h", "--help"):
         print(_HELP, end="")  # noqa: T201 - the help
         return 0 if words else _USAGE_ERROR
@@ -68,10 +84,12 @@ def main(argv: list[str] | None = None) -> int:
         )
         return _USAGE_ERROR
     module, function = _VERBS[words[0]]
-    verb = getattr(import_module(module), function)
     try:
-        code = int(verb(words[1:]))
+        code = int(getattr(import_module(module), function)(words[1:]))
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("ERROR: interrupted", file=sys.stderr)  # noqa: T201 - for the terminal
+        return _INTERRUPTED
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
@@ -84,6 +102,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"ERROR: the output cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201
         return _NO_ROOM
     return code
+
+
+def _show_anything() -> None:
+    """Have what the terminal's encoding lacks, or no encoding has, shown as its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _reader_is_gone() -> bool:
@@ -103,12 +128,18 @@ def _drop_output() -> None:
 _VERBS: Mapping[str, tuple[str, str]] = {
     "ab": ("pytest_vllm.plugin.ab", "main"),
     "command": ("pytest_vllm.plugin.commanding", "main"),
-    "compare": ("pytest_vllm.plugin.comparing", "main"),
+    "compare": ("pytest_vllm.evidence.comparing", "main"),
     "diagnose": ("pytest_vllm.plugin.diagnosing", "main"),
     "fit": ("pytest_vllm.fitting", "main"),
     "golden": ("pytest_vllm.plugin.recording", "main"),
     "load": ("pytest_vllm.loading", "main"),
     "preflight": ("pytest_vllm.plugin.preflighting", "main"),
+    "promote": ("pytest_vllm.evidence.promoting", "main"),
+    "sign": ("pytest_vllm.evidence.signing", "main"),
+    "report": ("pytest_vllm.evidence.reporting", "main"),
+    "runs": ("pytest_vllm.evidence.listing", "main"),
     "simulate": ("pytest_vllm.simulator.command", "main"),
+    "trend": ("pytest_vllm.evidence.trending", "main"),
+    "verify": ("pytest_vllm.evidence.verifying", "main"),
 }
 """Module and function of each verb: what one needs is no burden to the others."""

@@ -5,18 +5,19 @@ It imports neither pytest nor any other package, so that the answer is there at 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import shutil
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.hardware import read_hardware
 from pytest_vllm.adapters.model_memory import Network, gather
-from pytest_vllm.domain.errors import TargetError, VllmError
+from pytest_vllm.adapters.verb_end import ends_clearly
+from pytest_vllm.domain.command_words import WordParser
+from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.fit import Fit, forecast
 from pytest_vllm.domain.memory.free import with_free
 from pytest_vllm.domain.memory.plain import to_json
@@ -28,6 +29,7 @@ from pytest_vllm.domain.text import closest
 from pytest_vllm.reports.fit import render
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from pytest_vllm.domain.fit import Forecast
@@ -61,29 +63,24 @@ cannot be reached.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argparse whose complaints look like all others of this program."""
+class _Parser(WordParser):
+    """Tells of the `--` that vLLM's own arguments follow."""
 
-    def error(self, message: str) -> NoReturn:
-        """Raise what would be printed."""
-        words = message.removeprefix("unrecognized arguments: ")
-        if words == message:
-            raise TargetError(message, advice="see pytest-vllm fit --help")
-        name = words.split()[0].partition("=")[0]
-        if not name.startswith("-"):
-            raise TargetError(
-                f"fit takes one model, and {words} is one too many", advice=f"{_SEPARATE} -- ..."
-            )
-        raise TargetError(
+    def surplus(self, words: str) -> TargetError:
+        """Return the complaint about words that are too many."""
+        return TargetError(
+            f"fit takes one model, and {words} is one too many", advice=f"{_SEPARATE} -- ..."
+        )
+
+    def unknown(self, name: str, words: str) -> TargetError:
+        """Return the complaint about an option that there is not, which vLLM may have."""
+        return TargetError(
             f"fit has no option {name}{closest(name, self.names())}",
             advice=f"{_SEPARATE} -- {words}",
         )
 
-    def names(self) -> list[str]:
-        """Return all options."""
-        return [name for action in self._actions for name in action.option_strings]
 
-
+@ends_clearly
 def main(words: Sequence[str]) -> int:
     """Run the verb.
 
@@ -95,14 +92,8 @@ def main(words: Sequence[str]) -> int:
     """
     words = list(words)
     cut = words.index("--") if "--" in words else len(words)
-    try:
-        asked = _parser().parse_args(words[:cut])
-        found = _forecast(asked, _arguments(words[cut + 1 :]))
-    except SystemExit:  # --help
-        return 0
-    except VllmError as error:
-        print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
-        return error.exit_code
+    asked = _parser().parse_args(words[:cut])
+    found = _forecast(asked, _arguments(words[cut + 1 :]))
     print(_shown(found, as_json=asked.json))  # noqa: T201 - the output
     if asked.json and found.verdict is Fit.MARGINAL:
         print(f"warning: MARGINAL: {found.reason}", file=sys.stderr)  # noqa: T201
@@ -111,12 +102,10 @@ def main(words: Sequence[str]) -> int:
 
 def _parser() -> _Parser:
     parser = _Parser(
-        prog="pytest-vllm fit",
+        "fit",
         usage="pytest-vllm fit MODEL [options] [-- vLLM's own arguments]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "model", metavar="MODEL", help="a folder, a config.json, or an ID on the Hub"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import shutil
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.load.connection import connect
 from pytest_vllm.adapters.load.level import run_level
@@ -22,6 +21,8 @@ from pytest_vllm.adapters.load.saving import (
     write_json,
 )
 from pytest_vllm.adapters.load.workloads import load_workload, workload_names
+from pytest_vllm.adapters.verb_end import ends_clearly
+from pytest_vllm.domain.command_words import WordParser
 from pytest_vllm.domain.errors import TargetError, VllmError
 from pytest_vllm.domain.load.orders import (
     hold,
@@ -33,12 +34,13 @@ from pytest_vllm.domain.load.orders import (
 from pytest_vllm.domain.load.plan import Limits
 from pytest_vllm.domain.load.traffic import Pattern, check
 from pytest_vllm.domain.objective import Held
-from pytest_vllm.domain.text import closest, one_line
+from pytest_vllm.domain.text import one_line
 from pytest_vllm.reports.load import measurement_text, sweep_text
 from pytest_vllm.reports.load_words import paragraph
 from pytest_vllm.reports.progress import LoadView
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping, Sequence
 
     from pytest_vllm.adapters.load.level import Level
@@ -70,24 +72,7 @@ the client was the limit, the sample is too small for an objective, or nobody an
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argparse whose complaints look like all others of this program."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what would be printed."""
-        words = message.removeprefix("unrecognized arguments: ")
-        if words == message:
-            raise TargetError(message, advice="see pytest-vllm load --help")
-        name = words.split()[0].partition("=")[0]
-        if not name.startswith("-"):
-            raise TargetError(f"load takes no {name!r}", advice="see pytest-vllm load --help")
-        known = [option for action in self._actions for option in action.option_strings]
-        raise TargetError(
-            f"load has no option {name}{closest(name, known)}",
-            advice="see pytest-vllm load --help",
-        )
-
-
+@ends_clearly
 def main(words: Sequence[str]) -> int:
     """Run the verb.
 
@@ -99,24 +84,17 @@ def main(words: Sequence[str]) -> int:
     """
     try:
         return _load(_parser().parse_args(list(words)))
-    except SystemExit:  # --help
-        return 0
-    except VllmError as error:
-        print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
-        return error.exit_code
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)  # noqa: T201 - for the terminal
         return _INTERRUPTED
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="pytest-vllm load",
+def _parser() -> WordParser:
+    parser = WordParser(
+        "load",
         usage="pytest-vllm load --url URL [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--url", required=True, help="root of the server, such as http://127.0.0.1:8000")

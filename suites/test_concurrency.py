@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vllm import SHOULD, Client, check, not_applicable, suite
+from pytest_vllm.plugin.traffic import looks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,8 @@ KV_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 COMPLETIONS = "/v1/completions"
 MOST_AT_ONCE = 64
 FILLABLE_TOKENS = 40_000
+BUSY_S = 30.0
+"""A host may be busy with something else for so long; what a server loses stays lost."""
 
 
 @check("concurrency.prompts.no-cross-talk", ref="L01", catches=("answers-swapped",))
@@ -130,7 +133,7 @@ def test_same_id(vllm: Client) -> None:
         vllm.send,
         "POST",
         COMPLETIONS,
-        body=_body(vllm, "Hello", max_tokens=8),
+        body=_body(vllm, "Hello", max_tokens=64),  # so many that the second finds the first
         headers={"x-request-id": f"twice-{vllm.seed}"},
     )
     replies = vllm.together([send, send])
@@ -231,13 +234,18 @@ def test_same_after_disconnect(vllm: Client) -> None:
 def test_many_aborts(vllm: Client, vllm_target: Target) -> None:
     """After fifty aborted requests, a full batch MUST be answered about as fast as before."""
     count = min(_most_at_once(vllm_target), 16)
-    before = _batch_ms(vllm, count)
+    before = max(_batch_ms(vllm, count) for _ in range(3))
     hang_up = partial(vllm.abandon, COMPLETIONS, _endless(vllm, stream=True), after_lines=1)
     for _ in range(5):
         vllm.together([hang_up] * 10)
-    vllm.metrics_when(_is_idle) if "metrics" in vllm.server.capabilities else None
-    after = min(_batch_ms(vllm, count) for _ in range(3))
-    assert after <= 2 * before + 500, f"{before:.0f} ms before and {after:.0f} ms after"
+    if "metrics" in vllm.server.capabilities:
+        vllm.metrics_at_rest()
+    bound, after = 2 * before + 500, float("inf")
+    for _ in looks(BUSY_S):
+        after = min(after, _batch_ms(vllm, count))
+        if after <= bound:
+            return
+    pytest.fail(f"{before:.0f} ms before and {after:.0f} ms after, at best", pytrace=False)
 
 
 @check(

@@ -372,11 +372,11 @@ def _hold(vllm: Client, kind: str, drifts: dict[str, Drift]) -> None:
     mean = max(drift.mean for drift in drifts.values())
     worst = max(drift.worst for drift in drifts.values())
     vllm.observe(f"content.{kind}", f"mean {mean:.4f}, worst {worst:.4f} nats")
-    limits = threshold(f"{kind}-mean"), threshold(f"{kind}-worst")
+    limits = {name: threshold(f"{kind}-{name}") for name in ("mean", "worst")}
     bad = [
         f"{what}: mean {drift.mean:.3f}, worst {drift.worst:.3f} nats off; {drift.parted}"
         for what, drift in drifts.items()
-        if drift.parted or drift.mean > limits[0] or drift.worst > limits[1]
+        if drift.exceeds(**limits)
     ]
     assert not bad, "\n".join(bad)
 

@@ -5,44 +5,43 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_vllm import INFO, SHOULD, Client, check, not_applicable, suite
 
+if TYPE_CHECKING:
+    from pytest_vllm.domain.reply import Reply
+
 pytestmark = suite("server", concurrent=True)
+
+HEALTH_MS = 5_000
+TRIES = 2
+"""A busy host may hold one answer up; a server that is slow holds up the next one, too."""
 
 
 @check("server.health.answers", alone=True, ref="H01", catches=("health-error",))
 def test_health(vllm: Client) -> None:
     """An idle server MUST answer `GET /health` with 200 within five seconds."""
-    reply = vllm.get("/health")
-    assert reply.status == 200
-    assert reply.elapsed_ms < 5000
+    for _ in range(TRIES):
+        reply = vllm.get("/health")
+        assert reply.status == 200
+        if reply.elapsed_ms < HEALTH_MS:
+            return
+    pytest.fail(f"the last of {TRIES} took {reply.elapsed_ms:.0f} ms", pytrace=False)
 
 
 @check("server.health.under-load", ref="H04", catches=("health-slow", "health-error"))
 def test_health_under_load(vllm: Client) -> None:
     """While requests run, `GET /health` MUST answer 200 within five seconds."""
-    finished, replies, enough = [], [], Event()
-
-    def keep_busy() -> None:
-        while not enough.is_set():
-            finished.append(vllm.complete("Count: 1, 2, 3,", max_tokens=24, ignore_eos=True))
-
-    with ThreadPoolExecutor(4) as pool:
-        running = [pool.submit(keep_busy) for _ in range(4)]
-        try:
-            # A look may come before the first request is there: looks go on until some have ended.
-            while len(finished) < 8 and not any(future.done() for future in running):
-                replies.append(vllm.get("/health"))
-                enough.wait(0.02)
-        finally:
-            enough.set()
-        for future in running:
-            future.result()
-    assert {reply.status for reply in replies} == {200}
-    assert max(reply.elapsed_ms for reply in replies) < 5000
+    for _ in range(TRIES):
+        replies = _looks_under_load(vllm)
+        assert {reply.status for reply in replies} == {200}
+        slowest_ms = max(reply.elapsed_ms for reply in replies)
+        if slowest_ms < HEALTH_MS:
+            return
+    pytest.fail(f"it took {slowest_ms:.0f} ms under the last of {TRIES} loads", pytrace=False)
 
 
 @check("server.health.means-servable", ref="H03")
@@ -52,10 +51,14 @@ def test_health_means_servable(vllm: Client) -> None:
     vllm.complete("Hello", max_tokens=1)
 
 
-@check("server.liveness.one-token", ref="H05", catches=("generation-hangs",))
+@check("server.liveness.one-token", alone=True, ref="H05", catches=("generation-hangs",))
 def test_liveness(vllm: Client) -> None:
     """One token MUST come within 30 seconds: `/health` stays 200 when an engine hangs."""
-    assert vllm.complete("Hello", max_tokens=1).elapsed_ms < 30_000
+    for _ in range(TRIES):
+        reply = vllm.complete("Hello", max_tokens=1)
+        if reply.elapsed_ms < 30_000:
+            return
+    pytest.fail(f"the last of {TRIES} took {reply.elapsed_ms:.0f} ms", pytrace=False)
 
 
 @check("server.version.is-told", ref="H06", catches=("version-unknown",))
@@ -177,6 +180,31 @@ def test_nonsense(vllm: Client) -> None:
     reply = vllm.send("GET", "/health", content=b"\x00\xff nonsense")
     assert reply.status in (200, 400)
     assert vllm.get("/health").status == 200
+
+
+def _looks_under_load(vllm: Client) -> list[Reply]:
+    """Ask for `/health` again and again while four requests run at a time, eight or more in all."""
+    finished, enough = [], Event()
+    replies: list[Reply] = []
+
+    def keep_busy() -> None:
+        while not enough.is_set():
+            finished.append(vllm.complete("Count: 1, 2, 3,", max_tokens=24, ignore_eos=True))
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(keep_busy) for _ in range(4)]
+        try:
+            # The first looks may come before the first request, and after the eighth.
+            while not replies or (
+                len(finished) < 8 and not any(future.done() for future in running)
+            ):
+                replies.append(vllm.get("/health"))
+                enough.wait(0.02)
+        finally:
+            enough.set()
+        for future in running:
+            future.result()
+    return replies
 
 
 def _require_key(vllm: Client) -> None:

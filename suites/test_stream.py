@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vllm import ENDPOINTS, INFO, SHOULD, Client, Layer, check, not_applicable, suite
+from pytest_vllm.domain.sampling import NEUTRAL
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_vllm.domain.target import Target
 
 pytestmark = suite("stream", concurrent=True)
@@ -106,12 +109,13 @@ def test_held_back(vllm: Client) -> None:
 @check("stream.text.seeded-as-without", ref="S02", catches=("seed-ignored",))
 def test_seed(vllm: Client) -> None:
     """A seeded stream MUST draw what the same request draws without a stream."""
-    # Rounding in another batch may turn single draws; another seed turns nearly all.
-    params: dict[str, Any] = {"n": 4, "max_tokens": 4, "temperature": 1.0, "seed": 7}
+    # As `sampling.seed.repeats`: rounding in another batch turns up to 12 of 100 draws of three
+    # tokens, and another seed all but 1 of 100.
+    params = {**NEUTRAL, "n": 16, "max_tokens": 3, "temperature": 1.5, "seed": 7}
     whole = vllm.complete("My favourite", **params).json["choices"]
     stream = vllm.stream("completions", "My favourite", **params)
-    same = [choice["text"] == stream.text(choice["index"]) for choice in whole]
-    assert sum(same) >= 2, f"required at least 2 of 4 equal choices, saw {sum(same)}"
+    same = sum(choice["text"] == stream.text(choice["index"]) for choice in whole)
+    assert same >= 5, f"required at least 5 of 16 equal choices, saw {same}"
 
 
 @check(
@@ -391,7 +395,7 @@ def test_incremental(vllm: Client, vllm_target: Target, endpoint: str) -> None:
 def test_stall(vllm: Client) -> None:
     """No event of a stream MUST be as long in coming as five seconds and ten usual ones."""
     for _ in range(2):
-        gaps = _gaps_ms(vllm)
+        gaps = _gaps_ms(_times_ms(vllm))
         longest, usual = max(gaps), statistics.median(gaps)
         if longest < max(10 * usual, 5000):
             return
@@ -404,8 +408,11 @@ def test_pace(vllm: Client, vllm_target: Target) -> None:
     if _interval(vllm_target) > 1:
         not_applicable("the server was started with --stream-interval")
     for _ in range(3):
-        gaps = _gaps_ms(vllm)
-        first, last = statistics.median(gaps[1:12]), statistics.median(gaps[-8:])
+        times = _times_ms(vllm)
+        gaps = _gaps_ms(times)
+        # A busy host may hold the first events up: then they come late, and all at once.
+        first = max(statistics.median(gaps[1:12]), times[11] / 12) if len(gaps) > 12 else 0.0
+        last = statistics.median(gaps[-8:])
         # Speculative decoding gives few events, each of several tokens.
         if len(gaps) < 24 or last < 3 * first + 20:
             return
@@ -442,8 +449,11 @@ def _interval(target: Target) -> int:
     return int(target.serve_args.value("--stream-interval") or "1")
 
 
-def _gaps_ms(vllm: Client) -> list[float]:
-    """Return the times between the events of a stream of 40 tokens."""
+def _times_ms(vllm: Client) -> list[float]:
+    """Return when the events of a stream of 40 tokens came, after it was asked for."""
     stream = vllm.stream("completions", PROMPT, max_tokens=40, **GREEDY)
-    times = [at_ms for line, at_ms in stream.lines if line.startswith("data:")]
+    return [at_ms for line, at_ms in stream.lines if line.startswith("data:")]
+
+
+def _gaps_ms(times: Sequence[float]) -> list[float]:
     return [after - before for before, after in pairwise(times)]

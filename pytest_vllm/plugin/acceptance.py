@@ -1,44 +1,38 @@
-"""The acceptance run: from pytest's hooks to server, recorder, evidence and exit code."""
+"""What turns a pytest run into an acceptance run: its target, suites and plug-ins."""
 
 from __future__ import annotations
 
-import datetime as dt
 import os
-import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vllm.adapters.facts.host import plain_gpus
-from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
-from pytest_vllm.domain.checks import Level, Outcome, worst
-from pytest_vllm.domain.errors import HostError, TargetError
-from pytest_vllm.domain.figures import context_of
-from pytest_vllm.domain.preflight.outcome import plain_facts
-from pytest_vllm.domain.record import to_plain
-from pytest_vllm.domain.verdict import StartFailure
+from pytest_vllm.adapters.runs import read_baseline
+from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.plugin import header
 from pytest_vllm.plugin.ahead import AheadPlugin, runs_ahead
-from pytest_vllm.plugin.machine import machine_facts
-from pytest_vllm.plugin.options import SUITES, load_performance, read_target, suite_names
-from pytest_vllm.plugin.outcomes import CHECK, LIVENESS, OutcomePlugin, uses_server
-from pytest_vllm.plugin.recorder import Recorder
-from pytest_vllm.plugin.release import Release
-from pytest_vllm.plugin.state import STATE, RunState, from_wire, to_wire
-from pytest_vllm.plugin.summary import Finish, show_summary
-from pytest_vllm.plugin.turns import TurnsPlugin, turns_path
+from pytest_vllm.plugin.controller import ControllerPlugin, WorkerPlugin
+from pytest_vllm.plugin.github import GitHubPlugin, runs_on_github
+from pytest_vllm.plugin.materials import rule_materials
+from pytest_vllm.plugin.options import (
+    SUITES,
+    names_paths,
+    read_target,
+    suite_names,
+)
+from pytest_vllm.plugin.outcomes import LIVENESS, OutcomePlugin
+from pytest_vllm.plugin.rules import read_rules
+from pytest_vllm.plugin.signing import read_sign_key
+from pytest_vllm.plugin.state import STATE, RunState, from_wire
+from pytest_vllm.plugin.summary import wanted_reports
+from pytest_vllm.plugin.turns import TurnsPlugin
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-    from typing import TextIO
-
-    from pytest_vllm.adapters.backends.reaper import Reaper
-    from pytest_vllm.domain.preflight.outcome import Preflight
-    from pytest_vllm.domain.record import RunRecord
-    from pytest_vllm.plugin.launch import ServerRun
-    from pytest_vllm.plugin.look import FirstLook
+    from pytest_vllm.adapters.signing import PrivateKey
+    from pytest_vllm.domain.profile import Profile
+    from pytest_vllm.domain.record import Material, RunRecord
+    from pytest_vllm.domain.target import Target
 
 _LOOKING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "collectonly")
 
@@ -53,17 +47,25 @@ def activate(config: pytest.Config) -> None:
     looking = any(config.getoption(name, default=False) for name in _LOOKING)
     try:
         target, profile = read_target(config)
-        header.refuse_mutable_image(target, profile)
         header.refuse_host_facts(target)
-        baseline = _read_baseline(target.settings["baseline"].value)
-        loads = load_performance(target, profile, base=Path(config.invocation_params.dir))
+        loads = read_rules(config, target, profile)
+        wanted_reports(target)
+        baseline = _read_baseline(target, config.invocation_params.dir)
+        rests_on, sign_key = _evidence_parts(config, target, profile, looking=looking)
     except TargetError as error:
         if looking:
             config.stash[header.BROKEN] = str(error)
             config.pluginmanager.register(header.HeaderPlugin(config), "vllm-header")
             return
         raise pytest.UsageError(str(error)) from None
-    config.stash[STATE] = RunState(target=target, profile=profile, loads=loads, baseline=baseline)
+    config.stash[STATE] = RunState(
+        target=target,
+        profile=profile,
+        loads=loads,
+        baseline=baseline,
+        materials=[*rests_on],
+        sign_key=sign_key,
+    )
     if config.option.tbstyle == "auto":
         config.option.tbstyle = "short"  # what was required and seen, not the source of the check
     config.pluginmanager.register(OutcomePlugin(config), "vllm-outcomes")
@@ -75,7 +77,11 @@ def activate(config: pytest.Config) -> None:
         return
     config.pluginmanager.register(header.HeaderPlugin(config), "vllm-header")
     if not looking:
-        config.pluginmanager.register(ControllerPlugin(config, baseline), "vllm-controller")
+        controller = ControllerPlugin(config, baseline)
+        config.pluginmanager.register(controller, "vllm-controller")
+        if runs_on_github(os.environ):
+            github = GitHubPlugin(config, lambda: controller.finish)
+            config.pluginmanager.register(github, "vllm-github")
         if runs_ahead(config):
             config.pluginmanager.register(AheadPlugin(config), "vllm-ahead")
 
@@ -85,13 +91,30 @@ def _name_the_suites(config: pytest.Config) -> None:
     words = config.getoption("vllm_suite") or []
     wanted = {name.strip() for word in words for name in word.split(",")} & set(suite_names())
     config.pluginmanager.register(BundledSuites(wanted or set(suite_names())), "vllm-suites")
-    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+    if not names_paths(config):
         # The folder, not its files: a file that is named itself gets an empty node ID.
         config.args[:] = [str(SUITES)]
 
 
-def _read_baseline(value: object) -> RunRecord | None:
-    return read_record(value) if isinstance(value, str) else None
+def _evidence_parts(
+    config: pytest.Config, target: Target, profile: Profile, *, looking: bool
+) -> tuple[tuple[Material, ...], PrivateKey | None]:
+    """Hash the files that the run is judged by, and read the key that signs what it states.
+
+    Only the process that owns the run needs either.
+    """
+    if looking or hasattr(config, "workerinput"):
+        return (), None
+    base = Path(config.invocation_params.dir)
+    return rule_materials(target, profile, base=base), read_sign_key(target, base=base)
+
+
+def _read_baseline(target: Target, directory: Path) -> RunRecord | None:
+    """Read the run that is named, also by its ID or as the latest below `--vllm-artifacts`."""
+    name = target.settings["baseline"].value
+    if not isinstance(name, str):
+        return None
+    return read_baseline(name, root=directory / target.text("artifacts"))
 
 
 class BundledSuites:
@@ -111,262 +134,3 @@ class BundledSuites:
         if file_path.parent != SUITES or any(file_path.match(pattern) for pattern in patterns):
             return None
         return pytest.Module.from_parent(parent, path=file_path)
-
-
-class WorkerPlugin:
-    """What an xdist worker tells the controller at its end."""
-
-    def __init__(self) -> None:
-        self._deselected: list[dict[str, Any]] = []
-
-    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Keep what was left out; pytest does not forward it."""
-        self._deselected += _wire_checks(items)
-
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Hand over what was collected."""
-        output = session.config.workeroutput  # type: ignore[attr-defined]
-        output["vllm"] = {
-            "collected": _wire_checks(session.items),
-            "deselected": self._deselected,
-        }
-
-
-class ControllerPlugin:
-    """Launches, records, judges and writes; lives in the one process that owns the run."""
-
-    def __init__(self, config: pytest.Config, baseline: RunRecord | None) -> None:
-        self._config = config
-        self._state = config.stash[STATE]
-        self._baseline = baseline
-        self._recorder = Recorder()
-        self._started = dt.datetime.now(dt.UTC)
-        self._clock = time.monotonic()
-        self._folder: EvidenceFolder | None = None
-        self._look: FirstLook | None = None
-        self._reaper: Reaper | None = None
-        self._launched = False
-        self._preflight: Preflight | None = None
-        self._run: ServerRun | None = None
-        self._finish: Finish | None = None
-        self._keep_hint = ""
-        self._nodes = 0
-        self._turns = tempfile.TemporaryFile()  # noqa: SIM115 - closed late
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Launch the server after the collection, if any test wants it and the run goes on."""
-        goes_on = not session.testsfailed or session.config.option.continue_on_collection_errors
-        if goes_on and any(uses_server(item) for item in session.items):
-            self._ensure_server()
-        start = time.monotonic()
-        try:
-            return (yield)
-        finally:
-            self._recorder.checks_s = time.monotonic() - start
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        """Launch the server before the first xdist worker and hand it to each."""
-        self._ensure_server()
-        wire = to_wire(self._state, reports_failure=self._nodes == 0)
-        node.workerinput["vllm"] = {**wire, "turns": turns_path(self._turns)}
-        self._nodes += 1
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """Take over what a worker collected."""
-        output = getattr(node, "workeroutput", {}).get("vllm")
-        if output is not None:
-            self._recorder.collect(output["collected"], output["deselected"])
-        elif error:
-            self._recorder.interrupted = f"an xdist worker ended: {error}"
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Note which checks have to have a result."""
-        self._recorder.collect(_wire_checks(session.items), [])
-
-    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Note which checks the user left out."""
-        self._recorder.collect([], _wire_checks(items))
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self) -> None:
-        """See whether the server still lives."""
-        if self._run is not None:
-            self._run.look()
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Note what could not be collected; its checks have no result."""
-        if report.failed:
-            self._recorder.uncollected.append(report.nodeid or "the named tests")
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Record what a test came to."""
-        if self._run is not None:
-            # Under xdist this process sets up no test, but it sees the reports.
-            self._run.look(after_failure=report.failed)
-        wire = getattr(report, "vllm", None)
-        if wire is not None:
-            self._recorder.add(wire)
-            self._note_content(wire)
-            dead = wire["check"]["suite"] == LIVENESS and wire["outcome"] == Outcome.FAIL
-            if dead and not self._state.gone:
-                self._state.gone = f"the server is up but generates no more: {wire['message']}"
-                self._state.gone_at = report.stop
-        elif report.failed:
-            self._recorder.other_failures += 1
-
-    def _note_content(self, wire: dict[str, Any]) -> None:
-        """Note what the suite `content` found, for the suite that takes no figures of garbage."""
-        if wire["check"]["suite"] == "content" and wire["check"]["level"] == Level.MUST:
-            name, seen = wire["check"]["id"], self._state.content
-            seen[name] = worst([Outcome(wire["outcome"]), seen.get(name, Outcome.PASS)])
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
-        """Say in pytest-benchmark's files what was measured: server, image, GPUs, driver."""
-        machine_info["vllm"] = machine_facts(self._state, self._run)
-
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Note what ended the run early: a signal, `pytest.exit`, or errors and `--maxfail`."""
-        by_pytest = isinstance(excinfo.value, pytest.Session.Interrupted)
-        by_signal = isinstance(excinfo.value, KeyboardInterrupt) and not by_pytest
-        self._recorder.interrupted = "interrupted by a signal" if by_signal else str(excinfo.value)
-        self._recorder.stopped_by_pytest = by_pytest
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Stop the server, decide, write the evidence and set the exit code."""
-        if self._run is not None:
-            self._run.look()
-        if exitstatus == pytest.ExitCode.USAGE_ERROR:
-            self._stop()
-            return
-        if self._folder is None and self._recorder.collected:
-            self._make_folder()  # checks that ask for no server are judged all the same
-        self._conclude()
-        if self._finish is not None:
-            session.exitstatus = self._finish.exit_status(
-                int(exitstatus), signalled=self._signalled()
-            )
-
-    def _signalled(self) -> int:
-        """Return the number of the signal that ended the run, 0 for none."""
-        by_run = self._run.signalled if self._run is not None else 0
-        return by_run or (self._look.signalled if self._look is not None else 0)
-
-    def _conclude(self) -> None:
-        """Stop the server, judge and write the evidence, once."""
-        if self._run is not None:
-            self._run.look()
-        release = Release(self._state, self._recorder)
-        self._stop()
-        if self._folder is None or self._finish is not None:
-            return
-        release.judge(left="; ".join(self._run.problems) if self._run is not None else "")
-        self._finish = Finish.build(
-            self._state,
-            self._recorder,
-            run=self._run,
-            preflight=self._preflight,
-            folder=self._folder,
-            baseline=self._baseline,
-            started=self._started,
-            duration_s=time.monotonic() - self._clock,
-        )
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show the verdict."""
-        if self._finish is not None:
-            show_summary(terminalreporter, self._finish, keep_hint=self._keep_hint)
-
-    def pytest_unconfigure(self) -> None:
-        """Leave nothing behind, and all evidence, even when the session never finished.
-
-        That is so when a signal comes while xdist's workers wait for the server.
-        """
-        self._turns.close()
-        if self._finish is not None or self._folder is None:
-            self._stop()
-            return
-        when = "before its end" if self._recorder.results else "during the start"
-        self._recorder.interrupted = self._recorder.interrupted or f"interrupted {when}"
-        self._conclude()
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            self.pytest_terminal_summary(reporter)
-
-    def _ensure_server(self) -> None:
-        """Look before the launch and launch, once; what stops the look is the failure."""
-        if self._launched:
-            return
-        self._launched = True
-        from pytest_vllm.domain.expectation import plain_forecast  # noqa: PLC0415
-        from pytest_vllm.plugin.guard import start_reaper  # noqa: PLC0415
-        from pytest_vllm.plugin.launch import ServerRun  # noqa: PLC0415 - only with a server
-        from pytest_vllm.plugin.look import FirstLook  # noqa: PLC0415
-
-        try:
-            folder = self._make_folder()
-            self._reaper = start_reaper(self._state.target, folder.path)
-            self._look = FirstLook(self._state.target, self._terminal(), self._reaper)
-            self._preflight = self._look.run()
-            self._state.findings += self._preflight.findings
-            self._state.context = context_of(self._preflight.facts)
-            self._state.forecast = plain_forecast(self._preflight.facts)
-            self._state.facts = plain_facts(self._preflight.facts)
-            if self._preflight.failure is not None:
-                self._state.failure = self._preflight.failure
-                self._state.gpus = plain_gpus(self._preflight.facts.host)
-                return
-            self._run = ServerRun(
-                self._state,
-                workdir=folder.path,
-                run_id=folder.path.name,
-                terminal=self._terminal(),
-                reaper=self._reaper,
-            )
-            self._run.start()
-        except KeyboardInterrupt:
-            # Python 3.11 may interrupt a frame that has no line number, of which pytest's own
-            # report of the interruption would die.
-            raise KeyboardInterrupt from None
-        except HostError as error:
-            self._state.failure = StartFailure(
-                kind="host", message=error.message, advice=error.advice
-            )
-        except TargetError as error:
-            self._stop()
-            self._discard_folder()
-            raise pytest.UsageError(str(error)) from None
-
-    def _make_folder(self) -> EvidenceFolder:
-        target = self._state.target
-        self._folder = EvidenceFolder.create(
-            self._config.invocation_params.dir / target.text("artifacts"),
-            new_run_id(self._started, os.urandom(3).hex()),
-            secrets=target.secrets(os.environ),
-        )
-        self._state.run_name = f"{target.text('artifacts')}/{self._folder.path.name}"
-        return self._folder
-
-    def _discard_folder(self) -> None:
-        if self._folder is not None:
-            self._folder.discard_if_empty()
-        self._folder = None
-
-    def _stop(self) -> None:
-        if self._run is not None:
-            self._keep_hint = self._run.stop() or self._keep_hint
-        elif self._reaper is not None:
-            self._reaper.done()
-
-    def _terminal(self) -> TextIO | None:
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        return reporter._tw._file if reporter is not None else None  # noqa: SLF001 - no public way
-
-
-def _wire_checks(items: Sequence[pytest.Item]) -> list[dict[str, Any]]:
-    checks = (item.stash.get(CHECK, None) for item in items)
-    return [to_plain(check) for check in checks if check is not None]

@@ -11,13 +11,16 @@ import pytest
 from pytest_vllm.adapters.backends.device import choose_devices
 from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.text import redact, secrets_in
-from pytest_vllm.plugin.options import NONE, PERFORMANCE
+from pytest_vllm.domain.waivers import refuse_unknown
+from pytest_vllm.plugin.marks import catalogue
+from pytest_vllm.plugin.options import NONE, PERFORMANCE, SUITES
 from pytest_vllm.plugin.outcomes import CHECK
 from pytest_vllm.plugin.state import STATE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
+    from pytest_vllm.domain.facts.image import ImageFacts
     from pytest_vllm.domain.profile import Profile
     from pytest_vllm.domain.settings import Setting
     from pytest_vllm.domain.target import Target
@@ -38,12 +41,15 @@ class HeaderPlugin:
         """Return the lines that say what is accepted."""
         broken = self._config.stash.get(BROKEN, None)
         if broken is not None:
-            return [f"vllm: this target could not run: {broken}"]
+            return [_broken_line(broken)]
         state = self._config.stash[STATE]
         return [*header_lines(state.target, state.profile), *_device_lines(state.target)]
 
     def pytest_report_collectionfinish(self, items: Sequence[pytest.Item]) -> list[str]:
         """Say before the run how long its longest checks may take."""
+        broken = self._config.stash.get(BROKEN, None)
+        if broken is not None and self._config.get_verbosity() < 0:  # -q shows no header
+            return [_broken_line(broken)]
         state = self._config.stash.get(STATE, None)
         checks = [check for item in items if (check := item.stash.get(CHECK, None)) is not None]
         if state is None:
@@ -57,6 +63,10 @@ class HeaderPlugin:
         if any(check.id == SOAK for check in checks):
             lines.append(_soak_line(state.target))
         return lines
+
+
+def _broken_line(why: str) -> str:
+    return f"vllm: this target could not run: {why}"
 
 
 def _soak_line(target: Target) -> str:
@@ -134,6 +144,42 @@ def refuse_mutable_image(target: Target, profile: Profile) -> None:
             "without a fixed tag or digest nobody knows what was promoted",
             advice=f"name it as {target.image.repository}:TAG or by its digest",
         )
+
+
+def refuse_ambiguous_image(image: ImageFacts | None, profile: Profile) -> None:
+    """Refuse a tag that could mean several digests, where the profile demands that one is known.
+
+    Else the run would name one that the tag may never have had, and hours later its promotion
+    would be refused.
+
+    Args:
+        image: What the engine knows about it, `None` for nothing.
+        profile: The rules of the run.
+
+    Raises:
+        TargetError: The image has several digests in the repository of the tag.
+    """
+    if profile.pinned_image and image is not None and image.rivals:
+        raise TargetError(
+            f"profile {profile.name} refuses image {image.asked}: this engine knows it by "
+            f"{len(image.rivals)} digests, and nobody knows which of them is promoted",
+            advice="name the one that the registry has under the tag: "
+            + ", or ".join(f"--vllm-image={shlex.quote(each)}" for each in image.rivals),
+        )
+
+
+def refuse_strange_waivers(profile: Profile, own: Collection[str]) -> None:
+    """Refuse waivers of checks that do not exist, where the profile wants every check.
+
+    Args:
+        profile: The rules of the run.
+        own: IDs of checks beside the bundled ones.
+
+    Raises:
+        TargetError: There is such a waiver.
+    """
+    if profile.complete and profile.waivers:
+        refuse_unknown(profile, {*own, *(check.id for check in catalogue(SUITES))})
 
 
 def _rank(setting: Setting) -> tuple[bool, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.adapters.load.calibrate import calibrate
@@ -16,6 +16,7 @@ from pytest_vllm.adapters.load.workloads import load_workload
 from pytest_vllm.domain.errors import HostError
 from pytest_vllm.domain.load.calibration import bottleneck
 from pytest_vllm.domain.load.metrics import measure
+from pytest_vllm.domain.load.timeline import timeline
 from pytest_vllm.domain.load.traffic import Traffic
 from pytest_vllm.domain.load.workload import Workload, read_workload
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.load.measurement import Measurement, Slo
     from pytest_vllm.domain.load.plan import Limits, LoadPlan
     from pytest_vllm.domain.load.progress import Progress
+    from pytest_vllm.domain.load.timeline import Timeline
     from pytest_vllm.domain.server import ServerInfo
 
     Watcher = Callable[[Progress], None]
@@ -47,11 +49,13 @@ class Loaded:
         plan: What was sent.
         columns: What came back.
         measurement: Its figures.
+        timeline: What the server said of itself meanwhile, as columns over time.
     """
 
     plan: LoadPlan
     columns: Columns
     measurement: Measurement
+    timeline: Timeline = field(default_factory=dict)
 
 
 class Load:
@@ -143,7 +147,12 @@ class Load:
         measurement = measure(
             plan, columns, slo=slo, server=watch.looks, gpus=self._gpus() if self._gpus else None
         )
-        self.last = Loaded(plan=plan, columns=columns, measurement=measurement)
+        self.last = Loaded(
+            plan=plan,
+            columns=columns,
+            measurement=measurement,
+            timeline=timeline(watch.looks, begin_ns=columns.begin_ns),
+        )
         return self.last
 
     def _with_own_error(self, loaded: Loaded, *, calibrates: bool) -> Loaded:

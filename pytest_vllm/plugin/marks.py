@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_vllm.domain.checks import MUST, Check, Layer, Level
+from pytest_vllm.domain.checks import CHECK_ID, MUST, Check, Layer, Level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from types import ModuleType
 
-_ID = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
 
 CHECK = "vllm_check"
@@ -181,7 +180,7 @@ def _build_check(
     if module_mark is None or len(module_mark.args) != 1:
         raise pytest.UsageError(f'{where}: its module needs pytestmark = suite("<name>")')
     name = str(module_mark.args[0])
-    if not _ID.fullmatch(id_):
+    if not CHECK_ID.fullmatch(id_):
         raise pytest.UsageError(
             f"{where}: check ID {id_!r} must be lower-case words joined by dots, as {name}.a-thing"
         )

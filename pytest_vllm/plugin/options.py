@@ -6,7 +6,6 @@ import os
 import pwd
 import shlex
 import stat
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +86,11 @@ def is_active(config: pytest.Config) -> bool:
     )
 
 
+def names_paths(config: pytest.Config) -> bool:
+    """Tell whether the command line names paths; else the bundled suites are run."""
+    return config.args_source is config.ArgsSource.ARGS
+
+
 def suite_names() -> tuple[str, ...]:
     """Return the names of the bundled suites, without importing any."""
     return tuple(sorted(path.stem.removeprefix("test_") for path in SUITES.glob("test_*.py")))
@@ -137,21 +141,13 @@ def load_profile(name: str, *, base: Path) -> Profile:
     Raises:
         TargetError: There is none, or it cannot be read.
     """
-    bundled = {path.stem: path for path in (PACKAGE / "data" / "profiles").glob("*.toml")}
-    path = bundled.get(name) or base / name
-    if name not in bundled and not name.endswith(".toml"):
-        raise TargetError(
-            f"--vllm-profile: there is no profile {name!r}{closest(name, sorted(bundled))}",
-            advice=f"use one of {', '.join(sorted(bundled))}, or the path of a .toml file",
-        )
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TargetError(
-            f"--vllm-profile: cannot read {name}: {error.strerror}", advice="check the path"
-        ) from None
-    except ValueError as error:
-        raise TargetError(f"profile {name} is not TOML: {error}", advice="mend the file") from None
+    table = _read_named(
+        name,
+        bundled=PACKAGE / "data" / "profiles",
+        base=base,
+        what="profile",
+        option="--vllm-profile",
+    )
     return build_profile(name, table)
 
 
@@ -175,25 +171,21 @@ def load_performance(target: Target, profile: Profile, *, base: Path) -> Perform
                 advice="say how to measure, e.g. --vllm-performance=smoke",
             )
         return None
-    folder = PACKAGE / "data" / "load" / "performance"
-    known = sorted(path.stem for path in folder.glob("*.toml"))
-    path = folder / f"{name}.toml" if name in known else base / name
-    if name not in known and not name.endswith(".toml"):
-        raise TargetError(
-            f"--vllm-performance: there is no performance profile {name!r}{closest(name, known)}",
-            advice=f"use one of {', '.join([*known, NONE])}, or the path of a .toml file",
-        )
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TargetError(
-            f"--vllm-performance: cannot read {name}: {error.strerror}", advice="check the path"
-        ) from None
-    except ValueError as error:
-        raise TargetError(
-            f"performance profile {name} is not TOML: {error}", advice="mend the file"
-        ) from None
+    table = _read_named(
+        name,
+        bundled=PACKAGE / "data" / "load" / "performance",
+        base=base,
+        what="performance profile",
+        option="--vllm-performance",
+        also=(NONE,),
+    )
     return read_performance(name, table, overrides=profile.performance)
+
+
+def _read_named(name: str, **where: Any) -> dict[str, Any]:
+    from pytest_vllm.adapters.toml_file import read_named  # noqa: PLC0415 - only in active runs
+
+    return read_named(name, **where)
 
 
 def _profile_name(sources: Sources) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain import content
 from pytest_vllm.plugin.content import beginning, periodic, room
 from pytest_vllm.plugin.skips import not_applicable
+from pytest_vllm.plugin.traffic import looks
 
 if TYPE_CHECKING:
     from pytest_vllm.plugin.client import Client
@@ -16,7 +16,6 @@ HITS = ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total")
 """The counter's name, today's and that of the first V1 engines."""
 
 _PATIENCE_S = 5.0
-_POLL_S = 0.05
 
 
 def cache_facts(vllm: Client) -> dict[str, str]:
@@ -56,10 +55,8 @@ def hits(vllm: Client) -> float:
 
 def await_hits(vllm: Client, before: float) -> float:
     """Return the hits when they have risen; the server counts them after it has answered."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline:
+    for _ in looks(_PATIENCE_S):
         seen = hits(vllm)
         if seen > before:
             return seen
-        time.sleep(_POLL_S)
     raise AssertionError(f"the same prompt again hit no prefix cache: {HITS[0]} stays {before:g}")

@@ -15,7 +15,9 @@ from pytest_vllm.domain.expectation import plain_forecast
 from pytest_vllm.domain.preflight.outcome import SCHEMA, plain_facts
 from pytest_vllm.domain.record import to_plain
 from pytest_vllm.domain.text import redact
+from pytest_vllm.plugin.header import refuse_ambiguous_image
 from pytest_vllm.plugin.options import read_target
+from pytest_vllm.plugin.rules import read_rules
 from pytest_vllm.plugin.signals import Signals
 from pytest_vllm.plugin.verb import run_verb
 from pytest_vllm.reports.preflight import preflight_text
@@ -33,7 +35,8 @@ _HELP = """usage: pytest-vllm preflight [--json] [--vllm-... options of pytest]
 
 Looks at the engine, the image, the host, the model and the arguments, and starts no server.
 Exit code: 0 a start can be tried, 1 it cannot work (image, model or arguments), 75 not on this
-host or network, 4 the options make no sense.
+host or network, 4 the options or the profile make no sense: all that a run refuses by its rules,
+such as an expired waiver.
 
   --json                    print findings and facts as JSON
   --vllm-host-facts=FILE    plan for another host: a run.json or the --json output from there
@@ -57,7 +60,8 @@ class PreflightVerb:
         signals = Signals()
         signals.take()
         try:
-            target, _ = read_target(config)
+            target, profile = read_target(config)
+            read_rules(config, target, profile)
             named = target.settings["host-facts"].value
             file = Path(config.invocation_params.dir) / str(named)
             outcome = preflight(
@@ -66,6 +70,7 @@ class PreflightVerb:
                 host=read_host_facts(file) if named else None,
                 on_step=_say,
             )
+            refuse_ambiguous_image(outcome.facts.image, profile)
         except VllmError as error:
             print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - for the terminal
             return error.exit_code

@@ -9,6 +9,7 @@ from pytest_vllm.domain.checks import CheckResult, Outcome, worst
 from pytest_vllm.domain.observation import Observation, Sample
 from pytest_vllm.domain.record import read_check, read_result
 from pytest_vllm.domain.verdict import Verdict, decide
+from pytest_vllm.domain.waivers import waive
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -128,18 +129,8 @@ class Recorder:
                 )
 
     def finished(self, waivers: Sequence[Waiver], today: dt.date) -> tuple[CheckResult, ...]:
-        """Return the results with waivers applied; an expired waiver counts for nothing."""
-        valid = {waiver.check: waiver for waiver in waivers if waiver.expires >= today}
-        return tuple(
-            replace(
-                result,
-                outcome=Outcome.WAIVED,
-                message=f"waived: {valid[result.check.id].reason}; {result.message}",
-            )
-            if result.outcome is Outcome.FAIL and result.check.id in valid
-            else result
-            for result in self.results.values()
-        )
+        """Return the results with waivers applied."""
+        return waive(waivers, self.results.values(), today)
 
     def judge(  # noqa: PLR0913 - all that a verdict hangs on
         self,
@@ -150,6 +141,8 @@ class Recorder:
         gone: str = "",
         death: Death | None = None,
         attached: bool = False,
+        waived: str = "",
+        idle_waivers: Sequence[str] = (),
     ) -> Verdict:
         """Decide over what ran, what was collected and what the profile requires."""
         by_host = death is not None and death.by_host
@@ -166,4 +159,6 @@ class Recorder:
             interrupted=interrupted,
             only_attached=attached,
             complete=bool(catalogue),
+            waived=waived,
+            idle_waivers=idle_waivers,
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pytest_vllm.adapters.golden import refuse_to_overwrite, write_golden
 from pytest_vllm.adapters.http import Transport
 from pytest_vllm.adapters.reference import TransformersReference
-from pytest_vllm.adapters.store import read_record
+from pytest_vllm.adapters.runs import read_run
 from pytest_vllm.domain.errors import HostError, TargetError, VllmError
 from pytest_vllm.domain.golden import UNKNOWN, Golden, short_name
 from pytest_vllm.plugin.accuracy import answer_questions
@@ -157,7 +157,7 @@ def _accept(url: str) -> RunRecord:
     code = subprocess.run(command, check=False).returncode  # noqa: S603 - ourselves
     if code:
         raise _NotAccepted(code)
-    return read_record(next(folder.glob("*/run.json")))
+    return read_run("latest", root=folder).record
 
 
 def short_name_of(info: ServerInfo, client: Client) -> str:

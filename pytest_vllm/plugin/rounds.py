@@ -140,8 +140,8 @@ class Level:
         """Return the latencies of all requests of all rounds; the rates in it mean nothing."""
         parts = [(one.loaded.plan, one.loaded.columns) for one in self.rounds]
         if len(parts) == 1:
-            return measure(*parts[0], slo=slo)
-        return measure(*pool(parts), slo=slo)
+            return measure(*parts[0], slo=slo, curves=True)
+        return measure(*pool(parts), slo=slo, curves=True)
 
     def middle(self) -> Measurement:
         """Return the figures of the round with the middle throughput, as an example of all."""
@@ -249,6 +249,8 @@ def _plain_round(one: Round) -> dict[str, Any]:
         "failures": dict(measured.failures),
         "output_tokens": int(measured.figures.get("output_tokens", 0)),
         "seconds": one.seconds,
+        "begin_ns": one.loaded.columns.begin_ns,
+        "timeline": dict(one.loaded.timeline),
         "steady": measured.steady,
         "window_s": measured.window_s,
         "flags": list(measured.flags),

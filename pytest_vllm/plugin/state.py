@@ -14,13 +14,14 @@ from pytest_vllm.domain.verdict import PREFLIGHT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_vllm.adapters.signing import PrivateKey
     from pytest_vllm.domain.checks import Outcome
     from pytest_vllm.domain.figures import Context
     from pytest_vllm.domain.finding import Finding
     from pytest_vllm.domain.metric_change import Judgement
     from pytest_vllm.domain.performance import PerformanceProfile
     from pytest_vllm.domain.profile import Profile
-    from pytest_vllm.domain.record import Attempt, RunRecord
+    from pytest_vllm.domain.record import Attempt, Material, RunRecord
     from pytest_vllm.domain.server import ServerInfo
     from pytest_vllm.domain.target import Target
     from pytest_vllm.domain.verdict import StartFailure
@@ -60,6 +61,8 @@ class RunState:
         performance: What the suite `performance` measured, as plain data.
         judgement: What became of the figures since the baseline, `None` before that is known.
         gpu_columns: Gives the samples of the GPUs up to now, `None` where nobody samples.
+        materials: What the run is judged by, hashed when it was read: profile, suites, golden.
+        sign_key: Signs the statement, `None` where nobody asked for that.
     """
 
     target: Target
@@ -87,6 +90,8 @@ class RunState:
     performance: dict[str, Any] = field(default_factory=dict)
     judgement: Judgement | None = None
     gpu_columns: Callable[[], dict[str, Any]] | None = None
+    materials: list[Material] = field(default_factory=list)
+    sign_key: PrivateKey | None = None
 
     @property
     def measuring_asked_by(self) -> str:

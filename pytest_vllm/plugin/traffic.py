@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +17,7 @@ from pytest_vllm.domain.text import one_line
 from pytest_vllm.plugin.skips import not_applicable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_vllm.adapters.http import Transport
     from pytest_vllm.domain.exchange import Exchange
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _POLL_S = 0.05
 _REST_S = 10.0
+_LOOKS = 5
+"""A wait has so many looks at least: on a busy host, one may take as long as the whole wait."""
 
 
 class Traffic:
@@ -172,14 +175,13 @@ class Traffic:
 
         Args:
             holds: What is waited for.
-            within_s: Seconds after which the wait is over.
+            within_s: Seconds after which no further look is begun, if there were a few.
         """
-        deadline = time.monotonic() + within_s
-        while True:
+        for _ in looks(within_s):
             metrics = self.metrics()
-            if holds(metrics) or time.monotonic() > deadline:
-                return metrics
-            time.sleep(_POLL_S)
+            if holds(metrics):
+                break
+        return metrics
 
     def metrics_at_rest(self) -> Metrics:
         """Wait until the server does nothing, and return what `/metrics` says then.
@@ -189,16 +191,11 @@ class Traffic:
         Raises:
             AssertionError: It says that it is busy although its counters stand still.
         """
-        deadline = time.monotonic() + _REST_S
-        before = self.metrics()
-        while True:
-            time.sleep(_POLL_S)
-            now = self.metrics()
+        now = self.metrics()
+        for _ in looks(_REST_S, first_s=_POLL_S):
+            before, now = now, self.metrics()
             if busy(now) == 0 and generated(before) == generated(now):
                 return now
-            if time.monotonic() > deadline:
-                break
-            before = now
         if generated(before) != generated(now) and not self.server.owned:
             not_applicable("other clients use this server, so its counters cannot be told apart")
         raise AssertionError(
@@ -258,6 +255,23 @@ class Traffic:
         require(reply, conventions.media_type_violations(reply, "application/json"))
         require(reply, self.violations(schema, reply.json))
         return reply
+
+
+def looks(within_s: float, *, first_s: float = 0.0) -> Iterator[int]:
+    """Number the looks at something that takes a while to come; the last begins after that while.
+
+    Args:
+        within_s: How long it may take, in seconds.
+        first_s: Seconds before the first look.
+    """
+    deadline = time.monotonic() + within_s
+    time.sleep(first_s)
+    for number in itertools.count(1):
+        last = number >= _LOOKS and time.monotonic() > deadline
+        yield number
+        if last:
+            return
+        time.sleep(_POLL_S)
 
 
 def busy(metrics: Metrics) -> float:
