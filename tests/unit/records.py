@@ -52,8 +52,13 @@ def make_result(
     **changes: Any,
 ) -> CheckResult:
     exchanges = (make_exchange(),) if outcome in (Outcome.FAIL, Outcome.ERROR) else ()
-    fields = {"message": message, "duration_s": 0.2, "exchanges": exchanges, **changes}
-    return CheckResult(check=make_check(name, level=level), outcome=outcome, **fields)
+    fields: dict[str, Any] = {
+        "message": message,
+        "duration_s": 0.2,
+        "exchanges": exchanges,
+        **changes,
+    }
+    return CheckResult(**{"check": make_check(name, level=level), "outcome": outcome, **fields})
 
 
 def all_passed() -> tuple[CheckResult, ...]:

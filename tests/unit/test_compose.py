@@ -341,6 +341,13 @@ def test_an_image_runs_by_digest_or_by_id() -> None:
     facts = facts_of(attributes, ImageRef.parse("docker.io/vllm/vllm-openai-rocm:v1"))
     assert facts.runs == f"vllm/vllm-openai-rocm@{digest}"
     assert facts.env["PYTORCH_ROCM_ARCH"] == "gfx90a;gfx942"
+    index = "sha256:" + "c" * 64
+    both = {**attributes, "RepoDigests": [f"mine@{digest}", f"mine@{index}"]}
+    assert facts_of(both, ImageRef.parse(f"mine@{index}")).runs == f"mine@{index}"
+    assert facts_of(both, ImageRef.parse("mine:1")).rivals == (f"mine@{digest}", f"mine@{index}")
+    assert facts_of(both, ImageRef.parse(f"mine@{index}")).rivals == ()
+    assert facts_of(both, ImageRef.parse(str(attributes["Id"]))).rivals == ()
+    assert facts.rivals == ()  # of another repository
     built_here = facts_of({**attributes, "RepoDigests": []}, ImageRef.parse("mine:1"))
     assert built_here.runs == attributes["Id"]
 

@@ -119,6 +119,22 @@ def test_a_near_tie_ends_a_comparison_and_a_clear_choice_breaks_it() -> None:
     assert divergence(left, untold).parted == "token 1: 2 became 4"
 
 
+def test_a_mean_of_two_tokens_decides_nothing() -> None:
+    """Single differences of 0.13 nats were seen of a sound server, and a near tie ends early."""
+    bounds = {"mean": 0.1, "worst": 1.0}
+    left = [token(1, -0.1), token(2, -0.7), token(3, -0.7), token(4, -0.7)]
+    shifted = [token(one.id, one.logprob - 0.15) for one in left]
+    assert [divergence(left[:n], shifted[:n]).exceeds(**bounds) for n in (1, 2, 3, 4)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert divergence(left[:1], [token(1, -1.2)]).exceeds(**bounds)
+    assert divergence(left[:1], [token(9, -0.1)]).exceeds(**bounds)
+    assert not divergence(left, left).exceeds(**bounds)
+
+
 def test_repetition_shows() -> None:
     assert distinct_pairs([1, 2, 1, 2, 1]) == 0.5
     assert distinct_pairs([1]) == 0.0

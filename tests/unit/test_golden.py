@@ -74,6 +74,7 @@ def test_a_golden_is_never_overwritten_by_accident(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"schema": 2}, "schema 1, saw 2"),
+        ({"schema": True}, "schema 1, saw True"),
         ({"texts": []}, "no texts"),
         ({"texts": [{}]}, "no golden"),
         ({"model": None, "strings": [{}]}, "no golden"),

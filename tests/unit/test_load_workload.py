@@ -98,6 +98,7 @@ def test_turns_answer_as_long_as_the_output_unless_said() -> None:
         ({"output_tokens": 1}, "prompt_tokens is missing"),
         ({"prompt_tokens": 1}, "output_tokens is missing"),
         (PLAIN | {"schema": 2}, "schema = 2 is not known"),
+        (PLAIN | {"schema": True}, "schema = True is not known"),
         (PLAIN | {"api": "chats"}, "no api 'chats'; did you mean chat"),
         (PLAIN | {"api": 3}, "no api 3"),
         (PLAIN | {"ignore_eos": "yes"}, "ignore_eos = 'yes' is not true or false"),

@@ -61,6 +61,7 @@ def test_the_runs_profile_takes_the_place_of_keys() -> None:
     ("change", "words"),
     [
         ({"schema": 2}, ("schema is 2", "schema = 1")),
+        ({"schema": True}, ("schema is True", "schema = 1")),
         ({"round": 3}, ("unknown key 'round'", "did you mean rounds?")),
         ({"concurrency": []}, ("concurrency is []",)),
         ({"concurrency": [0]}, ("concurrency is [0]",)),

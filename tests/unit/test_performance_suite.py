@@ -7,9 +7,11 @@ import time
 from array import array
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pytest_benchmark.stats import Stats
 
 from pytest_vllm.domain.load.calibration import Calibration
 from pytest_vllm.domain.load.columns import CollectorFacts, Columns, Ending
@@ -115,7 +117,7 @@ class Measured:
 
     Attributes:
         compared: The compared level.
-        further: Seconds of the rounds that are sent again.
+        further: The rounds that are sent again.
         run_name: Of the run.
         baseline_has_loads: Whether the baseline has figures.
     """
@@ -123,7 +125,7 @@ class Measured:
     run_name = ".vllm/this"
     baseline_has_loads = False
 
-    def __init__(self, level: Level, *further: float) -> None:
+    def __init__(self, level: Level, further: Level | None = None) -> None:
         self.compared = level.concurrency
         self.further = further
         self._level = level
@@ -134,8 +136,10 @@ class Measured:
     def judge(self, _vllm: object) -> Judgement:
         return Judgement(form=Form.STORED, obstacles=("the baseline has no load in it",))
 
-    def sent_again(self, _level: Level, *, rounds: int) -> list[float]:
-        return list(self.further[:rounds])
+    def sent_again(self, _level: Level, *, rounds: int) -> Level:
+        assert rounds == SUITE["FURTHER"]
+        assert self.further is not None
+        return self.further
 
 
 def state_of(slo: Objectives, **options: str) -> RunState:
@@ -157,11 +161,11 @@ class Noted:
         self.seen[name] = value
 
 
-def lasting(*seconds: int) -> Level:
+def lasting(*seconds: float) -> Level:
     """Return a level whose rounds took so long."""
     made = level(*[columns(Ending.DONE) for _ in seconds])
     for one, took in zip(made.rounds, seconds, strict=True):
-        one.loaded.columns.finish_ns = one.loaded.columns.begin_ns + took * 1000 * MS
+        one.loaded.columns.finish_ns = one.loaded.columns.begin_ns + int(took * 1000) * MS
     return made
 
 
@@ -206,14 +210,27 @@ def test_rounds_that_get_slower_are_sent_again_before_they_reject() -> None:
     steady: Callable[..., None] = SUITE["test_steady"]
     slower = lasting(1, 2, 3, 4, 5)
     noted = Noted()
-    steady(noted, Measured(slower, 6.0, 3.0))
+    steady(noted, Measured(slower, lasting(6, 3)))
     assert noted.seen["performance.rounds-s"] == "1.00, 2.00, 3.00, 4.00, 5.00, 6.00, 3.00"
     with pytest.raises(AssertionError, match=r"the rounds took .*5\.00, 6\.00, 7\.00 s"):
-        steady(Noted(), Measured(slower, 6.0, 7.0))
-    steady(Noted(), Measured(lasting(*range(1, 31)), 1.0, 40.0))  # it was busy, and is not
+        steady(Noted(), Measured(slower, lasting(6, 7)))
+    steady(Noted(), Measured(lasting(*range(1, 31)), lasting(1, 40)))  # it was busy, and is not
     with pytest.raises(AssertionError, match="the rounds took"):
-        steady(Noted(), Measured(lasting(*range(1, 31)), 39.0, 38.0))
+        steady(Noted(), Measured(lasting(*range(1, 31)), lasting(39, 38)))
     steady(Noted(), Measured(lasting(1, 2, 3, 2, 5)))
+
+
+def test_a_standstill_is_looked_for_again_before_it_rejects() -> None:
+    """A host that stands still looks the same, and so does a clock that is set."""
+    checked: Callable[..., None] = SUITE["test_no_standstill"]
+    still, sound = level(columns(Ending.DONE, gap_ms=6_000)), level(columns(Ending.DONE))
+    checked(Noted(), Measured(sound), 1)
+    noted = Noted()
+    checked(noted, Measured(still, sound), 1)
+    assert "stood still for 6.0 s" in str(noted.seen["performance.c1.standstill"])
+    repeated = level(columns(Ending.DONE), columns(Ending.DONE, gap_ms=7_000))
+    with pytest.raises(AssertionError, match=r"for 6\.0 s.* in 2 further rounds .*for 7\.0 s"):
+        checked(Noted(), Measured(still, repeated), 1)
 
 
 @pytest.mark.parametrize(
@@ -339,6 +356,68 @@ def test_a_level_of_the_record_has_what_a_comparison_needs() -> None:
     assert plain["rounds"][0]["failed"] == 0
     assert plain["conditions"]["traffic"] == "1 at a time, 2 requests"
     assert plain["calibration"] == {}
+
+
+class Timed:
+    """Stands for the fixture of pytest-benchmark, which may time something once."""
+
+    def __init__(self) -> None:
+        self.stats = SimpleNamespace(stats=Stats())
+        self.extra_info: dict[str, Any] = {}
+
+    def pedantic(
+        self, timed: Callable[..., None], *, setup: Callable[[], Any], rounds: int, iterations: int
+    ) -> None:
+        assert iterations == 1
+        assert not self.stats.stats.data
+        for _ in range(rounds):
+            timed(*setup()[0])
+            self.stats.stats.update(1000.0)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "possible", "sent"), [(5, 5, 10), (4, 5, 10), (2, 5, 5), (5, 4, 5)]
+)
+@pytest.mark.parametrize("carried", [True, False])
+def test_a_level_that_was_held_back_is_measured_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    carried: bool,
+    spoiled: int,
+    possible: int,
+    sent: int,
+) -> None:
+    """Where there is time for it: a client that was busy for a moment cannot tell otherwise."""
+    made: list[Round] = []
+
+    def send(_self: object, to: Level, plan: int) -> None:
+        assert plan == len(to.rounds)
+        held = (LIMIT,) if len(made) < spoiled else ()
+        made.append(replace(level(columns(Ending.DONE)).rounds[0], limits=held, held_back=held))
+        to.rounds.append(made[-1])
+
+    measures = Performance(state_of(Objectives()), Load(SERVER), read_performance("mine", SWEEP))
+    for name, stands_in in {
+        "_affordable": lambda *_: 5,
+        "_possible": lambda *_: possible,
+        "_calibrate": lambda *_: None,
+        "_plan": lambda _self, _level, number: number,
+        "_send": send,
+    }.items():
+        monkeypatch.setattr(Performance, name, stands_in)
+    measures._sizes.requests = {1: 1}
+    timed = Timed() if carried else None
+    seen = measures._measure(1, timed)
+    assert len(made) == sent
+    assert seen.rounds == made[-5:]
+    assert measures.levels[1] is seen
+    again = sent > 5
+    notes = [f"c1: measured once more, for {LIMIT}"] if again else []
+    assert measures._state.performance["notes"] == notes
+    if timed is not None:
+        assert len(timed.stats.stats.data) == 5
+        assert (max(timed.stats.stats.data) < 1000.0) is again
+        assert timed.extra_info["vllm"]["client_was_the_limit"] == list(seen.limits)
 
 
 def calibrated(streams: int) -> Calibration:

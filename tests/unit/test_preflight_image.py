@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from pytest_vllm.domain.errors import TargetError
 from pytest_vllm.domain.facts.image import AbsentImage
 from pytest_vllm.domain.finding import Fault, Severity
 from pytest_vllm.domain.preflight.image import (
@@ -12,9 +15,12 @@ from pytest_vllm.domain.preflight.image import (
     entrypoint,
     instruction_sets,
     present,
+    rivals,
     tag,
     vendor,
 )
+from pytest_vllm.domain.profile import Profile
+from pytest_vllm.plugin.header import refuse_ambiguous_image
 from tests.unit.launches import (
     found,
     make_bare_host,
@@ -206,6 +212,23 @@ def test_a_name_that_can_mean_anything_deserves_a_warning(name: str, count: int)
     assert [finding.id for finding in findings] == ["image.mutable-tag"] * count
     assert all(finding.cure == "--vllm-image=rocm/vllm@sha256:0" for finding in findings)
     assert all(finding.severity is Severity.WARNING for finding in findings)
+
+
+def test_a_tag_of_several_digests_is_named_and_refused_by_promote() -> None:
+    """Two pushes of the same layers: which of them the tag has, only the registry knows."""
+    names = ("rocm/vllm@sha256:0", "rocm/vllm@sha256:1")
+    image = make_image(repo_digests=("other/vllm@sha256:2", *names))
+    finding = only(rivals, make_launch(image=image))
+    assert finding.severity is Severity.WARNING
+    assert "rocm/vllm:1.0 is on this engine by 2 digests" in finding.seen
+    assert finding.cure == ", or ".join(f"--vllm-image={name}" for name in names)
+    with pytest.raises(TargetError, match="refuses image rocm/vllm:1.0") as caught:
+        refuse_ambiguous_image(image, Profile(name="promote", pinned_image=True))
+    assert all(f"--vllm-image={name}" in caught.value.advice for name in names)
+    refuse_ambiguous_image(image, Profile(name="default"))
+    for sound in (make_image(), replace(image, asked=names[1], runs=names[1]), None):
+        assert found(rivals, make_launch(image=sound)) == []
+        refuse_ambiguous_image(sound, Profile(name="promote", pinned_image=True))
 
 
 @pytest.mark.parametrize(

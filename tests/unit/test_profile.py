@@ -42,6 +42,8 @@ def test_a_full_profile_is_read() -> None:
     [
         ({}, ("schema", "schema = 1")),
         ({"schema": 2}, ("schema is 2",)),
+        ({"schema": True}, ("schema is True", "schema = 1")),
+        ({"schema": 1.0}, ("schema is 1.0",)),
         ({"schema": 1, "tarket": {}}, ("tarket", "did you mean target?")),
         ({"schema": 1, "target": {"modle": "x"}}, ("[target]", "modle", "did you mean model?")),
         ({"schema": 1, "target": []}, ("target is not a table",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import pytest
@@ -100,16 +101,17 @@ FAILURES = st.builds(
     exit_code=st.none() | st.integers(),
     tail=TEXTS,
 )
+RUN_NAMES = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", fullmatch=True)
 CHANGES = st.builds(Change, name=TEXT, kind=TEXT, before=TEXT, after=TEXT)
 COMPARISONS = st.builds(
     Comparison,
-    run_id=TEXT,
+    run_id=RUN_NAMES,
     decision=st.sampled_from(Decision),
     changes=st.lists(CHANGES, max_size=2).map(tuple),
 )
 RECORDS = st.builds(
     RunRecord,
-    run_id=TEXT,
+    run_id=RUN_NAMES,
     started=TEXT,
     duration_s=NUMBER,
     verdict=VERDICTS,
@@ -152,7 +154,7 @@ def test_records_as_they_are_survive_json() -> None:
 
 
 def test_the_schema_comes_first() -> None:
-    assert to_json(make_record()).startswith('{\n "schema": 1,')
+    assert to_json(make_record()).startswith('{\n "schema": 2,')
 
 
 def test_foreign_text_never_breaks_the_json() -> None:
@@ -181,13 +183,18 @@ def test_what_travels_between_processes_is_read_the_same_way() -> None:
     [
         ("", "not a readable run record"),
         ("{", "not a readable run record"),
-        ("null", "no.* run record of schema 1"),
-        ("[]", "no.* run record of schema 1"),
-        ("{}", "no.* run record of schema 1"),
-        ('{"schema": 2}', "no.* run record of schema 1"),
+        ("null", "is no run record"),
+        ("[]", "is no run record"),
+        ("{}", "its key schema is None"),
+        ('{"schema": 0}', "its key schema is 0"),
+        ('{"schema": true}', "its key schema is True"),
+        ('{"schema": "2"}', "its key schema is '2'"),
+        ('{"schema": "' + "x" * 9_000 + '"}', r"its key schema is .{,60}$"),
         ('{"schema": 1}', "run has no 'run_id'"),
+        ('{"schema": 1, "rules": null}', "run has 'rules', which schema 1 has not"),
+        ('{"schema": 2}', "run has no 'run_id'"),
         ("[" * 200_000, "nested too deeply"),
-        ('{"schema": 1, "\\ud800": 1}', "unknown key"),
+        ('{"schema": 2, "\\ud800": 1}', "unknown key"),
         ("1" * 5000, "not a readable run record"),
     ],
 )
@@ -198,10 +205,29 @@ def test_what_is_no_record_is_named(text: str, words: str) -> None:
     assert "run.json" in caught.value.advice
 
 
+def test_a_record_of_a_later_schema_asks_for_an_upgrade() -> None:
+    with pytest.raises(TargetError, match="written by a newer pytest-vllm") as caught:
+        from_json('{"schema": 99}', where="file.json")
+    assert caught.value.advice == "upgrade pytest-vllm"
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_an_endless_duration_is_read_back(value: float) -> None:
+    record = make_record(duration_s=value)
+    assert from_json(to_json(record), where="file.json") == record
+
+
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
         (("run_id",), 5, "run.run_id is a int"),
+        *(
+            (("run_id",), name, f"run.run_id is {name!r}, which is no name of a run")
+            for name in ("", ".", "../x", "a/b", "x;id", "--\n", "ä", "$(id)")
+        ),
+        (("run_id",), "x\n::error::y", "which is no name of a run"),
+        (("run_id",), "x" * 129, "which is no name of a run"),
+        (("comparison",), {"run_id": "\x1b[31m", "decision": "REJECT"}, "no name of a run"),
         (("duration_s",), True, "run.duration_s is a bool"),
         (("verdict", "decision"), "MAYBE", "'MAYBE' is not a valid Decision"),
         (("verdict", "reasons"), "text", "run.verdict.reasons is a str"),
@@ -247,7 +273,7 @@ def test_a_damaged_record_is_a_record_or_a_clear_error(data: st.DataObject) -> N
 @given(st.dictionaries(TEXT, JSON, max_size=5))
 def test_any_json_is_a_clear_error(document: dict[str, object]) -> None:
     with pytest.raises(TargetError):
-        from_json(json.dumps({"schema": 1, **document}), where="file.json")
+        from_json(json.dumps({"schema": 2, **document}), where="file.json")
 
 
 def test_secrets_leave_every_text_of_a_record() -> None:

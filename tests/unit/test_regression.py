@@ -148,7 +148,9 @@ def test_nothing_against_something_is_told_and_nothing_against_nothing_is_no_cha
     assert pairs_of([0.0] * 6, [0.0] * 6, SPEED).effect is Effect.NO_CHANGE
 
 
-@pytest.mark.parametrize("bad", [None, math.nan, math.inf, -1.0])
+@pytest.mark.parametrize(
+    "bad", [None, math.nan, math.inf, -1.0, 1e308, pytest.param(10**400, id="endless")]
+)
 def test_a_run_without_a_figure_leaves_its_metric_untold(bad: float | None) -> None:
     """Leaving the pair out would leave out the runs that went wrong."""
     judgement = judge_pairs(runs(*[100.0] * 6), runs(*[100.0] * 5, bad), [TTFT])
@@ -387,3 +389,25 @@ def test_levels_are_gated_each_by_itself() -> None:
         ("c8/ttft_p50_ms", Effect.CANNOT_TELL),
     ]
     assert flatten({"c1": noisy(100, 1)}) == noisy(100, 1)
+
+
+@pytest.mark.parametrize("rule", [TTFT, SPEED])
+@pytest.mark.parametrize("judge", [judge_pairs, judge_stored])
+def test_worse_begins_where_the_change_says(judge: Callable[..., Judgement], rule: Rule) -> None:
+    """Figures without noise: just past what is allowed is worse, just inside it is not."""
+    base = runs(*[100.0] * 8, metric=rule.metric)
+    (same,) = judge(base, base, [rule]).changes
+    for beyond, effect in ((1.001, Effect.WORSE), (0.999, Effect.NO_CHANGE)):
+        worst = same.at_worst * (1 / beyond if rule.bigger_is_better else beyond)
+        (change,) = judge(base, runs(*[100 * worst] * 8, metric=rule.metric), [rule]).changes
+        assert change.effect is effect
+
+
+def test_ratios_beyond_all_numbers_are_open() -> None:
+    """Rounds between the least and the largest figure have an interval that no float holds."""
+    wild = runs(*[5e-324, 1e15] * 3)
+    for side in (runs(*[1.0] * 6), wild):
+        for change in (*judge_stored(side, wild, [TTFT]).changes,):
+            assert change.effect is Effect.CANNOT_TELL
+            assert change.high is None
+            assert change.low is not None

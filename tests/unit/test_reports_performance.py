@@ -10,6 +10,7 @@ import pytest
 
 from pytest_vllm.domain.metric_change import Effect, Form, Judgement, MetricChange
 from pytest_vllm.domain.record import Comparison, RunRecord, from_json, to_json
+from pytest_vllm.domain.run_brief import brief_record
 from pytest_vllm.domain.verdict import Decision
 from pytest_vllm.reports.junit import junit_xml
 from pytest_vllm.reports.markdown import report_md
@@ -85,8 +86,8 @@ def test_the_screen_tells_figures_intervals_and_the_clients_error() -> None:
     """By hand: mean 700, s 10, t(.975, 2) = 4.303, half = 24.84."""
     lines = dict(performance_lines(record()))
     assert lines["Load"] == (
-        "8 at a time, 3 x 32 requests: output 700 (675.2 to 724.8) tokens/s, "
-        "TTFT p50 40 (40 to 40) ms"
+        "8 at a time, 3 x 32 requests: output 700 (675 to 725) tokens/s, "
+        "TTFT p50 40.0 (40.0 to 40.0) ms"
     )
     assert lines["Client"].startswith("TTFT error p50 7 us, p99 24 us, ITL p99 31 us, 4% of a core")
     assert "4% of a core at 8 streams and 1,934 events/s (kernel clock" in lines["Client"]
@@ -101,7 +102,7 @@ def test_a_percentile_that_the_sample_cannot_support_is_refused_in_words() -> No
     assert page.count("| `TTFT 24 us, gap 31 us` |") == 1  # the other level has none of its own
     assert page.count("| `not calibrated` |") == 1
     assert "`needs 662 requests, had 96`" in page
-    assert "`40.5 ms (39 to open)`" in page
+    assert "`40.5 ms (39.0 to open)`" in page
     assert "- `answers have 8 tokens instead of 32`" in page
     assert page.count("the window is short") == 2  # once a level, not once a round
 
@@ -113,7 +114,7 @@ def test_what_became_of_the_figures_is_on_every_report() -> None:
     assert line in " ".join(screen.split())
     assert "the weak form" in " ".join(screen.split())
     assert f"`since the baseline (stored baseline, the weak form): {line}`" in report_md(judged)
-    assert "| `ttft_p50_ms` | `40.0` | `60.0` | `+50.0 %`" in report_md(judged)
+    assert "| `ttft_p50_ms` | 40.0 | 60.0 | `+50.0 %`" in report_md(judged)
     root = ET.fromstring(junit_xml(judged))  # noqa: S314 - our own
     (suite,) = root.findall("testsuite")
     told = {item.get("name"): item.get("value") for item in suite.iter("property")}
@@ -139,3 +140,19 @@ def test_without_a_load_nothing_is_said(performance: dict[str, Any]) -> None:
     assert performance_lines(judged) == []
     assert performance_properties(judged) == []
     assert "## Performance" not in report_md(judged)
+
+
+def test_large_figures_are_numbers_that_a_person_reads() -> None:
+    """By hand: 12345.6 twice, and a latency above ten seconds."""
+    fast = level(8, 12345.6, 12345.6)
+    fast["latencies"]["ttft"]["percentiles"]["p50"] = {"value": 12345.6, "low": 9999.6, "high": 2e4}
+    judged = replace(record(), performance={"levels": [fast]})
+    assert "output 12,346 (12,346 to 12,346) tokens/s" in dict(performance_lines(judged))["Load"]
+    assert "`12,346 ms (10,000 to 20,000)`" in report_md(judged)
+
+
+def test_a_level_that_does_not_say_otherwise_is_one_that_runs_are_compared_by() -> None:
+    plain = {name: value for name, value in level(8, 690.0).items() if name != "gated"}
+    judged = replace(record(), performance={"levels": [plain]})
+    assert "Load" in dict(performance_lines(judged))
+    assert brief_record(judged).compared is not None

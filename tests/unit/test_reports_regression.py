@@ -9,6 +9,7 @@ from pytest_vllm.domain.metric_change import Effect, Form, Judgement, MetricChan
 from pytest_vllm.domain.regression import judge_pairs, judge_stored
 from pytest_vllm.reports.regression import (
     cannot_tell,
+    change_cells,
     figure,
     judgement_text,
     share,
@@ -112,7 +113,38 @@ def test_a_ratio_reads_as_a_change(ratio: float | None, text: str) -> None:
         (1.234, "1.23"),
         (0.01234, "0.0123"),
         (0.0, "0"),
+        (99.96, "100"),
+        (99.6, "99.6"),
+        (9.996, "10.0"),
+        (999.7, "1,000"),
+        (0.9999, "1.00"),
+        (-12345.6, "-12,346"),
     ],
 )
 def test_a_figure_has_three_digits(value: float | None, text: str) -> None:
     assert figure(value) == text
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "bigger_is_better", "text"),
+    [
+        (0.1, False, "+10 %"),
+        (0.1, True, "-9.09 %"),
+        (0.5, True, "-33.3 %"),
+        (0.03, True, "-2.91 %"),
+        (2.0, True, "-66.7 %"),
+        (0.005, False, "+0.5 %"),
+    ],
+)
+def test_what_is_allowed_is_what_the_gate_holds(
+    tolerance: float,
+    bigger_is_better: bool,  # noqa: FBT001 - drawn from the table
+    text: str,
+) -> None:
+    change = MetricChange(
+        metric="x",
+        effect=Effect.NO_CHANGE,
+        tolerance=tolerance,
+        bigger_is_better=bigger_is_better,
+    )
+    assert change_cells(change)[5] == text

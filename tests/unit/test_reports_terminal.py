@@ -14,6 +14,8 @@ from rich.cells import cell_len
 from pytest_vllm.domain.checks import Level, Outcome
 from pytest_vllm.domain.observation import Sample
 from pytest_vllm.domain.phases import Progress, StartState
+from pytest_vllm.domain.record import WaiverUse
+from pytest_vllm.domain.settings import Setting
 from pytest_vllm.reports.terminal import StartupView, summary
 from tests.unit.records import (
     DIGEST,
@@ -325,3 +327,34 @@ def test_what_the_model_wrote_is_shown_for_a_person_to_judge() -> None:
     line = "Sample    'San Francisco is a' -> ' city by\\nthe bay\\x1b[31m'"
     assert text.count("San Francisco is a") == 2
     assert line in text
+
+
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        ((), "report.html"),
+        (("junit", "md"), "report.md"),
+        (("md,html",), "report.html"),
+        (("none",), "run.json"),
+    ],
+)
+def test_what_to_read_first_is_what_was_written(words: tuple[str, ...], first: str) -> None:
+    asked = (Setting(name="report", value=words, source="option"),)
+    assert f"(read {first} first)" in show(make_record(settings=asked))
+
+
+def test_what_is_waived_is_named_where_the_verdict_does_not_name_it() -> None:
+    """Of a promotion the reasons do; of all others the reasons tell what is worse."""
+    use = WaiverUse(
+        check="chat.a.b",
+        reason="known",
+        link="https://example.org/1",
+        expires="2027-01-31",
+        waived=("chat.a.b[x]",),
+    )
+    waived = make_result("chat.a.b", Outcome.WAIVED, case="x")
+    results = (*all_passed(), waived)
+    line = "Waived    chat.a.b[x] until 2027-01-31"
+    assert line not in show(make_record(results, waivers=(use,)))
+    worse = (*results, make_result("chat.c.d", Outcome.FAIL, "21 is not 20"))
+    assert line in show(make_record(worse, waivers=(use,)))

@@ -51,6 +51,32 @@ def test_the_name_of_a_variable_is_no_secret() -> None:
     assert redact(text) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The ring-bearer said: bearer of bad news, standard-bearer understands.",
+        "Bearer [redacted]",
+        'www-authenticate: Bearer realm="https://h/token",service="h"',
+        '{"authorization": "Bearer abc"}',
+    ],
+)
+def test_what_is_no_token_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize("word", ["Bearer", "bearer"])
+@pytest.mark.parametrize("end", ["", "\n", '"', "\\n", "'", "</x>", "&quot;", ", "])
+def test_a_bearer_token_ends_where_its_letters_end(word: str, end: str) -> None:
+    """So that neither JSON nor XML around it is broken."""
+    text = redact(f"{word} c2VjcmV0.s3cr-3t_~+/=={end} more")
+    assert text == f"{word} [redacted]{end} more"
+
+
+@given(ANY_TEXT, st.sampled_from(["Bearer ", "bearer ", "hf_"]), ANY_TEXT)
+def test_what_is_redacted_by_its_shape_is_json_still(before: str, word: str, after: str) -> None:
+    json.loads(redact(json.dumps([f"{before}{word}{after}", after])))
+
+
 @given(ANY_TEXT, st.text(min_size=6))
 def test_no_secret_survives(text: str, secret: str) -> None:
     seen = redact(f"{text}{secret}{text}", [secret])
