@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pytest_vllm.adapters.backends.port import lease_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,12 +76,11 @@ def real_vllm(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """URL of one real vLLM server that all tests share; they attach to it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    lease = lease_port("127.0.0.1")  # minutes pass until it listens, and other servers come and go
+    url = f"http://127.0.0.1:{lease.port}"
     log = tmp_path_factory.mktemp("vllm") / "server.log"
     command = [real_vllm_python, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", real_model, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--model", real_model, "--host", "127.0.0.1", "--port", str(lease.port)]
     command += ["--dtype", "bfloat16", "--enforce-eager"]
     command += ["--max-model-len", "2048", "--max-num-seqs", "16"]
     command += ["--middleware", "slowdown.Slowdown"]  # does nothing until its file is there
@@ -99,8 +99,8 @@ def real_vllm(
             start_new_session=True,
         )
     try:
-        _wait_until_healthy(f"http://127.0.0.1:{port}", process, log)
-        yield f"http://127.0.0.1:{port}"
+        _wait_until_healthy(url, process, log)
+        yield url
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -108,6 +108,7 @@ def real_vllm(
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        lease.release()
 
 
 def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

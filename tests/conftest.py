@@ -15,14 +15,19 @@ from tests.data.smi.standin import Smi, State
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How long an example takes says nothing on a busy machine; no test asserts a time.
-settings.register_profile("house", deadline=None)
+# How long an example takes says nothing on a busy machine; no test asserts a time. What is tried is
+# the same in each run, so that a test is red by the change that made it so; at night it is new.
+settings.register_profile(
+    "house", deadline=None, derandomize=not os.environ.get("PYTEST_VLLM_TEST_ALL")
+)
 settings.load_profile("house")
 
 # Whole runs of the suites are many here; tests/real/test_memory.py has the soak that users get.
 os.environ.setdefault("PYTEST_VLLM_SOAK_REQUESTS", "40")
 # And each would measure for a minute; tests of the suite `performance` name a short profile.
 os.environ.setdefault("PYTEST_VLLM_PERFORMANCE", "none")
+# Pages with plots are a third of a second each; tests of reports name those that they look at.
+os.environ.setdefault("PYTEST_VLLM_REPORT", "attestation,junit,md")
 
 # Under nohup runs ignore a hang-up, as they should; here they are to hear it.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -59,7 +59,8 @@ def test_every_failure_is_one_clear_reason(
     state = use_smi(version, version)
     broken = any(line.startswith("do=") for line in lines)
     state.show(*HOSTS["MI355X x1"] if broken else (), lines=lines)
-    with closing(AmdMonitor(SysfsMonitor(tmp_path), timeout_s=1.5 if broken else 20)) as monitor:
+    timeout_s = 1.5 if "do=hang" in lines else 20
+    with closing(AmdMonitor(SysfsMonitor(tmp_path), timeout_s=timeout_s)) as monitor:
         facts = monitor.facts()
     assert facts["gpus"] == []
     assert words.format(version=version) in facts["reason"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_vllm.adapters.call import Call
 from pytest_vllm.adapters.http import Transport
 from pytest_vllm.domain.reply import TransportFailure
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.reply import StreamReply
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+HANGS_S = 30
+"""Ends a test that would hang."""
 
 
 class Peer:
@@ -152,16 +155,27 @@ class TestGoodServers:
         assert b"content-type: a/b\r\n" in requests[0].lower()
         assert b"content-type" not in requests[1].lower()
 
-    def test_lines_come_with_the_time_of_their_end(self) -> None:
+    def test_lines_come_with_the_time_of_their_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The second part is sent a while after the first was read, however late that was."""
+        read = threading.Event()
+
+        def feed(call: Call, chunk: bytes) -> None:
+            take(call, chunk)
+            if b"data: \xc3" in call.received:
+                read.set()
+
         def in_two_parts(peer: Peer) -> None:
             peer.say(OK + b"\r\ndata: a\r\n\r\ndata: \xc3")
-            peer.stopped.wait(0.3)
+            assert read.wait(HANGS_S)
+            peer.stopped.wait(0.2)
             peer.say(b"\xa9\nlast")
 
-        reply = ask(in_two_parts)
+        take = Call.feed
+        monkeypatch.setattr(Call, "feed", feed)
+        reply = ask(in_two_parts, timeout_s=HANGS_S)
         assert [line for line, _ in reply.lines] == ["data: a", "", "data: é", "last"]
         times = [at_ms for _, at_ms in reply.lines]
-        assert times[1] < 250 < times[2] <= times[3] <= reply.elapsed_ms
+        assert times[1] + 200 <= times[2] <= times[3] <= reply.elapsed_ms
 
     def test_a_redirect_is_not_followed(self) -> None:
         head = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\n"

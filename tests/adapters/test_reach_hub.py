@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pytest_vllm.domain.facts.network import NetworkFacts
 
 DEAD_DNS_S = 4.2
+"""So long the program waits for a name where a server may be alive; starting it comes on top."""
+TRIES = 3
+"""On a busy host the start alone may take seconds, but not each time."""
 
 
 @pytest.fixture
@@ -128,10 +131,13 @@ def test_a_server_of_the_host_that_works_is_found() -> None:
 
 
 def test_dead_servers_are_not_waited_for() -> None:
-    started = time.monotonic()
-    facts = tried("http://no-such-name.invalid", dns=("127.0.0.79",))
-    assert facts.stage == "dns"
-    assert time.monotonic() - started < DEAD_DNS_S
+    took: list[float] = []
+    while len(took) < TRIES and min(took, default=DEAD_DNS_S) >= DEAD_DNS_S:
+        started = time.monotonic()
+        facts = tried("http://no-such-name.invalid", dns=("127.0.0.79",))
+        took.append(time.monotonic() - started)
+        assert facts.stage == "dns"
+    assert min(took) < DEAD_DNS_S
 
 
 @pytest.mark.parametrize("output", ["", "sh: 1: python3: not found\n", "\0\n"])

@@ -243,3 +243,76 @@ def test_shared_memory_goes_with_those_who_used_it() -> None:
     assert (Path("/dev/shm") / theirs.name).exists()  # noqa: S108
     theirs.close()
     theirs.unlink()
+
+
+@pytest.mark.parametrize("how", ["kill", "end"])
+def test_shared_memory_that_is_being_made_goes_too(how: str) -> None:
+    """A signal is taken only after the system call that makes the segment."""
+    marker = f"PYTEST_VLLM_LAUNCH=test-making-{how}-{os.getpid()}"
+    name, _, value = marker.partition("=")
+    segment = f"psm_making_{os.getpid()}"
+    code = (  # without Python's resource tracker, which may have been killed before
+        "import os, sys, _posixshmem as shm\n"
+        "flags = os.O_CREAT | os.O_EXCL | os.O_RDWR\n"
+        "for child in range(3): os.fork()\n"
+        "name = f'/{sys.argv[1]}_{os.getpid()}'\n"
+        "print(flush=True)\n"
+        "while True:\n"
+        "    held = shm.shm_open(name, flags, mode=0o600)\n"
+        "    shm.shm_unlink(name)\n"
+        "    os.close(held)\n"
+    )
+    for _ in range(6):
+        with subprocess.Popen(
+            [sys.executable, "-c", code, segment],
+            env={**os.environ, name: value},
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(8):
+                process.stdout.readline()
+            session = Session(sid=0, marker=marker)
+            if how == "kill":
+                assert session.kill(limit_s=LIMIT_S) == ()
+            else:
+                assert session.end(grace_s=LIMIT_S, limit_s=LIMIT_S) == ()
+        left = list(Path("/dev/shm").glob(f"{segment}_*"))  # noqa: S108
+        for path in left:
+            path.unlink()
+        assert left == []
+
+
+@pytest.mark.parametrize("how", ["kill", "end"])
+def test_who_is_known_by_a_dead_parent_alone_is_waited_for(how: str) -> None:
+    """An engine writes a title over its environment, and its parent may end long before it."""
+    child = (
+        "import signal, sys, time; from multiprocessing.shared_memory import SharedMemory as M\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit()))\n"
+        "held = bytearray(400_000_000)  # takes a while to be given back, also after SIGKILL\n"
+        "segment = M(create=True, size=64)\n"
+        "from multiprocessing.resource_tracker import unregister\n"
+        "unregister(segment._name, 'shared_memory')\n"
+        "print(segment.name, flush=True); time.sleep(600)"
+    )
+    parent = "import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', sys.argv[1]], "
+    parent += "env={}, start_new_session=True)\ntime.sleep(600)"
+    marker = f"PYTEST_VLLM_LAUNCH=test-orphan-{how}-{os.getpid()}"
+    name, _, value = marker.partition("=")
+    with subprocess.Popen(
+        [sys.executable, "-c", parent, child],
+        env={**os.environ, name: value},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        segment = Path("/dev/shm") / process.stdout.readline().strip()  # noqa: S108
+        assert segment.is_file()
+        session = Session(sid=0, marker=marker)
+        (orphan,) = (one.pid for one in psutil.Process(process.pid).children())
+        if how == "kill":
+            assert session.kill(limit_s=LIMIT_S) == ()
+        else:
+            assert session.end(grace_s=LIMIT_S, limit_s=LIMIT_S) == ()
+        assert not runs(orphan)
+    assert not segment.exists()

@@ -266,12 +266,11 @@ async def gauges(client: httpx.AsyncClient) -> dict[str, float]:
     return {name: float(value) for name, value in found}
 
 
-async def settled(client: httpx.AsyncClient, wanted: Callable[[dict[str, float]], bool]) -> float:
-    """Return how many seconds it takes until the gauges are as wanted."""
+async def settled(client: httpx.AsyncClient, wanted: Callable[[dict[str, float]], bool]) -> None:
+    """Wait until the gauges are as wanted; a LONG request at 20 ms a token takes three times it."""
     began = time.monotonic()
     while not wanted(await gauges(client)):
         assert time.monotonic() - began < 10, await gauges(client)
-    return time.monotonic() - began
 
 
 def running(count: int) -> Callable[[dict[str, float]], bool]:
@@ -299,7 +298,7 @@ def test_a_client_that_leaves_frees_running_and_waiting_at_once(stream: bool) ->
         assert (await gauges(client))["kv_cache_usage_perc"] > 0
         for writer in writers:
             writer.close()
-        assert await settled(client, idle) < 2
+        await settled(client, idle)
         assert (await client.post("/v1/completions", json={"prompt": "Hi"})).status_code == 200
 
     talk(scenario, max_num_seqs=4, token_delay_ms=20)
@@ -311,7 +310,7 @@ def test_all_choices_of_a_request_end_with_it() -> None:
         writer = await begin(server, body)
         await settled(client, running(4))
         writer.close()
-        assert await settled(client, idle) < 2
+        await settled(client, idle)
 
     talk(scenario, token_delay_ms=20)
 

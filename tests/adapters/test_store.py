@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vllm.adapters.store import EvidenceFolder, new_run_id, read_record
+from pytest_vllm.adapters.runs import read_baseline, read_run
+from pytest_vllm.adapters.store import EvidenceFolder, new_run_id
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.errors import HostError, TargetError
 from pytest_vllm.domain.record import to_json
@@ -72,8 +73,8 @@ def test_all_evidence_is_written(tmp_path: Path) -> None:
     assert exchange["exchanges"][0]["response_body"] == '{"usage": {"total_tokens": 21}}'
     script = folder.path / "checks/chat.a.b-stream/replay.sh"
     assert stat.S_IMODE(script.stat().st_mode) == 0o755
-    assert read_record(folder.path) == record
-    assert read_record(str(folder.path / "run.json")) == record
+    assert read_run(str(folder.path)).record == record
+    assert read_run(str(folder.path / "run.json")).record == record
 
 
 def test_git_ignores_a_root_that_we_made_and_no_other(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_writing_again_replaces_whole_files(tmp_path: Path) -> None:
     folder = EvidenceFolder.create(tmp_path, RUN_ID)
     for backend in ("docker", "process"):
         folder.write(make_record(backend=backend), files={}, log_lines=[])
-    assert read_record(folder.path).backend == "process"
+    assert read_run(str(folder.path)).record.backend == "process"
     assert names(folder.path) == {"run.json"}
 
 
@@ -134,7 +135,7 @@ def test_a_name_outside_the_folder_is_refused(tmp_path: Path) -> None:
     folder = EvidenceFolder.create(tmp_path, RUN_ID)
     for name in ("../x", "/x", "", "a/../../x"):
         with pytest.raises(ValueError, match="evidence folder"):
-            folder.write(make_record(), files={name: ""}, log_lines=[])
+            folder.write(make_record(), files={name: "x"}, log_lines=[])
 
 
 @pytest.mark.parametrize("secret", SECRETS)
@@ -248,8 +249,8 @@ def test_the_replay_script_repeats_the_request_with_the_key(tmp_path: Path) -> N
     [
         ("run.json", None, "there is no"),
         ("run.json", b"\xff\xfe", "is not a text"),
-        ("run.json", b"{}", "is not a run record of schema 1"),
-        ("run.json", b'{"schema": 99}', "is not a run record of schema 1"),
+        ("run.json", b"{}", "its key schema is None"),
+        ("run.json", b'{"schema": 99}', "was written by a newer pytest-vllm"),
         ("run.json", b"{", "not a readable run record"),
         ("other", None, "there is no"),
     ],
@@ -261,12 +262,49 @@ def test_a_baseline_that_cannot_be_read_is_named_with_the_option(
         (tmp_path / name).write_bytes(content)
     path = tmp_path if name == "run.json" else tmp_path / name
     with pytest.raises(TargetError, match="--vllm-baseline") as caught:
-        read_record(path)
+        read_baseline(str(path), root=tmp_path)
     assert words in caught.value.message
-    assert "run.json" in caught.value.advice
+    assert caught.value.advice
 
 
 @pytest.mark.parametrize("path", ["\0", "x" * 5000, "~nobody-has-this-name/x", "/proc/self/mem"])
-def test_an_odd_baseline_is_no_traceback(path: str) -> None:
+def test_an_odd_baseline_is_no_traceback(path: str, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="--vllm-baseline"):
-        read_record(path)
+        read_baseline(path, root=tmp_path)
+
+
+def test_a_report_that_cannot_be_made_costs_nothing_else(tmp_path: Path) -> None:
+    """The evidence of hours is not lost to the bug of one page; what is missing is said."""
+
+    def broken(_: RunRecord) -> str:
+        raise TargetError("report.html cannot be made", advice="report it")
+
+    folder = EvidenceFolder.create(tmp_path, "run")
+    files = {"report.html": broken, "report.md": report_md}
+    (problem,) = folder.write(make_record(), files=files, log_lines=())
+    assert problem == "report.html cannot be made\n  fix: report it"
+    assert {path.name for path in folder.path.iterdir()} == {"report.md", "run.json"}
+
+
+def test_reports_are_made_of_what_can_be_read_again(tmp_path: Path) -> None:
+    """Not of the record in memory, where NaN is a number and a tuple is no list."""
+    seen: list[RunRecord] = []
+
+    def look(record: RunRecord) -> str:
+        seen.append(record)
+        return "x"
+
+    folder = EvidenceFolder.create(tmp_path, "run")
+    launch = {"command": ("a", "b"), "share": float("nan"), 5: "five"}
+    folder.write(make_record(launch=launch), files={"x": look}, log_lines=())
+    assert seen == [read_run(str(folder.path)).record]
+    assert seen[0].launch == {"command": ["a", "b"], "share": "nan", "5": "five"}
+
+
+def test_digits_of_a_secret_do_not_break_the_numbers_of_the_record(tmp_path: Path) -> None:
+    folder = EvidenceFolder.create(tmp_path, "run", secrets=("123456",))
+    record = make_record(duration_s=123456.0, warnings=("the key is 123456",))
+    folder.write(record, files={}, log_lines=())
+    stored = read_run(str(folder.path)).record
+    assert stored.duration_s == 123456.0
+    assert stored.warnings == ("the key is [redacted]",)

@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from pytest_vllm.domain.ab_words import read_words
 from pytest_vllm.plugin.ab_series import traffic_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.plugin.simulated import simulated
 
 TREE = Path(__file__).parent.parent / "data" / "stand_in" / "tree"
 ALL = bool(os.environ.get("PYTEST_VLLM_TEST_ALL"))
@@ -28,19 +24,6 @@ WIDE = ("output_tokens_per_s", "ttft_p50_ms", "tpot_p50_ms")
 PROFILE = 'schema = 1\n[slo.change]\ne2el-p50 = "77%"\nttft-p50 = "88%"\n'
 """Tokens take 5 ms and more below: a client that a busy host sends late by as much as a tenth of a
 reply was the limit, and nothing is compared."""
-
-
-@contextmanager
-def simulated(*words: str) -> Iterator[str]:
-    """Serve a model of our own on a port that is free; a run waits for it."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    command = [sys.executable, "-m", "pytest_vllm", "simulate", f"--port={port}", *words]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
 
 
 def command(folder: Path, *words: str) -> list[str]:

@@ -85,7 +85,7 @@ def test_a_check_that_broke_rejects(write: Write, capsys: pytest.CaptureFixture[
     assert "broken  chat.a.b  (pass -> fail)" in out
     assert "neither side has a load in it, so no figure was compared" in out
     assert main(["compare", *reversed(words)]) == 0
-    assert "fixed   chat.a.b  (fail -> pass)" in capsys.readouterr().out
+    assert "fixed  chat.a.b  (fail -> pass)" in capsys.readouterr().out
 
 
 def load(factor: float, **changes: Any) -> str:
@@ -184,7 +184,7 @@ def test_a_named_figure_that_no_side_has_is_no_pass(
         (["{a}", "{tmp}/empty"], "has neither a run nor a load in it"),
         (["{a}", "{tmp}/broken.json"], "broken.json is not JSON"),
         (["{a}", "{tmp}/binary.json"], "binary.json is not a text"),
-        (["{a}", "{tmp}/old.json"], "old.json is not a run record of schema 1"),
+        (["{a}", "{tmp}/old.json"], "old.json was written by a newer pytest-vllm"),
     ],
 )
 def test_bad_words_are_named(
@@ -207,3 +207,29 @@ def test_bad_words_are_named(
     assert captured.err.startswith("ERROR: ")
     assert message in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("number", ["Infinity", "1e999", "NaN", "1" + "0" * 400])
+@pytest.mark.parametrize("place", ['"requests": 64,', '"output_tokens": 4096}'])
+def test_a_load_of_endless_numbers_is_refused(
+    number: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, _, _ = place.partition(":")
+    file = tmp_path / "load.json"
+    file.write_text(load(1.0).replace(place, f"{name}: {number}{place[-1]}"))
+    assert main(["compare", str(file), str(file)]) == 4
+    assert "load.json cannot be compared: " in capsys.readouterr().err
+
+
+def test_what_a_rate_may_fall_to_is_shown_as_it_is_judged(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """50 % more time is a third less of a rate: -37.5 % is past that, and not inside -50 %."""
+    words = ["compare", write("a"), write("b", 1.6), "--allow=output_tokens_per_s=50%"]
+    assert main(words) == 1
+    (row,) = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("output_tokens")
+    ]
+    assert " -33.3 % " in row
+    assert " -37." in row
+    assert row.endswith("worse")

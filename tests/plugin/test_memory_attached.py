@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,28 +12,15 @@ import pytest
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.record import RunRecord, from_json
 from pytest_vllm.domain.verdict import Decision
+from tests.plugin.simulated import simulated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 ALL = bool(os.environ.get("PYTEST_VLLM_TEST_ALL"))
 SOAK, CAPACITY = "memory.soak.no-growth", "memory.kv-cache.is-real"
 BLIND = ("--vllm-monitor=none", "--vllm-soak-requests=60")
 LEAKS = ("--vllm-monitor=none", "--vllm-soak-requests=150", "--vllm-soak-growth-host=64")
-
-
-@contextmanager
-def simulated(*words: str) -> Iterator[str]:
-    """Serve a model of our own on a port that is free, and tell the URL; a run waits for it."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    command = [sys.executable, "-m", "pytest_vllm", "simulate", f"--port={port}", *words]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
 
 
 def judge(folder: Path, url: str, *words: str) -> RunRecord:

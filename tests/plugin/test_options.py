@@ -42,6 +42,7 @@ ATTACHED: Mapping[str, object] = {
     "soak-growth-host": "16",
     "performance": "standard",
     "regression": "warn",
+    "report": ["md"],
     "pull": "missing",
     "dns": ["10.0.0.1"],
     "compose-override": "more.json",
@@ -51,13 +52,13 @@ ATTACHED: Mapping[str, object] = {
     "backend": "attach",
 }
 """A value for every option that can stand beside --vllm-url."""
-OTHERS = {"image", "profile", "baseline", "host-facts"}
+OTHERS = {"image", "profile", "baseline", "host-facts", "sign-key"}
 
 
 @pytest.fixture(autouse=True)
 def _nothing_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away the variables that shorten all runs of these tests."""
-    for name in ("SOAK_REQUESTS", "PERFORMANCE"):
+    for name in ("SOAK_REQUESTS", "PERFORMANCE", "REPORT"):
         monkeypatch.delenv(f"PYTEST_VLLM_{name}", raising=False)
 
 
@@ -180,7 +181,7 @@ def test_the_projects_own_file_patterns_do_not_hide_the_suites(pytester: pytest.
         ("--fixtures",),
         ("--collect-only",),
         ("--collect-only", "-k", "usage"),
-        ("--collect-only", "-m", "vllm_check"),
+        ("--collect-only", "-q", "-m", "vllm_check"),
         ("--version",),
     ],
     ids=" ".join,
@@ -204,4 +205,6 @@ def test_looking_needs_no_server_no_docker_and_no_valid_target(
     pytester.makefile(".toml", broken="schema = [")
     result = pytester.runpytest_subprocess(*arguments, *target)
     assert result.ret == 0, result.stdout.str() + result.stderr.str()
+    if "--collect-only" in arguments:
+        assert result.stdout.str().count("vllm: this target could not run: ") == 1
     assert "Traceback (most" not in result.stdout.str() + result.stderr.str()

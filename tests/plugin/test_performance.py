@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.record import RunRecord, from_json, to_json
 from pytest_vllm.domain.verdict import Decision
 from tests.plugin.far import far_away
+from tests.plugin.simulated import simulated
 from tests.unit.performances import performance
 from tests.unit.records import make_record
 
@@ -40,19 +40,6 @@ def test_the_client_tells_its_own_error(vllm_load):
 """
 """Appended to the example of the README."""
 SHORT = f"--vllm-performance={DATA / 'short.toml'}"
-
-
-@contextmanager
-def simulated(*words: str) -> Iterator[str]:
-    """Serve a model of our own on a port that is free, and tell the URL; a run waits for it."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    command = [sys.executable, "-m", "pytest_vllm", "simulate", f"--port={port}", *words]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +96,7 @@ def test_what_stands_in_the_way_of_a_measurement_is_said(
     assert reason in why
     assert judged.verdict.decision is Decision.INCONCLUSIVE
     assert judged.performance.get("levels", []) == []
+    assert not (tmp_path / ".vllm" / judged.run_id / "benchmark.json").exists()
 
 
 if ALL:
@@ -216,7 +204,39 @@ def test_other_loads_than_the_baselines_are_not_compared(url: str, tmp_path: Pat
     told = [tool, "compare", "--columns=median,rounds"]
     table = subprocess.run(told, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     (row,) = [line.split() for line in table.splitlines() if line.startswith("test_answered[c8]")]
-    assert row[-1] == "5", table
+    assert row[-1] == str(rounds_of(judged)), table
+    _is_compared_with_the_next(tmp_path, url, judged, tool)
+
+
+def rounds_of(judged: RunRecord) -> int:
+    """Number of rounds that were measured: what was asked for, or fewer where they take long."""
+    (level,) = judged.performance["levels"]
+    rounds = len(level["rounds"])
+    assert 1 <= rounds <= 5
+    return rounds
+
+
+def _is_compared_with_the_next(folder: Path, url: str, first: RunRecord, tool: str) -> None:
+    """Make one more run, whose baseline is named like any run; each keeps a `benchmark.json`."""
+    words = ("-k", "test_answered or test_regression", "--benchmark-json=mine.json", SHORT)
+    named = "--vllm-baseline=latest:verdict=inconclusive"
+    second, said = judge(folder, f"--vllm-url={url}", named, *words)
+    assert second.comparison is not None, said
+    assert second.comparison.run_id == first.run_id
+    files = [folder / ".vllm" / run.run_id / "benchmark.json" for run in (first, second)]
+    told = [tool, "compare", *map(str, files), "--columns=median,rounds"]
+    table = subprocess.run(told, cwd=folder, capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in table.splitlines() if line.startswith("test_answered[c8]")]
+    assert [row[-1] for row in rows] == [str(rounds_of(run)) for run in (first, second)], table
+    assert all(f"{run.run_id}/benchmark)" in table for run in (first, second)), table
+    (kept,) = json.loads(files[1].read_text())["benchmarks"]
+    (mine,) = json.loads((folder / "mine.json").read_text())["benchmarks"]
+    assert kept == mine
+    assert len(kept["stats"]["data"]) == rounds_of(second)
+    figures = kept["extra_info"]["vllm"]["rounds"]
+    assert [one["output_tokens_per_s"] for one in figures] == [
+        one["figures"]["output_tokens_per_s"] for one in second.performance["levels"][0]["rounds"]
+    ]
 
 
 @pytest.mark.parametrize(

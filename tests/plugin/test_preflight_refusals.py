@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import subprocess
 import sys
@@ -89,6 +90,31 @@ def test_an_option_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
         "ERROR: there is no option --vllm-modle; did you mean --vllm-model?",
         "  fix: pytest --help lists the --vllm-* options",
     ]
+
+
+@pytest.mark.parametrize("verb", [VERB, RUN], ids=["verb", "run"])
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ('[[waiver]]\ncheck = "chat.usage.adds-up"\nexpires = {gone}\n', "a waiver has expired"),
+        ('[[waiver]]\ncheck = "chat.usage.adds"\nexpires = {today}\n', "no check chat.usage.adds"),
+        ("[performance]\nrounds = 0\n", "rounds"),
+        ("[verdict]\npinned-image = true\n", "refuses image a/b:latest"),
+    ],
+    ids=["expired", "unknown", "performance", "mutable"],
+)
+def test_rules_that_refuse_a_run_refuse_the_look_ahead(
+    verb: list[str], rules: str, said: str, tmp_path: Path
+) -> None:
+    today = dt.datetime.now(dt.UTC).date()
+    text = rules.format(today=today, gone=today - dt.timedelta(days=1))
+    text = text.replace("[[waiver]]", '[[waiver]]\nreason = "known"\nlink = "https://h/1"')
+    complete = "" if "[verdict]" in text else "[verdict]\ncomplete = true\n"
+    (tmp_path / "mine.toml").write_text(f"schema = 1\n{complete}{text}")
+    words = ["--vllm-image=a/b:latest", "--vllm-model=a/b", "--vllm-profile=mine.toml"]
+    code, text, _ = told([*verb, *words], tmp_path)
+    assert code == 4
+    assert said in text
 
 
 def test_an_engine_without_an_address_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -86,6 +87,9 @@ def test_a_gpu_hang_is_tried_again_and_told(tmp_path: Path) -> None:
     assert HANG in first.read_text()
     (report,) = tmp_path.glob(".vllm/*/report.md")
     assert "D19" in report.read_text()
+    logs = {each["name"]: each["sha256"] for each in record["materials"] if each["kind"] == "log"}
+    files = [first, first.with_name("server.log")]
+    assert logs == {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def test_a_second_failure_is_the_last(tmp_path: Path) -> None:

@@ -8,10 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+STALL_S = 0.6
+STALLS = {"/health": 5}
 HTML = "<html><body>It works!</body></html>"
 
 
@@ -20,6 +24,7 @@ class Handler(BaseHTTPRequestHandler):
 
     mode = "serve"
     model = ""
+    asked: ClassVar[Counter[str]] = Counter()
 
     def log_message(self, *_: object) -> None:
         """Note a request as uvicorn does, for a server that is sick."""
@@ -34,7 +39,16 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def stand_still(self) -> None:
+        """Hold up the first request of each path as a busy host does, or all for the models."""
+        if self.mode == "silent-models" and self.path == "/v1/models":
+            signal.pause()
+        self.asked[self.path] += 1
+        if self.mode == "stalls" and self.asked[self.path] <= STALLS.get(self.path, 1):
+            time.sleep(STALL_S)
+
     def do_GET(self) -> None:
+        self.stand_still()
         key = os.environ.get("VLLM_API_KEY")
         if self.mode == "html":
             self.answer(200, HTML, "text/html")
@@ -53,6 +67,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
+        self.stand_still()
         if self.path == "/v1/completions":
             if self.mode == "silent-at-first-token":
                 signal.pause()

@@ -10,6 +10,8 @@ Variables of the environment, since vLLM's own flags are looked at before a star
 - `STAND_IN`: words of `TRAITS`, with commas between them.
 - `STAND_IN_HELP`: `slow` lets the help take two minutes.
 - `STAND_IN_TOKEN_MS`: time between two tokens, 30 where it is not set.
+- `STAND_IN_BLOCKS`: KV cache blocks of 128 tokens, as a CPU has them; as many as all sequences can
+  fill where it is not set.
 - `STAND_IN_MARK`: a text that titles and segment carry, so that a test finds what it started.
 """
 
@@ -40,11 +42,14 @@ TRAITS = {
     "slow-stop": "needs a second for an orderly end",
     "stubborn": "no process listens to SIGTERM, and the worker leaves the session",
     "broken": "the engine fails while it loads",
+    "cpu": "runs on a CPU and says so, with the weights of the model in its memory",
 }
 MARK = os.environ.get("STAND_IN_MARK", "unmarked")
 _SLOW_START_S = 60.0
 _SLOW_STOP_S = 1.0
 _SLOW_HELP_S = 120.0
+_BLOCKS = os.environ.get("STAND_IN_BLOCKS", "")
+_CPU_BLOCK_SIZE = 128
 _TOKEN_MS = float(os.environ.get("STAND_IN_TOKEN_MS", "30"))
 _ARG_START, _ENV_END = 47, 50
 """Fields 48 and 51 of proc_pid_stat(5), counted from 0."""
@@ -72,11 +77,19 @@ def main(words: Sequence[str]) -> int:
         model=args.model,
         token_delay_ms=_TOKEN_MS,
         start_delay_s=_SLOW_START_S if traits & {"slow-start", "broken"} else 0.0,
+        num_gpu_blocks=int(_BLOCKS) if _BLOCKS else None,
+        # Enough sequences to fill all that it says it has.
+        **({"block_size": _CPU_BLOCK_SIZE, "max_num_seqs": 32} if _BLOCKS else {}),
     )
+    if "cpu" in traits:
+        _say(
+            f"INFO Initializing a V1 LLM engine (v{settings.version}) with config: "
+            f"model={args.model!r}, device_config=cpu"
+        )
     sys.stdout.flush()
     engine = os.fork()
     if engine == 0:
-        os._exit(_engine(traits))
+        os._exit(_engine(traits, weights=Path(args.model) if "cpu" in traits else None))
     try:
         return asyncio.run(_serve(settings, engine, traits))
     finally:
@@ -113,8 +126,9 @@ async def _serve(settings: SimulatorSettings, engine: int, traits: frozenset[str
     return 0
 
 
-def _engine(traits: frozenset[str]) -> int:
+def _engine(traits: frozenset[str], *, weights: Path | None) -> int:
     """Be the engine: leave what vLLM leaves, start a worker, and wait for SIGTERM."""
+    held = [file.read_bytes() for file in weights.glob("*.safetensors")] if weights else []
     folder = Path(tempfile.gettempdir())
     (folder / f"vllm_dist_{uuid.uuid4().hex}").write_bytes(b"rendezvous")
     os.mknod(folder / str(uuid.uuid4()), 0o600 | 0o140000)  # the socket of a ZeroMQ pipe
@@ -133,6 +147,7 @@ def _engine(traits: frozenset[str]) -> int:
         segment.unlink()
         return 1
     signal.sigwait({signal.SIGTERM} if "stubborn" not in traits else {signal.SIGUSR1})
+    held.clear()
     _be_called(f"VLLM::EngineCore stopping {MARK}")
     if "slow-stop" in traits:
         signal.sigtimedwait({signal.SIGUSR1}, _SLOW_STOP_S)
