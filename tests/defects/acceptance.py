@@ -52,6 +52,27 @@ PERFORMANCE = ROOT / "tests" / "data" / "performance"
 SOAK_REQUESTS, SOAK_GROWTH_MIB = 150, 64
 """A short soak, and what may grow in it: the simulator takes a second for it and grows by 1 MiB."""
 
+PATIENT = frozenset(
+    {
+        "abort-leaks",
+        "aborts-slow",
+        "generation-hangs",
+        "health-slow",
+        "load-slows-down",
+        "load-stalls",
+        "metrics-frozen",
+        "refusal-slow",
+        "slots-leak",
+        "stream-stall",
+    }
+)
+"""Defects whose runs wait for a slow or silent server nearly all of their time."""
+
+TOKEN_MS = 1.0
+LONG_TOKENS_MS = {"one-burst": 10.0}
+"""Milliseconds of a token, where the share of a stream decides in which its events come: a burst
+takes some on its way as well, and more where others have the core."""
+
 _NEEDLESS = (
     "cacheprovider",
     "hypothesispytest",
@@ -221,13 +242,16 @@ class Matrix:
         self._folder = folder
         self._golden = golden
         self._pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+        # Beside those that keep the cores busy, and not instead of one of them.
+        self._patient = ThreadPoolExecutor(max_workers=1)
         # Some checks want a server that does nothing else, and there is one real server for all.
         self._in_front_of_real = ThreadPoolExecutor(max_workers=1)
         self._runs: dict[tuple[str, str], Future[Acceptance]] = {}
 
     def begin(self, defect: str, upstream: str | None) -> None:
         """Put a run in the queue."""
-        pool = self._in_front_of_real if upstream else self._pool
+        here = self._patient if defect in PATIENT else self._pool
+        pool = self._in_front_of_real if upstream else here
         run = pool.submit(self._run, defect, upstream)
         self._runs[defect, upstream or ""] = run
 
@@ -237,7 +261,7 @@ class Matrix:
 
     def close(self) -> None:
         """Forget the runs that have not begun."""
-        for pool in (self._pool, self._in_front_of_real):
+        for pool in (self._pool, self._patient, self._in_front_of_real):
             pool.shutdown(cancel_futures=True)
 
     def _run(self, defect: str, upstream: str | None) -> Acceptance:
@@ -262,7 +286,7 @@ def _serve(connection: Connection, defect: str | None, upstream: str | None) -> 
         enable_prompt_tokens_details=True,
         enable_server_load_tracking=True,
         first_token_delay_ms=5.0,  # else no two requests would ever run together
-        token_delay_ms=1.0,
+        token_delay_ms=LONG_TOKENS_MS.get(defect or "", TOKEN_MS),
         flaws=Flaws(names=frozenset(found.flaw for found in defects if found.flaw)),
     )
 

@@ -42,8 +42,8 @@ EXPRESSIBLE = [
     and any(not ABSENT & set(check.needs) for check in claims(name))
 ]
 EVERYTHING = bool(os.environ.get("PYTEST_VLLM_TEST_ALL"))
-ON_REAL = EXPRESSIBLE[:: 1 if EVERYTHING else 6]
-"""What stands in front of real vLLM: a sixth of them in CI, all of them in `./dev nightly`."""
+ON_REAL = EXPRESSIBLE[:: 1 if EVERYTHING else 12]
+"""What stands in front of real vLLM: a twelfth of them in CI, all of them in `./dev nightly`."""
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ALL = bool(os.environ.get("PYTEST_VLLM_TEST_ALL"))
 TIMES = 10
-AT_ONCE = 4
+AT_ONCE = 6
 ALIKE = ("int-twice", "hup")
 """Ways that differ little from the one before: every other moment of them will do in CI."""
 CELLS = [

@@ -161,14 +161,14 @@ def test_only_containers_of_dead_owners_of_this_host_are_swept(
             stack.callback(_remove, client, containers[name].id)
         outcome = run_to_end(new_run(), "docker")
         assert outcome.code == 0, outcome.output
-        there = {c.id for c in client.containers.list(all=True)}
+        there = {c.id for c in client.containers.list(all=True, ignore_removed=True)}
         gone = {name for name, container in containers.items() if container.id not in there}
         assert gone == {name for name, claim in said.items() if claim.dead}
         assert other.harmed() == []
 
 
 def _remove(client: docker.DockerClient, container: str) -> None:
-    for found in client.containers.list(all=True, filters={"id": container}):
+    for found in client.containers.list(all=True, filters={"id": container}, ignore_removed=True):
         found.remove(force=True)
 
 

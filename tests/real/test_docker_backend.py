@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+import os
 import shlex
 import shutil
 import subprocess
@@ -27,10 +27,10 @@ from pytest_vllm.domain.target import Target, build_target
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LOGGER = logging.getLogger(__name__)
 ARGS = "--enforce-eager --max-model-len=512 --max-num-seqs=4 --dtype=bfloat16"
+ALL = bool(os.environ.get("PYTEST_VLLM_TEST_ALL"))
 REPORT_S = 5.0
-"""From the line that leaves no hope to the report, on a busy machine."""
+"""Pauses between the line that leaves no hope and the report."""
 
 
 def make_target(image: str, model: str, *args: str, **options: object) -> Target:
@@ -78,56 +78,64 @@ def clean_up(run_id: str) -> Iterator[None]:
         docker("rm", "-f", container)
 
 
-@pytest.mark.usefixtures("clean_up")
-def test_an_image_that_starts_bash_serves_and_leaves_nothing(
-    real_image_bash: str, real_model: str, workdir: Path, run_id: str, capfd: Any
-) -> None:
-    target = make_target(real_image_bash, real_model)
-    backend = DockerBackend(target, workdir, run_id)
-    try:
-        backend.launch()
-        ready = wait_until_ready(backend, target, on_phase=lambda *_: None)
-        facts = json.loads(json.dumps(backend.facts()))
-        assert ready.info.model == ready.info.launch_model == f"/models/{Path(real_model).name}"
-        assert "chat" in ready.info.capabilities
-        assert facts["command"][:2] == ["vllm", "serve"]
-        assert "no vLLM server" in facts["entrypoint_why"]
-        assert facts["image"]["runs"].startswith("sha256:")
-        inspected = json.loads(docker("inspect", facts["container"]))[0]
-        assert inspected["Image"] == facts["image"]["id"]
-        assert inspected["HostConfig"]["ShmSize"] == 16 * 2**30
-        assert inspected["HostConfig"]["CapDrop"] == ["ALL"]
-        assert inspected["Mounts"][0]["RW"] is False
-        ports = inspected["NetworkSettings"]["Ports"]["8000/tcp"]
-        assert ports == [{"HostIp": "127.0.0.1", "HostPort": str(facts["port"])}]
-        assert json.loads(backend.files()["compose.json"])["name"] == f"pv-{run_id}"
-    finally:
+if ALL:  # in CI a run of test_run_ends.py has such an image
+
+    @pytest.mark.usefixtures("clean_up")
+    def test_an_image_that_starts_bash_serves_and_leaves_nothing(
+        real_image_bash: str, real_model: str, workdir: Path, run_id: str, capfd: Any
+    ) -> None:
+        target = make_target(real_image_bash, real_model)
+        backend = DockerBackend(target, workdir, run_id)
+        try:
+            backend.launch()
+            ready = wait_until_ready(backend, target, on_phase=lambda *_: None)
+            facts = json.loads(json.dumps(backend.facts()))
+            assert ready.info.model == ready.info.launch_model == f"/models/{Path(real_model).name}"
+            assert "chat" in ready.info.capabilities
+            assert facts["command"][:2] == ["vllm", "serve"]
+            assert "no vLLM server" in facts["entrypoint_why"]
+            assert facts["image"]["runs"].startswith("sha256:")
+            inspected = json.loads(docker("inspect", facts["container"]))[0]
+            assert inspected["Image"] == facts["image"]["id"]
+            assert inspected["HostConfig"]["ShmSize"] == 16 * 2**30
+            assert inspected["HostConfig"]["CapDrop"] == ["ALL"]
+            assert inspected["Mounts"][0]["RW"] is False
+            ports = inspected["NetworkSettings"]["Ports"]["8000/tcp"]
+            assert ports == [{"HostIp": "127.0.0.1", "HostPort": str(facts["port"])}]
+            assert json.loads(backend.files()["compose.json"])["name"] == f"pv-{run_id}"
+        finally:
+            backend.stop()
+        assert left_of(run_id) == []
+        assert describe_holder(facts["port"]) == ""
         backend.stop()
-    assert left_of(run_id) == []
-    assert describe_holder(facts["port"]) == ""
-    backend.stop()
-    assert capfd.readouterr() == ("", "")
+        assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.usefixtures("clean_up")
 def test_a_bad_flag_is_reported_as_soon_as_the_log_tells(
     real_image: str, real_model: str, workdir: Path, run_id: str
 ) -> None:
-    """The end of vLLM comes right after the line, or the report does; neither takes seconds."""
+    """The end of vLLM comes right after the line, or the report does; neither is waited for long.
+
+    How long an engine on a busy host takes to tell of the end says nothing; so pauses are counted.
+    """
     target = make_target(real_image, real_model, "--frobnicate")
     backend = DockerBackend(target, workdir, run_id)
+    said = "error: unrecognized arguments: --frobnicate"
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        time.sleep(seconds)
+        waited.extend([seconds] if any(said in line.text for line in backend.log) else [])
+
     try:
         backend.launch()
-        assert backend._reader is not None
         with pytest.raises(LaunchFailed) as caught:
-            wait_until_ready(backend, target, on_phase=lambda *_: None)
-        reported_s = time.monotonic() - backend._reader.started
+            wait_until_ready(backend, target, sleep=sleep)
     finally:
         backend.stop()
-    said = "error: unrecognized arguments: --frobnicate"
-    fatal_s = next(line.at_s for line in backend.log if said in line.text)
-    LOGGER.info("reported %.1f s after the line", reported_s - fatal_s)
-    assert reported_s - fatal_s < REPORT_S
+    assert any(said in line.text for line in backend.log)
+    assert sum(waited) < REPORT_S
     error = caught.value
     assert error.diagnosis is not None
     assert error.diagnosis.ref == "H24"

@@ -15,6 +15,7 @@ import re
 import socket
 import subprocess
 import tarfile
+import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -42,7 +43,8 @@ REPORT_S = 20
 
 A machine on which the start takes longer than this may take as long for the report.
 """
-FOREIGN_IMAGE = "pytest-vllm-test:foreign-program"
+FOREIGN_IMAGE = f"pytest-vllm-test:foreign-program-{uuid.uuid4().hex[:8]}"
+"""Of this process alone: another run on this host may use its own at the same time."""
 
 Provoked = Future[Seen]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.record import RunRecord, from_json
 from pytest_vllm.domain.verdict import Decision
+from tests.real.whole_runs import told
 
 if TYPE_CHECKING:
     import pytest
@@ -32,9 +33,9 @@ def run(folder: Path, *words: str) -> RunRecord:
         [*command, *words], cwd=folder, capture_output=True, text=True, check=False
     )
     found = sorted(folder.glob(".vllm/*/run.json"))
-    assert found, done.stdout + done.stderr
+    assert found, told(done)
     judged = from_json(found[-1].read_text(), where="run.json")
-    assert done.returncode == judged.verdict.decision.exit_code, done.stdout + done.stderr
+    assert done.returncode == judged.verdict.decision.exit_code, told(done)
     return judged
 
 

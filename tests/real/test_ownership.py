@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import docker
 import pytest
 
+from tests.real.whole_runs import told
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -90,7 +92,7 @@ def test_the_least_and_no_secret_anywhere(stand_in_server: Server, tmp_path: Pat
         # Not on the command line, which everybody on the host can read.
         env={"HF_TOKEN": TOKEN, "PYTEST_VLLM_ENV": f"HF_TOKEN OTHER_TOKEN={TOKEN}2"},
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, told(done)
     container = inspected(tmp_path)
     host = container["HostConfig"]
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
@@ -129,7 +131,7 @@ def test_a_compose_file_of_the_user_is_laid_over_ours(
         "volumes: {cache: {}}\n"
     )
     done = run(tmp_path, stand_in_server, f"--vllm-compose-override={other / 'more.yaml'}")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, told(done)
     found = json.loads((tmp_path / "inspect.json").read_text())
     services = {c["Config"]["Labels"]["com.docker.compose.service"]: c for c in found}
     assert set(services) == {"vllm", "side"}
@@ -159,7 +161,7 @@ def test_a_compose_file_that_cannot_be_used_is_the_users_fault(
     if text is not None:
         (tmp_path / "more.yaml").write_text(text)
     done = run(tmp_path, stand_in_server, "--vllm-compose-override=more.yaml")
-    assert done.returncode == 4, done.stdout + done.stderr
+    assert done.returncode == 4, told(done)
     assert any(word in done.stderr for word in words.split("|")), done.stderr
     assert "fix: " in done.stderr
 
@@ -280,7 +282,7 @@ def test_an_engine_over_tcp_serves_and_nothing_is_left(
     stand_in_server: Server, tmp_path: Path, tcp_engine: str
 ) -> None:
     done = run(tmp_path, stand_in_server, env={"DOCKER_HOST": tcp_engine})
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, told(done)
     assert record(tmp_path)["launch"]["engine_endpoint"] == tcp_engine
     assert left_of(tmp_path) == []
 
@@ -296,7 +298,7 @@ def test_an_engine_that_does_not_see_our_files_is_refused(
     private = tmp_path / "private"
     private.mkdir()
     client = docker.from_env()
-    before = {c.id for c in client.containers.list(all=True)}
+    before = {c.id for c in client.containers.list(all=True, ignore_removed=True)}
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", hide, "sh", str(private), *inner],
         cwd=tmp_path,
@@ -306,15 +308,15 @@ def test_an_engine_that_does_not_see_our_files_is_refused(
         check=False,
         env={**os.environ, "DOCKER_HOST": tcp_engine},
     )
-    assert done.returncode == 75, done.stdout + done.stderr
+    assert done.returncode == 75, told(done)
     assert "does not see this host's files" in " ".join(done.stdout.split())
-    ours = [c for c in client.containers.list(all=True) if c.id not in before]
-    assert [c for c in ours if stand_in_server.image in c.image.tags] == []
+    ours = [c for c in client.containers.list(all=True, ignore_removed=True) if c.id not in before]
+    assert [c for c in ours if c.attrs["Config"]["Image"] == stand_in_server.image] == []
     client.close()
 
 
 @pytest.mark.parametrize("url", ["ssh://nobody@192.0.2.1", "npipe:////./pipe/docker_engine"])
 def test_an_engine_elsewhere_is_refused(stand_in_server: Server, tmp_path: Path, url: str) -> None:
     done = run(tmp_path, stand_in_server, env={"DOCKER_HOST": url})
-    assert done.returncode == 75, done.stdout + done.stderr
+    assert done.returncode == 75, told(done)
     assert "the Docker engine is not on this host" in " ".join(done.stdout.split())

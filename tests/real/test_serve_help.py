@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import docker
@@ -144,7 +143,7 @@ def test_the_help_of_an_image_is_read_once_and_leaves_nothing(
     target = make_target(image=real_image_bash)
     image = read_image(client, ImageRef.parse(real_image_bash))
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    before = {found.id for found in client.containers.list(all=True)}
+    before = {found.id for found in client.containers.list(all=True, ignore_removed=True)}
     facts = read_help(target, image, client, env)
     assert facts.problem == ""
     assert len(facts.flags) > 250
@@ -153,13 +152,14 @@ def test_the_help_of_an_image_is_read_once_and_leaves_nothing(
         check(["--max-modle-len=4096"], facts.flags)
     ours = [
         found
-        for found in client.containers.list(all=True, filters={"label": OWNER_LABEL})
+        for found in client.containers.list(
+            all=True, filters={"label": OWNER_LABEL}, ignore_removed=True
+        )
         if found.id not in before and found.attrs["Config"]["Cmd"] == ["--help=all"]
     ]
     assert ours == []
-    started = time.monotonic()
-    assert read_help(target, image, client, env).flags == facts.flags
-    assert time.monotonic() - started < 2
+    again = read_help(target, image, None, env)  # what was read once needs no engine
+    assert (again.flags, again.source[:6]) == (facts.flags, "cache ")
 
 
 def test_an_image_without_vllm_has_no_help(client: DockerClient, real_image_bash: str) -> None:

@@ -94,11 +94,16 @@ def _context(text: str) -> io.BytesIO:
         entry = tarfile.TarInfo("Dockerfile")
         entry.size = len(text.encode())
         archive.addfile(entry, io.BytesIO(text.encode()))
-        archive.add(_TREE, "stand_in", filter=_sources)
-        for part in _PARTS:
-            archive.add(_PACKAGE / part, f"stand_in/pytest_vllm/{part}", filter=_sources)
+        add_stand_in(archive)
     packed.seek(0)
     return packed
+
+
+def add_stand_in(archive: tarfile.TarFile) -> None:
+    """Add the folder `stand_in`: the stand-in and what it needs of this project."""
+    archive.add(_TREE, "stand_in", filter=_sources)
+    for part in _PARTS:
+        archive.add(_PACKAGE / part, f"stand_in/pytest_vllm/{part}", filter=_sources)
 
 
 def _sources(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
