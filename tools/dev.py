@@ -40,8 +40,10 @@ def main(arguments: list[str]) -> int:
 
 
 def test(rest: list[str]) -> int:
-    """Provision what the tests need, then run all of them with this Python's tox environment."""
-    return tox("py{}{}".format(*sys.version_info[:2]), rest, parts=_parts())
+    """Provision what the tests need, then run all of them, or those named, with this Python."""
+    ours = "py{}{}".format(*sys.version_info[:2])
+    # what is named runs in one process, whatever it is
+    return tox(ours if rest else f"parts,{ours}", rest, parts=_parts())
 
 
 def tox(environments: str, rest: list[str], *, parts: dict[str, str]) -> int:

@@ -36,9 +36,11 @@ would have gone on were made again. truth-quiet.jsonl and the CPU series of vLLM
 Tolerances: 3 % of output tokens/s and of the median TPOT, 5 % of the median TTFT (from the schedule
 when requests come at a rate), 10 % of p99 of TTFT and TPOT, which is gated only where every run had
 the 662 requests that a p99 needs. `[slo.change]` of a profile, `--change` of `ab` and `--allow` of
-`compare` change them. What is named there is never left out, nor are tokens/s and the medians:
-where no run has the figure (no usage, too few requests for the percentile), it is *cannot tell*,
-with the reason. Only replies of one token need no TPOT.
+`compare` change them. A tolerance t is of the time that work takes: a latency may grow to 1 + t of
+what it was, and a rate, of which more is better, may fall to 1 / (1 + t): 10 % allow -9.09 % and
+50 % allow -33.3 %; tables and plots show that. What is named there is never left out, nor are
+tokens/s and the medians: where no run has the figure (no usage, too few requests for the
+percentile), it is *cannot tell*, with the reason. Only replies of one token need no TPOT.
 
 **Weak form** (`--vllm-baseline`, `pytest-vllm compare`): five rounds or more of this run against
 those of a run of another time. Welch's interval of 95 % of the log ratio, each side's level known
@@ -131,9 +133,9 @@ AFTER = """
 - The strong form decides: it rejects at its false-alarm rate above, and finds 5 % on hosts whose
   runs vary by 2 % or less. On noisier hosts it says *cannot tell*, and how many pairs would; longer
   runs lower the noise of each.
-- `pytest-vllm compare BASE CANDIDATE` compares two runs (`run.json` or its folder), or two folders
-  of files of `pytest-vllm load --json`, each file a round. Exit code 0: nothing is worse; 1: a
-  check broke or a metric is worse; 75: it cannot be told, or the two cannot be compared.
+- `pytest-vllm compare BASE CANDIDATE` compares [two runs](runs.md#compare), or two folders of files
+  of `pytest-vllm load --json`, each file a round. Exit code 0: nothing is worse; 1: a check broke
+  or a metric is worse; 75: it cannot be told, or the two cannot be compared.
 - `pytest-vllm ab --aa N` measures this rate on your own host.
 - A *worse* of the weak form rejects (`--vllm-regression=warn` only warns); *cannot tell* is no
   pass. Where days differ a lot, trust only what `ab` confirms.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from tools.provision import command
 from tools.provision.base import make_base
-from tools.provision.engine import make_engine
+from tools.provision.browser import BROWSER_PACKAGES, make_browser
+from tools.provision.engine import install_packages, make_engine
 from tools.provision.everything import make_everything
 from tools.provision.image import make_bash_variant, make_image
 from tools.provision.model import make_model
@@ -52,23 +53,30 @@ def guarded(work: Callable[[], int]) -> int:
 
 def _make(options: argparse.Namespace) -> list[str]:
     version, python = options.version, options.python
+    if options.verb in ("all", "browser"):
+        return [f"{name}={value}" for name, value in _make_parts(options).items()]
     match options.verb:
         case "vllm":
             return [str(make_vllm(version, python=python))]
         case "model":
-            interpreter = make_vllm(version, python=python)
-            return [str(make_model(vllm_python=interpreter))]
+            return [str(make_model(vllm_python=make_vllm(version, python=python)))]
         case "base":
             return [str(make_base())]
         case "engine":
             return [make_engine(install=options.install)]
-        case "image":
+        case _:
             make_engine(install=options.install)
             image = make_image(version, python=python, pull=options.pull)
             return [image, make_bash_variant(image)] if options.bash else [image]
-        case _:
-            made = make_everything(python=python, install=options.install, pull=options.pull)
-            return [f"{name}={value}" for name, value in made.items()]
+
+
+def _make_parts(options: argparse.Namespace) -> dict[str, str]:
+    """Make what has many names: the parts of the tests, as environment variables."""
+    if options.verb == "all":
+        return make_everything(python=options.python, install=options.install, pull=options.pull)
+    if options.install:
+        install_packages(BROWSER_PACKAGES)
+    return make_browser(python=options.python)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,9 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "verb",
-        choices=("vllm", "model", "base", "engine", "image", "all"),
+        choices=("vllm", "model", "base", "browser", "engine", "image", "all"),
         help="what to make: a vLLM interpreter, a model folder, a Debian root folder, "
-        "a running Docker engine, a Docker image, or all that the tests need",
+        "the parts of tests in a browser, a running Docker engine, a Docker image, or all that "
+        "the tests need",
     )
     parser.add_argument("--version", default=DEFAULT_VERSION, help="vLLM version (%(default)s)")
     parser.add_argument(
@@ -92,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--install",
         action="store_true",
-        help="may install docker.io and debootstrap with apt-get, as root",
+        help="may install what is missing with apt-get, as root",
     )
     parser.add_argument(
         "--pull",

@@ -9,6 +9,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
+from tools.provision.browser import BROWSER_PACKAGES
 from tools.provision.command import answer, run, tail
 from tools.provision.place import ProvisionError, cache_root, locked, say
 
@@ -19,9 +20,14 @@ STEP = "engine"
 ANSWERS_WITHIN_S = 60
 PACKAGES = {"docker": "docker.io", "dockerd": "docker.io", "debootstrap": "debootstrap"}
 """Program -> Debian packages."""
-TEST_PACKAGES = {"docker-registry": "docker-registry", "gcc": "gcc libc6-dev"}
-"""What only tests need: they pull from a registry on loopback, and compile a stand-in of a library
-of ROCm; a compiler is of no use without the headers of the C library."""
+TEST_PACKAGES = {
+    "docker-registry": "docker-registry",
+    "gcc": "gcc libc6-dev",
+    "openssl": "openssl",
+    **BROWSER_PACKAGES,
+}
+"""What only tests need: they pull from a registry on loopback, compile a stand-in of a library of
+ROCm (a compiler is of no use without the headers of the C library), make keys, and open pages."""
 CURE = (
     "Start one, add yourself to its group (usermod -aG docker USER, then log in again), or name "
     "one in DOCKER_HOST; as root on a Debian-like machine, ./dev provision engine --install does "
