@@ -41,6 +41,7 @@ _VALUES = (
     ("--token-delay-ms", "token_delay_ms", float, "least time between two tokens"),
     ("--jitter-ms", "jitter_ms", float, "most that is added to each delay"),
     ("--jitter-seed", "jitter_seed", int, "seed of the jitter"),
+    ("--sampling-seed", "sampling_seed", int, "seed of what requests without one draw"),
     ("--start-delay-s", "start_delay_s", float, "time between launch and readiness"),
 )
 """Option, field of `SimulatorSettings`, type, help."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_vllm.simulator.cache import PrefixCache
 from pytest_vllm.simulator.corruption import Corruption
 from pytest_vllm.simulator.detokenize import Detokenizer, TokenText
+from pytest_vllm.simulator.draws import RandomDraws
 from pytest_vllm.simulator.knowledge import knowledge
 from pytest_vllm.simulator.logprobs import TokenLogprobs, token_logprobs
 from pytest_vllm.simulator.metrics import Metrics
@@ -94,7 +95,7 @@ class Engine:
         self.metrics = Metrics()
         self._cache = PrefixCache(settings.block_size, settings.blocks)
         self._corruption = Corruption(known.model, settings.flaws)
-        self._random = random.Random()  # noqa: S311 - sampling
+        self._draws = RandomDraws(settings.sampling_seed)
         self._jitter = random.Random(settings.jitter_seed)  # noqa: S311 - a schedule
         self._places = Places(1 if "serial-engine" in settings.flaws else settings.max_num_seqs)
         self._ghosts = 0
@@ -176,7 +177,8 @@ class Engine:
             await asyncio.Event().wait()
         context = Context(self._remembered(prompt, cached))
         self._last_prompt = prompt
-        sampler = Sampler(params, prompt, job.index, flaws, self._random)
+        unseeded = self._draws.of(job.index, params, prompt)
+        sampler = Sampler(params, prompt, job.index, flaws, unseeded)
         detokenizer = Detokenizer(
             self.tokenizer,
             params.stop,

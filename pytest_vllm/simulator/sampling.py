@@ -75,7 +75,7 @@ class Sampler:
         prompt: Tokens of the prompt, for the repetition penalty.
         index: Number of the choice; a seed gives each choice its own numbers.
         flaws: Faults that are on.
-        shared: Random numbers of requests without a seed.
+        unseeded: Random numbers of requests without a seed.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class Sampler:
         prompt: Sequence[int],
         index: int,
         flaws: Flaws,
-        shared: random.Random,
+        unseeded: random.Random,
     ) -> None:
         self._params = params
         self._prompt = frozenset(prompt) if params.repetition_penalty != 1.0 else frozenset()
         self._counts: dict[int, int] = {}
         self._output: list[int] = []
         seeded = params.seed is not None and "seed-ignored" not in flaws
-        self._random = random.Random(f"{params.seed}/{index}") if seeded else shared  # noqa: S311
+        self._random = random.Random(f"{params.seed}/{index}") if seeded else unseeded  # noqa: S311
         self._flaws = flaws
         self.reshaped: Mapping[int, float] | None = None
 

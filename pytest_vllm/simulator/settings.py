@@ -32,6 +32,8 @@ class SimulatorSettings:
         token_delay_ms: Time between two tokens of a sequence at least.
         jitter_ms: Time added to each delay at most, drawn with `jitter_seed`.
         jitter_seed: Seed of the jitter, so that schedules repeat.
+        sampling_seed: Seed of what requests without a seed draw, whatever runs beside them; `None`
+            for fresh numbers.
         start_delay_s: Time between launch and readiness.
         refuse_while_starting: Whether connections are refused until ready; else `/health` says 503.
         flaws: Faults of the engine's inside.
@@ -57,6 +59,7 @@ class SimulatorSettings:
     token_delay_ms: float = 1.0
     jitter_ms: float = 0.0
     jitter_seed: int = 0
+    sampling_seed: int | None = None
     start_delay_s: float = 0.0
     refuse_while_starting: bool = True
     flaws: Flaws = field(default_factory=Flaws)

@@ -431,3 +431,23 @@ def test_a_process_prints_vllms_lines_is_ready_soon_and_ends_on_sigterm() -> Non
     assert "vLLM API server version 0.32.0" in text
     assert "GPU KV cache size" in text
     assert ready_s < 10  # under a second on an idle machine; a bound that a busy one keeps
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_a_sampling_seed_repeats_the_draws_whatever_runs_beside_them(seed: int | None) -> None:
+    drawn: list[list[str]] = []
+
+    async def scenario(client: httpx.AsyncClient, _: Server) -> None:
+        async def draw(prompt: str) -> str:
+            body = {"model": "smollm2", "prompt": prompt, "n": 4, "max_tokens": 12}
+            reply = await client.post("/v1/completions", json=body)
+            return json.dumps([choice["text"] for choice in reply.json()["choices"]])
+
+        beside = [draw(f"Beside {len(drawn)} {number}") for number in range(4 * len(drawn))]
+        texts = await asyncio.gather(*beside, draw("Once upon a time"), draw("Once upon a time"))
+        drawn.append(sorted(texts[-2:]))
+
+    for _ in range(2):
+        talk(scenario, sampling_seed=seed)
+    assert (drawn[0] == drawn[1]) is (seed is not None)
+    assert drawn[0][0] != drawn[0][1]  # asked twice, drawn twice

@@ -9,7 +9,6 @@ the others come to.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +16,15 @@ import pytest
 from pytest_vllm.domain.checks import Level, Outcome
 from pytest_vllm.domain.verdict import Decision
 from pytest_vllm.simulator.defects import DEFECTS, Where
-from tests.defects.acceptance import Matrix, accept, checks, claims, record_golden, serving
+from tests.defects.acceptance import (
+    EVERYTHING,
+    Matrix,
+    accept,
+    checks,
+    claims,
+    record_golden,
+    serving,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +48,6 @@ EXPRESSIBLE = [
     and name not in REPORTED
     and any(not ABSENT & set(check.needs) for check in claims(name))
 ]
-EVERYTHING = bool(os.environ.get("PYTEST_VLLM_TEST_ALL"))
 ON_REAL = EXPRESSIBLE[:: 1 if EVERYTHING else 12]
 """What stands in front of real vLLM: a twelfth of them in CI, all of them in `./dev nightly`."""
 
