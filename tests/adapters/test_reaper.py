@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from pytest_vllm.adapters.backends import session as session_module
 from pytest_vllm.adapters.backends.lockfile import hold, let_go
 from pytest_vllm.adapters.backends.reaper import Reaper
 from pytest_vllm.adapters.backends.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 LIMIT_S = 20.0
 OWNER = """
@@ -245,6 +246,58 @@ def test_shared_memory_goes_with_those_who_used_it() -> None:
     theirs.unlink()
 
 
+def test_a_server_can_write_its_log_until_it_is_stopped(tmp_path: Path) -> None:
+    """Else it would fail of that, at any moment, before the reaper can look at it."""
+    marker = f"PYTEST_VLLM_LAUNCH=test-log-{os.getpid()}"
+    server = (
+        "import os, sys\n"
+        "os.set_blocking(1, False)\n"
+        "while True:\n"
+        "    try: os.write(1, b'x')\n"
+        "    except BlockingIOError: pass\n"
+        "    except BrokenPipeError: open(sys.argv[1], 'w').close(); sys.exit()\n"
+    )
+    owner = textwrap.dedent("""
+        import os, subprocess, sys, time
+        from pathlib import Path
+        from pytest_vllm.adapters.backends.reaper import Reaper
+        from pytest_vllm.adapters.backends.session import Session
+
+        code, folder, marker = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+        reaper = Reaper(folder / "reaper.log")
+        reaper.session(Session(sid=0, marker=marker))
+        reading, writing = os.pipe()
+        reaper.log_pipe(reading)
+
+        def held():
+            try:
+                files = list(Path(f"/proc/{reaper.pid}/fd").iterdir())
+                return os.readlink(f"/proc/self/fd/{reading}") in map(os.readlink, files)
+            except FileNotFoundError:  # closed since
+                return False
+
+        while not held():
+            time.sleep(0.01)
+        name, _, value = marker.partition("=")
+        words = [sys.executable, "-c", code, str(folder / "broke")]
+        subprocess.Popen(words, stdout=writing, env={name: value}, start_new_session=True)
+        os.close(writing)
+        os.read(reading, 1)
+        print(reaper.pid, flush=True)
+        time.sleep(600)
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", owner, server, str(tmp_path), marker], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        reaper = int(process.stdout.readline())
+        process.kill()
+    until(lambda: not runs(reaper))
+    assert Session(sid=0, marker=marker).members() == ()
+    assert "removed process" in (tmp_path / "reaper.log").read_text()
+    assert not (tmp_path / "broke").exists()
+
+
 @pytest.mark.parametrize("how", ["kill", "end"])
 def test_shared_memory_that_is_being_made_goes_too(how: str) -> None:
     """A signal is taken only after the system call that makes the segment."""
@@ -281,6 +334,61 @@ def test_shared_memory_that_is_being_made_goes_too(how: str) -> None:
         for path in left:
             path.unlink()
         assert left == []
+
+
+@pytest.mark.parametrize("how", ["kill", "end"])
+def test_shared_memory_of_a_child_that_a_look_came_too_early_for_goes_too(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The processes are listed in the middle of a fork, and the parent is seen to stand still."""
+    marker = f"PYTEST_VLLM_LAUNCH=test-forking-{how}-{os.getpid()}"
+    name, _, value = marker.partition("=")
+    segment = Path(f"/dev/shm/psm_forking_{how}_{os.getpid()}")  # noqa: S108
+    child = (
+        "import os, sys, time, _posixshmem as shm\n"
+        "print(os.getpid(), flush=True); os.read(0, 1)\n"
+        "shm.shm_open('/' + sys.argv[1], os.O_CREAT | os.O_RDWR, mode=0o600); time.sleep(600)"
+    )
+    parent = "import subprocess, sys, time\n"
+    parent += "subprocess.Popen([sys.executable, '-c', *sys.argv[1:]]); time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent, child, segment.name],
+        env={**os.environ, name: value},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        forked, release = int(process.stdout.readline()), process.stdin
+        listed, send, early = session_module.all_pids, session_module._send, [True]
+
+        def list_too_early() -> list[int]:
+            found = [pid for pid in listed() if not early or pid != forked]
+            if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
+                early.clear()  # the next look sees all
+            return found
+
+        def make_it_before_the_end(number: signal.Signals, pids: Collection[int]) -> None:
+            if number != signal.SIGSTOP and not release.closed:
+                release.write(b"1")
+                release.close()
+                states = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+                until(lambda: segment.exists() or psutil.Process(forked).status() in states)
+            send(number, pids)
+
+        monkeypatch.setattr(session_module, "all_pids", list_too_early)
+        monkeypatch.setattr(session_module, "_send", make_it_before_the_end)
+        session = Session(sid=0, marker=marker)
+        if how == "kill":
+            assert session.kill(limit_s=LIMIT_S) == ()
+        else:
+            assert session.end(grace_s=LIMIT_S, limit_s=LIMIT_S) == ()
+        assert not early
+        assert release.closed
+    left = segment.exists()
+    segment.unlink(missing_ok=True)
+    assert not left
 
 
 @pytest.mark.parametrize("how", ["kill", "end"])

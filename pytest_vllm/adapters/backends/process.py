@@ -109,6 +109,8 @@ class ProcessBackend:
     def _start(self, env: dict[str, str]) -> None:
         started = time.monotonic()
         reading, writing = self._log_ends()
+        if self._reaper is not None:
+            self._reaper.log_pipe(reading)
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the user's own command
                 self._argv,

@@ -85,6 +85,14 @@ class Reaper:
         """Name the processes of the run; may be told again when more is known."""
         self._tell({"sid": session.sid, "marker": session.marker})
 
+    def log_pipe(self, reading: int) -> None:
+        """Name the end of the pipe from which the server's log is read.
+
+        The reaper holds it too: a server whose log can no longer be written may fail before it can
+        be stopped, in the middle of making what then belongs to nobody.
+        """
+        self._tell({"pipe": f"/proc/{os.getpid()}/fd/{reading}"})
+
     def folder(self, path: Path) -> None:
         """Name a folder that is to be removed."""
         self._tell({"folder": str(path)})
@@ -140,6 +148,7 @@ class Orders:
         sessions: Processes of the run, by their mark.
         folders: Folders of the run.
         locks: Lock files of the run.
+        pipes: Descriptors that are held open, and never read.
         log: File that tells what was done.
         keep: Whether the server stays.
         done: Whether there is nothing to do.
@@ -150,6 +159,7 @@ class Orders:
     sessions: dict[str, Session] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
     locks: list[Path] = field(default_factory=list)
+    pipes: list[int] = field(default_factory=list)
     log: Path | None = None
     keep: bool = False
     done: bool = False
@@ -164,6 +174,10 @@ class Orders:
             self.sessions[session.marker] = session
         self.folders += [Path(order["folder"])] if "folder" in order else []
         self.locks += [Path(order["lock"])] if "lock" in order else []
+        if "pipe" in order:
+            with contextlib.suppress(OSError):  # who writes it has been killed meanwhile
+                flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+                self.pipes.append(os.open(order["pipe"], flags))
         self.log = Path(order["log"]) if "log" in order else self.log
         self.keep = self.keep or bool(order.get("keep"))
         self.done = self.done or bool(order.get("done"))

@@ -20,6 +20,7 @@ _POLL_S = 0.05
 _TRACKER = b"multiprocessing.resource_tracker"
 _TRACKER_S = 2.0
 _STOP_S = 2.0
+_STOP_LOOKS = 3
 _STOP_POLL_S = 0.002
 
 
@@ -108,15 +109,22 @@ class _Pursuit:
     def stop(self, *, spare: Collection[int] = ()) -> None:
         """Stop every member but some, so that nobody forks or makes shared memory any more.
 
-        A signal is taken only when a system call returns, and a child may have been forked since
-        the look: so until all are seen to stand still, 2 s at most.
+        A signal is taken only when a system call returns, so until all are seen to stand still, or
+        2 s and three looks are over. A look lists the processes first and finds its members still a
+        while later: one that was in the middle of a fork then has a child that was not listed. So
+        only a look that began when all stood still, and found nobody else, is the last.
         """
         end = time.monotonic() + _STOP_S
-        while moving := [p for p in self.members() if p not in spare and not _is_stopped(p)]:
-            _send(signal.SIGSTOP, moving)
-            if time.monotonic() > end:
+        still, looks = False, 0
+        while looks < _STOP_LOOKS or time.monotonic() < end:
+            looks += 1
+            moving = [p for p in self.members() if p not in spare and not _is_stopped(p)]
+            if still and not moving:
                 return
-            time.sleep(_STOP_POLL_S)
+            still = not moving
+            if moving:
+                _send(signal.SIGSTOP, moving)
+                time.sleep(_STOP_POLL_S)
 
     def end(self, *, grace_s: float, limit_s: float) -> tuple[int, ...]:
         """SIGTERM, a grace, SIGKILL."""
