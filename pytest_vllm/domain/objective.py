@@ -8,8 +8,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.interval import Z_95, Score
+from pytest_vllm.domain.load.over_rounds import share_bounds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_vllm.domain.load.measurement import Distribution
     from pytest_vllm.domain.rounds import Mean
     from pytest_vllm.domain.slo import Bound
@@ -87,14 +90,20 @@ def hold_rate(figure: str, least: float, seen: Mean | None) -> Finding:
     return _finding(key, Held.CANNOT_TELL, f"{text}: more rounds would tell")
 
 
-def hold_goodput(least: float, *, good: int, issued: int) -> Finding:
+def hold_goodput(least: float, *, good: int, issued: int, rounds: Sequence[float] = ()) -> Finding:
     """Hold the share of good requests, of all that were sent, against the least it may be.
 
     As in `hold_latency` the whole interval decides. No sample can show a share of 100 %: that is
     kept when all were good, and missed by a single one that was not.
+
+    Args:
+        least: The share that is asked for.
+        good: Good requests.
+        issued: All that were sent.
+        rounds: The share in each round, where there are several.
     """
     score = Score(right=good, total=issued)
-    low, high = score.interval
+    low, high = share_bounds(score, rounds)
     text = (
         f"goodput at least {least:.1%}: {good} of {issued} requests were good, "
         f"{score.share:.1%} (95 %: {low:.1%} to {high:.1%})"
@@ -108,6 +117,8 @@ def hold_goodput(least: float, *, good: int, issued: int) -> Finding:
         return _finding("goodput", Held.KEPT, text)
     needs = requests_to_tell(least, share=score.share)
     would = f"{needs:,} requests with this share would tell" if needs else "it is just that share"
+    if 0 < needs <= issued:  # what cannot be told is how rounds differ
+        would = "more rounds would tell"
     return _finding("goodput", Held.CANNOT_TELL, f"{text}: {would}")
 
 

@@ -46,7 +46,7 @@ class Mean:
 
     Attributes:
         value: The mean.
-        low: Lower end, `None` with fewer than two rounds.
+        low: Lower end, `None` with fewer than two rounds; 0 at least, as every figure of a load is.
         high: Upper end.
         rounds: How many there are.
     """
@@ -93,7 +93,7 @@ def mean_of(values: Sequence[float]) -> Mean:
     if count < 2:  # noqa: PLR2004 - one value has no spread
         return Mean(value=middle, low=None, high=None, rounds=count)
     half = t_quantile(_SIDE, count - 1) * stdev(values) / math.sqrt(count)
-    return Mean(value=middle, low=middle - half, high=middle + half, rounds=count)
+    return Mean(value=middle, low=max(0.0, middle - half), high=middle + half, rounds=count)
 
 
 def find_saturation(throughput: Mapping[int, Sequence[float]]) -> Saturation | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.load.columns import UNTOLD, Ending
 from pytest_vllm.domain.load.failures import sort
 from pytest_vllm.domain.load.metrics import measure
+from pytest_vllm.domain.load.over_rounds import over_rounds
 from pytest_vllm.domain.rounds import mean_of, pool
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_vllm.domain.load.calibration import Calibration
     from pytest_vllm.domain.load.columns import Columns
-    from pytest_vllm.domain.load.measurement import Measurement, Slo
+    from pytest_vllm.domain.load.measurement import Measurement, Percentile, Slo
     from pytest_vllm.domain.rounds import Mean
     from pytest_vllm.plugin.load import Loaded
 
@@ -113,17 +114,13 @@ class Level:
         )
 
     def told(self) -> str:
-        """Say throughput and median latencies on one line, with the intervals over rounds."""
-        parts = []
-        for name, figure, unit in (
-            ("output", "output_tokens_per_s", "tokens/s"),
-            ("TTFT p50", "ttft_p50_ms", "ms"),
-            ("TPOT p50", "tpot_p50_ms", "ms"),
-        ):
-            mean = self.mean(figure)
-            if mean is not None:
-                ends = "" if mean.low is None else f" ({mean.low:.4g} to {mean.high:.4g})"
-                parts.append(f"{name} {mean.value:.4g}{ends} {unit}")
+        """Say throughput and median latencies on one line, with their intervals of 95 %."""
+        rate, seen = self.mean("output_tokens_per_s"), self.pooled().distributions
+        parts = [f"output {_with_ends(rate)} tokens/s"] if rate is not None else []
+        for name, metric in (("TTFT p50", "ttft"), ("TPOT p50", "tpot")):
+            median = seen[metric].percentiles["p50"] if metric in seen else None
+            if median is not None and median.value is not None:
+                parts.append(f"{name} {_with_ends(median)} ms")
         return ", ".join(parts) or "no figures"
 
     def values(self, figure: str) -> list[float]:
@@ -137,11 +134,16 @@ class Level:
         return mean_of(values) if values else None
 
     def pooled(self, slo: Slo | None = None) -> Measurement:
-        """Return the latencies of all requests of all rounds; the rates in it mean nothing."""
+        """Return the latencies of all requests of all rounds; the rates in it mean nothing.
+
+        Their intervals are as wide as the rounds differ (`over_rounds`).
+        """
         parts = [(one.loaded.plan, one.loaded.columns) for one in self.rounds]
         if len(parts) == 1:
             return measure(*parts[0], slo=slo, curves=True)
-        return measure(*pool(parts), slo=slo, curves=True)
+        together = measure(*pool(parts), slo=slo, curves=True)
+        figures = [one.measurement.figures for one in self.rounds]
+        return replace(together, distributions=over_rounds(together.distributions, figures))
 
     def middle(self) -> Measurement:
         """Return the figures of the round with the middle throughput, as an example of all."""
@@ -196,6 +198,13 @@ class Level:
                 for name, distribution in self.pooled().distributions.items()
             },
         }
+
+
+def _with_ends(told: Mean | Percentile) -> str:
+    if told.low is None and told.high is None:
+        return f"{told.value:.4g}"
+    low, high = ("open" if end is None else f"{end:.4g}" for end in (told.low, told.high))
+    return f"{told.value:.4g} ({low} to {high})"
 
 
 def _examples(one: Round) -> Iterator[str]:

@@ -9,7 +9,14 @@ from pytest_vllm.reports import compare_words as words
 from pytest_vllm.reports.change_plot import changes_plot
 from pytest_vllm.reports.page import render
 from pytest_vllm.reports.plots import Line, Point, Words, drawn, line_plot
-from pytest_vllm.reports.regression import HEAD, cannot_tell, change_cells, figure, share
+from pytest_vllm.reports.regression import (
+    HEAD,
+    cannot_tell,
+    change_cells,
+    estimate_note,
+    figure,
+    share,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,6 +61,7 @@ def compare_html(found: RunComparison) -> str:
         forced_words=words.FORCED,
         can_be_forced=words.CAN_BE_FORCED if found.could_be_forced else "",
         change_head=HEAD,
+        estimate=estimate_note(judgement.form) if judgement is not None else "",
         changes=[change_cells(change, forced=bool(found.forced)) for change in changes],
         untold=[
             f"{change.metric}: {said}"
@@ -74,12 +82,15 @@ def _plots(found: RunComparison) -> Iterator[Plot]:
 
 
 def _rounds_plot(change: MetricChange, rounds: MetricRounds, *, forced: bool) -> Plot | None:
-    """Draw every round of both sides: what the interval was made of."""
+    """Draw every round of both sides: what the interval was made of.
+
+    The change stands apart from the two medians, for it is none between them.
+    """
     better = "higher" if change.bigger_is_better else "lower"
-    moved = f"{share(change.ratio)} " if change.ratio is not None else ""
+    moved = f": estimated {share(change.ratio)}" if change.ratio is not None else ""
     text = (
-        f"{'FORCED. ' if forced else ''}{change.effect}: {moved}from {figure(change.base)} to "
-        f"{figure(change.candidate)}; {better} is better"
+        f"{'FORCED. ' if forced else ''}{change.effect}{moved}; median {figure(change.base)} of "
+        f"the base, {figure(change.candidate)} of the candidate; {better} is better"
     )
     sides = (("base", rounds.base), ("candidate", rounds.candidate))
     lines = [

@@ -22,7 +22,7 @@ from pytest_vllm.reports.compare_words import (
     side_line,
 )
 from pytest_vllm.reports.markdown_text import code, table
-from pytest_vllm.reports.regression import HEAD, cannot_tell, change_cells
+from pytest_vllm.reports.regression import HEAD, cannot_tell, change_cells, estimate_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -89,6 +89,8 @@ def _performance(found: RunComparison) -> Iterator[str]:
     yield coded_table(
         HEAD, [change_cells(change, forced=bool(found.forced)) for change in judgement.changes]
     )
+    if judgement.changes:
+        yield estimate_note(judgement.form)
     told = [
         (change.metric, words)
         for change in judgement.changes

@@ -11,6 +11,7 @@ from pytest_vllm.domain.checks import Level, Outcome
 from pytest_vllm.domain.evidence import check_folders
 from pytest_vllm.domain.exchange import shorten
 from pytest_vllm.domain.text import one_line
+from pytest_vllm.domain.unique_names import UniqueNames
 from pytest_vllm.reports.exchanges import exchange_texts
 from pytest_vllm.reports.facts import seconds, shown_results
 
@@ -144,7 +145,7 @@ def checks_of(record: RunRecord) -> Checks:
     folders = {id(result): folder for folder, result in check_folders(record.results).items()}
     few = sum(result.outcome in _BAD for result in results) <= _FEW_BAD
     room, details = EXCHANGES_ROOM, 0
-    taken: set[str] = set()
+    anchors = UniqueNames()
     grouped: dict[str, list[Row]] = {}
     bad_suites = set()
     for place, result in enumerate(sorted(results, key=_gravity)):
@@ -159,7 +160,7 @@ def checks_of(record: RunRecord) -> Checks:
             checks.left_out += not detail.exchanges
         told = place < DETAILS_MOST or (detail is not None and detail.exchanges)
         limit = MESSAGE_SHOWN if told and result.outcome in _BAD else _SHORT
-        row = _row(result, _anchor(result.name, taken), detail, limit)
+        row = _row(result, anchors.take(_anchor(result.name, place)), detail, limit)
         checks.anchors.setdefault(result.name, row.anchor)
         grouped.setdefault(result.check.suite, []).append(row)
     by_suite: dict[str, list[CheckResult]] = {}
@@ -250,11 +251,6 @@ def _size(texts: tuple[tuple[str, str], ...]) -> int:
     return sum(len(text) for pair in texts for text in pair)
 
 
-def _anchor(name: str, taken: set[str]) -> str:
-    """Return `check-` and the name; one that is no address, or is taken, gets a number."""
-    wanted = f"check-{name}" if _PLAIN.fullmatch(name) else f"check-{len(taken)}"
-    anchor, number = wanted, 2
-    while anchor in taken:
-        anchor, number = f"{wanted}-{number}", number + 1
-    taken.add(anchor)
-    return anchor
+def _anchor(name: str, place: int) -> str:
+    """Return `check-` and the name, or its place in the page where the name is no address."""
+    return f"check-{name}" if _PLAIN.fullmatch(name) else f"check-{place}"

@@ -123,9 +123,8 @@ def _launch(record: RunRecord, failure: StartFailure) -> ET.Element:
 
 def _verdict(verdict: VerdictCase) -> ET.Element:
     case = ET.Element("testcase", classname=f"vllm.{VERDICT}", name=VERDICT, time="0.000")
-    if tag := _TAGS.get(verdict.outcome):
-        child = ET.SubElement(case, tag, message=_legal(one_line(verdict.message, 1000)))
-        child.text = _legal(verdict.reasons)
+    message = _legal(one_line(verdict.message, 1000))
+    ET.SubElement(case, _TAGS[verdict.outcome], message=message).text = _legal(verdict.reasons)
     return case
 
 

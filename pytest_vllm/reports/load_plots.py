@@ -9,10 +9,12 @@ from pytest_vllm.reports.load_levels import levels_of
 from pytest_vllm.reports.performance import saturation_line
 from pytest_vllm.reports.plot_axis import is_drawable, told
 from pytest_vllm.reports.plots import Bar, Line, Plot, Point, Words, bar_plot, drawn, line_plot
+from pytest_vllm.reports.regression import share_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pytest_vllm.domain.load.over_rounds import Ranged
     from pytest_vllm.domain.record import RunRecord
     from pytest_vllm.reports.load_levels import LoadLevel
 
@@ -70,14 +72,17 @@ def _goodput(levels: Sequence[LoadLevel]) -> Plot | None:
     ]
     if not lines:
         return None
-    goods = [(level, mean) for level in levels if (mean := level.mean("goodput_share"))]
+    goods = [(level, share) for level in levels if (share := level.goodput())]
     if goods:
-        worst = min(goods, key=lambda pair: pair[1].value)
-        text = f"At {worst[0].name} {worst[1].value:.1%} of the requests were good, the least."
+        level, share = min(goods, key=lambda pair: pair[1].value)
+        text = (
+            f"At {level.name} {share_words(share)} of the requests were good, the least "
+            "(with its interval of 95 %)."
+        )
     else:
         text = "No bounds for a good request were asked for, so there is no goodput."
     rows = [
-        (level.name, *(_told(mean.value if mean else None) for mean in map(level.mean, asked)))
+        (level.name, *(_told(rate.value if rate else None) for rate in map(level.rate, asked)))
         for level in levels
     ]
     words = Words(text=text, head=("Level", *(f"{name}/s" for name in asked.values())), rows=rows)
@@ -97,17 +102,17 @@ def _one_level(level: LoadLevel) -> Plot | None:
         Bar(name=f"round {number}", value=max(0.0, value), label=f"{told(value)} tokens/s")
         for number, value in enumerate(values[:60], 1)
     ]
-    mean = level.mean("output_tokens_per_s")
-    if mean is None:
+    rate = level.rate("output_tokens_per_s")
+    if rate is None:
         return None
     spread = (
         ""
-        if mean.low is None or mean.high is None
-        else (f" ({told(mean.low)} to {told(mean.high)} with 95 %)")
+        if rate.low is None or rate.high is None
+        else (f" ({told(rate.low)} to {told(rate.high)} with 95 %)")
     )
     words = Words(
         text=f"One load level was measured, {level.name}, so there is no curve over the load: "
-        f"{told(mean.value)} output tokens/s in the mean of its rounds{spread}.",
+        f"{told(rate.value)} output tokens/s in the mean of its rounds{spread}.",
         head=("Round", "output tokens/s"),
         rows=[(bar.name, told(bar.value)) for bar in bars],
     )
@@ -124,9 +129,9 @@ def _distribution(levels: Sequence[LoadLevel], metric: str) -> Plot | None:
     log = bool(values) and max(values) > _WIDE * min(values)
     lines = [Line(name=level.name, points=curve) for level, curve in shown]
     medians = [
-        f"{told(value)} ms at {level.name}"
+        f"{told(seen.value)} ms at {level.name}"
         for level, _ in (shown[:1] + shown[1:][-1:])
-        if (value := _percentile(level, metric, "p50")[0]) is not None
+        if (seen := level.percentile(metric, "p50")) is not None
     ]
     left = f" {len(shown)} of {len(known)} levels are drawn." if len(shown) < len(known) else ""
     text = f"Median: {', '.join(medians)}.{left}" if medians else f"All requests.{left}"
@@ -151,10 +156,9 @@ def _latency(levels: Sequence[LoadLevel], metric: str) -> Plot | None:
     for name in _PERCENTILES:
         points = []
         for level in levels:
-            value, low, high = _percentile(level, metric, name)
-            if value is not None:
-                label = f"{name} at {level.name}: {told(value)} ms"
-                points.append(Point(x=level.concurrency, y=value, low=low, high=high, label=label))
+            seen = level.percentile(metric, name)
+            if seen is not None:
+                points.append(_point(level, seen, f"{name} at {level.name}: {told(seen.value)} ms"))
         if points:
             lines.append(Line(name=name, points=points))
     if not lines:
@@ -162,7 +166,8 @@ def _latency(levels: Sequence[LoadLevel], metric: str) -> Plot | None:
     missing = [n for n in _PERCENTILES if n not in {line.name for line in lines}]
     left = f" {', '.join(missing)} need more requests than there were." if missing else ""
     words = Words(
-        text=f"Percentiles over all rounds of a level, with intervals of 95 %.{left}",
+        text="Percentiles over all rounds of a level, with intervals of 95 % that are as wide as "
+        f"the rounds differ.{left}",
         head=("Level", *_PERCENTILES),
         rows=[(level.name, *(_cell(level, metric, n) for n in _PERCENTILES)) for level in levels],
     )
@@ -182,23 +187,25 @@ def _over(levels: Sequence[LoadLevel]) -> dict[str, Any]:
 
 def _line(levels: Sequence[LoadLevel], figure: str, what: str) -> list[Point]:
     return [
-        Point(
-            x=level.concurrency,
-            y=mean.value,
-            low=None if mean.low is None else max(0.0, mean.low),  # a rate is not below 0
-            high=mean.high,
-            label=f"{level.name}: {told(mean.value)}/s {what}",
-        )
+        _point(level, rate, f"{level.name}: {told(rate.value)}/s {what}")
         for level in levels
-        if (mean := level.mean(figure)) is not None
+        if (rate := level.rate(figure)) is not None
     ]
 
 
+def _point(level: LoadLevel, seen: Ranged, label: str) -> Point:
+    return Point(x=level.concurrency, y=seen.value, low=seen.low, high=seen.high, label=label)
+
+
 def _rows(levels: Sequence[LoadLevel], figure: str) -> list[tuple[str, ...]]:
-    means = [(level, mean) for level in levels if (mean := level.mean(figure)) is not None]
+    rates = [(level, rate) for level in levels if (rate := level.rate(figure)) is not None]
     return [
-        (f"{level.concurrency:g}", _told(m.value), _told(m.low), _told(m.high), str(m.rounds))
-        for level, m in means
+        (
+            f"{level.concurrency:g}",
+            *map(_told, (rate.value, rate.low, rate.high)),
+            str(len(level.values(figure))),
+        )
+        for level, rate in rates
     ]
 
 
@@ -230,14 +237,6 @@ def _spread(known: Sequence[tuple[LoadLevel, Any]]) -> list[tuple[LoadLevel, Any
     return [known[n * last // (_MOST_CURVES - 1)] for n in range(_MOST_CURVES)]
 
 
-def _percentile(
-    level: LoadLevel, metric: str, name: str
-) -> tuple[float | None, float | None, float | None]:
-    told_ = mapping(mapping(mapping(level.latencies.get(metric)).get("percentiles")).get(name))
-    value, low, high = (number(told_.get(key)) for key in ("value", "low", "high"))
-    return (value, low, high) if value is not None and is_drawable(value) else (None, None, None)
-
-
 def _distribution_row(level: LoadLevel, metric: str) -> tuple[str, ...]:
     told_ = mapping(level.latencies.get(metric))
     ends = [_told(number(told_.get(key))) for key in ("least", "most")]
@@ -246,12 +245,12 @@ def _distribution_row(level: LoadLevel, metric: str) -> tuple[str, ...]:
 
 
 def _cell(level: LoadLevel, metric: str, name: str) -> str:
-    value, low, high = _percentile(level, metric, name)
-    if value is None:
+    seen = level.percentile(metric, name)
+    if seen is None:
         return "too few"
-    if low is None or high is None:
-        return f"{told(value)} ms"
-    return f"{told(value)} ms ({told(low)} to {told(high)})"
+    if seen.low is None or seen.high is None:
+        return f"{told(seen.value)} ms"
+    return f"{told(seen.value)} ms ({told(seen.low)} to {told(seen.high)})"
 
 
 def _told(value: float | None) -> str:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.checks import Level, Outcome
 from pytest_vllm.domain.metric_change import Effect
-from pytest_vllm.domain.plain import count, mapping, mappings, number
+from pytest_vllm.domain.plain import count, mapping, mappings
 from pytest_vllm.domain.record_doubts import doubts
-from pytest_vllm.domain.rounds import figures_in, mean_of
 from pytest_vllm.domain.run_brief import moment
 from pytest_vllm.domain.text import one_line
 from pytest_vllm.domain.verdict import Decision
@@ -29,6 +28,7 @@ from pytest_vllm.reports.facts import (
     shown_results,
 )
 from pytest_vllm.reports.gpus import gpu_memory
+from pytest_vllm.reports.load_levels import goodput_in, percentile_in, rate_in
 from pytest_vllm.reports.memory import figures
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+    from pytest_vllm.domain.load.over_rounds import Ranged
     from pytest_vllm.domain.record import RunRecord
 
 _PREFIX = "vllm_acceptance_"
@@ -48,7 +49,6 @@ _RATES = {
     "output_tokens_per_s": ("load_output_tokens_per_second", "Output tokens per second."),
     "total_tokens_per_s": ("load_tokens_per_second", "Prompt and output tokens per second."),
     "requests_per_s": ("load_requests_per_second", "Answered requests per second."),
-    "goodput_share": ("load_goodput_ratio", "Share of all requests within the objectives."),
 }
 
 
@@ -181,21 +181,18 @@ def _level(page: _Page, level: Mapping[str, Any]) -> None:
     labels = {"level": level.get("name"), "concurrency": level.get("concurrency")}
     rounds = mappings(level.get("rounds"))
     for key, (name, about) in _RATES.items():
-        if values := figures_in(rounds, key):
-            mean = mean_of(values)
-            ends = {"estimate": mean.value, "low": mean.low, "high": mean.high}
-            _bounds(page, name, f"{about} Mean of the rounds, interval of 95 %.", ends, labels)
-    for metric, told in mapping(level.get("latencies")).items():
-        for name, seen in mapping(mapping(told).get("percentiles")).items():
-            found, share = mapping(seen), _share(name)
-            ends = {
-                "estimate": _seconds(found.get("value")),
-                "low": _seconds(found.get("low")),
-                "high": _seconds(found.get("high")),
-            }
+        ends = _ends(rate_in(rounds, key))
+        _bounds(page, name, f"{about} Mean of the rounds, interval of 95 %.", ends, labels)
+    about = "Share of all requests within the objectives, interval of 95 %."
+    _bounds(page, "load_goodput_ratio", about, _ends(goodput_in(rounds)), labels)
+    latencies = mapping(level.get("latencies"))
+    for metric, told in latencies.items():
+        for name in mapping(mapping(told).get("percentiles")):
+            share = _share(name)
             quantile = "" if share is None else f"{share:g}"
             about = "Percentile of a latency over all rounds, with its interval of 95 %."
             asked = {**labels, "metric": metric, "quantile": quantile}
+            ends = _ends(percentile_in(latencies, rounds, metric, name), _MS)
             _bounds(page, "load_latency_seconds", about, ends, asked)
     sent = sum(count(run.get("requests")) for run in rounds)
     failed = sum(count(run.get("failed")) for run in rounds)
@@ -263,6 +260,9 @@ def _share(name: str) -> float | None:
         return None
 
 
-def _seconds(value: object) -> float | None:
-    found = number(value)
-    return None if found is None else found / _MS
+def _ends(told: Ranged | None, scale: float = 1.0) -> dict[str, float | None]:
+    """Return a figure and the ends of its interval, by the name of the bound."""
+    if told is None:
+        return {}
+    ends = {"estimate": told.value, "low": told.low, "high": told.high}
+    return {bound: None if end is None else end / scale for bound, end in ends.items()}

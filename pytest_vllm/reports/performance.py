@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_vllm.domain.load.over_rounds import latency_figure
 from pytest_vllm.domain.metric_change import Form
 from pytest_vllm.domain.plain import count, items, mapping, mappings, measured
-from pytest_vllm.domain.rounds import figures_in, mean_of
 from pytest_vllm.domain.stored import is_compared
 from pytest_vllm.domain.text import one_line
+from pytest_vllm.reports.load_levels import goodput_in, percentile_in, rate_in
 from pytest_vllm.reports.regression import HEAD as CHANGE_HEAD
-from pytest_vllm.reports.regression import change_cells, figure, mean_words, verdict_line
+from pytest_vllm.reports.regression import (
+    change_cells,
+    estimate_note,
+    mean_words,
+    share_words,
+    verdict_line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from pytest_vllm.domain.load.over_rounds import Ranged
     from pytest_vllm.domain.record import RunRecord
 
 LEVEL_HEAD = (
@@ -40,14 +48,10 @@ _LATENCIES = (
     ("stall", "p99"),
     ("e2el", "p50"),
 )
-_SHOWN = (
-    ("output_tokens_per_s", "output", "tokens/s"),
-    ("ttft_p50_ms", "TTFT p50", "ms"),
-    ("tpot_p50_ms", "TPOT p50", "ms"),
-    ("goodput_share", "goodput", "of all"),
-)
+_SHOWN = (("ttft", "p50", "TTFT p50"), ("tpot", "p50", "TPOT p50"))
 _FORM = {Form.PAIRS: "interleaved", Form.STORED: "stored baseline, the weak form"}
-_PROPERTIES = ("output_tokens_per_s", "requests_per_s", "ttft_p50_ms", "tpot_p50_ms", "e2el_p50_ms")
+_RATES = ("output_tokens_per_s", "requests_per_s")
+_MEDIANS = ("ttft", "tpot", "e2el")
 
 
 def performance_lines(record: RunRecord) -> list[tuple[str, str]]:
@@ -88,6 +92,7 @@ def performance_notes(record: RunRecord) -> list[str]:
     metrics = record.comparison.metrics if record.comparison is not None else None
     if metrics is not None:
         notes.append(f"since the baseline ({_FORM[metrics.form]}): {verdict_line(metrics)}")
+        notes += [estimate_note(metrics.form)] if metrics.changes else []
         notes += [f"not comparable: {reason}" for reason in metrics.obstacles]
     notes += [str(note) for note in items(performance.get("notes"))]
     return [*notes, *dict.fromkeys(_flags(performance))]
@@ -97,10 +102,15 @@ def performance_properties(record: RunRecord) -> list[tuple[str, str]]:
     """Return the figures of each level as names and values, for files that know nothing else."""
     pairs = []
     for level in _levels(record.performance):
-        for name in _PROPERTIES:
-            values = _values(level, name)
-            if values:
-                pairs.append((f"performance.{_name(level)}.{name}", f"{_mean(values):.6g}"))
+        told = {name: rate_in(_rounds(level), name) for name in _RATES}
+        told |= {
+            latency_figure(metric, "p50"): _percentile(level, metric, "p50") for metric in _MEDIANS
+        }
+        pairs += [
+            (f"performance.{_name(level)}.{name}", f"{seen.value:.6g}")
+            for name, seen in told.items()
+            if seen is not None
+        ]
         pairs.append((f"performance.{_name(level)}.failed", str(_failed(level))))
     metrics = record.comparison.metrics if record.comparison is not None else None
     if pairs and metrics is not None:
@@ -122,10 +132,13 @@ def saturation_line(performance: Mapping[str, Any]) -> str:
 
 def _level_line(level: Mapping[str, Any]) -> str:
     parts = []
-    for key, name, unit in _SHOWN:
-        values = _values(level, key)
-        if values:
-            parts.append(f"{name} {mean_words(mean_of(values))} {unit}")
+    if rate := rate_in(_rounds(level), "output_tokens_per_s"):
+        parts.append(f"output {mean_words(rate)} tokens/s")
+    for metric, percentile, name in _SHOWN:
+        if seen := _percentile(level, metric, percentile):
+            parts.append(f"{name} {mean_words(seen)} ms")
+    if share := goodput_in(_rounds(level)):
+        parts.append(f"goodput {share_words(share)} of all")
     failed = _failed(level)
     failures = f", {failed} failed" if failed else ""
     head = f"{_at_once(level)} at a time, {_size(level)} requests{failures}"
@@ -133,15 +146,14 @@ def _level_line(level: Mapping[str, Any]) -> str:
 
 
 def _row(level: Mapping[str, Any]) -> tuple[str, ...]:
-    goodput = _values(level, "goodput_share")
+    goodput = goodput_in(_rounds(level))
     return (
         _at_once(level),
         _size(level),
         str(_failed(level)),
-        _cell(_values(level, "output_tokens_per_s")),
-        _cell(_values(level, "requests_per_s")),
+        *(_rate(level, name) for name in _RATES),
         *(_latency(level, metric, name) for metric, name in _LATENCIES),
-        f"{_mean(goodput):.1%}" if goodput else "-",
+        share_words(goodput) if goodput is not None else "-",
         _own_error(mapping(level.get("calibration"))),
     )
 
@@ -160,12 +172,14 @@ def _latency(level: Mapping[str, Any], metric: str, name: str) -> str:
     seen = mapping(mapping(told.get("percentiles")).get(name))
     if not seen:
         return "-"
-    value = measured(seen.get("value"))
-    if value is None:
-        return one_line(f"needs {seen.get('needs')} requests, had {told.get('requests')}", 80)
-    ends = [measured(seen.get("low")), measured(seen.get("high"))]
-    shown = ["open" if end is None else figure(end) for end in ends]
-    return f"{figure(value)} ms ({shown[0]} to {shown[1]})"
+    if found := _percentile(level, metric, name):
+        value, _, interval = mean_words(found).partition(" ")
+        return f"{value} ms {interval}".rstrip()
+    return one_line(f"needs {seen.get('needs')} requests, had {told.get('requests')}", 80)
+
+
+def _percentile(level: Mapping[str, Any], metric: str, name: str) -> Ranged | None:
+    return percentile_in(mapping(level.get("latencies")), _rounds(level), metric, name)
 
 
 def _client_line(performance: Mapping[str, Any]) -> str:
@@ -211,16 +225,9 @@ def _at_once(level: Mapping[str, Any]) -> str:
     return one_line(str(level.get("concurrency", "?")), 20)
 
 
-def _values(level: Mapping[str, Any], name: str) -> list[float]:
-    return figures_in(_rounds(level), name)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return mean_of(values).value
-
-
-def _cell(values: Sequence[float]) -> str:
-    return mean_words(mean_of(values)) if values else "-"
+def _rate(level: Mapping[str, Any], figure: str) -> str:
+    seen = rate_in(_rounds(level), figure)
+    return mean_words(seen) if seen is not None else "-"
 
 
 def _size(level: Mapping[str, Any]) -> str:

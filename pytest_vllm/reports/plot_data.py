@@ -86,8 +86,6 @@ class Bar:
     Attributes:
         name: What stands beside it.
         value: Its length.
-        low: Lower end of its interval, `None` for none.
-        high: Upper end.
         start: Where it begins, for spans of time.
         group: Bars of one group have one colour, and the legend names it.
         label: What a pointer over it tells; by default the value.
@@ -95,8 +93,6 @@ class Bar:
 
     name: str
     value: float
-    low: float | None = None
-    high: float | None = None
     start: float = 0.0
     group: str = ""
     label: str = ""

@@ -154,12 +154,6 @@ def draw_legend(
 
 
 def number_text(value: float) -> str:
-    """Write a number with one digit: a tenth of a pixel."""
-    return (
-        f"{value:.1f}".removesuffix(".0").replace("-0", "0") if abs(value) < 1 else one_digit(value)
-    )
-
-
-def one_digit(value: float) -> str:
-    """Write a number with at most one digit behind the point."""
-    return f"{value:.1f}".removesuffix(".0") if math.isfinite(value) else "0"
+    """Write a number with at most one digit behind the point: a tenth of a pixel."""
+    text = f"{value:.1f}".removesuffix(".0") if math.isfinite(value) else "0"
+    return "0" if text == "-0" else text

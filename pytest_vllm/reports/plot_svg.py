@@ -25,7 +25,6 @@ from pytest_vllm.reports.plot_frame import (
     draw_names,
     legend_rows,
     number_text,
-    one_digit,
 )
 
 if TYPE_CHECKING:
@@ -258,4 +257,4 @@ def _at(node: ET.Element, *names: str) -> dict[str, str]:
 
 
 def _short(path: str) -> str:
-    return _NUMBER.sub(lambda found: one_digit(float(found[0])), path)
+    return _NUMBER.sub(lambda found: number_text(float(found[0])), path)

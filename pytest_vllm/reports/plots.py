@@ -122,7 +122,7 @@ def bar_plot(
         series.append(("", [bar.start for bar in kept], {}))
     for group in groups:
         values = [
-            {"value": bar.value, "label": _name(bar.label or told(bar.value)), **_interval(bar)}
+            {"value": bar.value, "label": _name(bar.label or told(bar.value))}
             if bar.group == group
             else None
             for bar in kept
@@ -130,7 +130,6 @@ def bar_plot(
         series.append((group, values, {}))
     bounds = {n: v for n, v in (marks or {}).items() if is_drawable(v)}
     reach = [bar.start + bar.value for bar in kept]
-    reach += [v for bar in kept for v in (bar.low, bar.high) if v is not None and is_drawable(v)]
     extras = Extras(
         label=f"{title}. {words.text}",
         up=axis_over([*reach, *bounds.values()], zero=True),
@@ -259,14 +258,6 @@ def _xy(point: Point, across: Axis, up: Axis) -> dict[str, Any]:
     if point.low is not None and point.high is not None:
         item["ci"] = {"low": up.place(point.low), "high": up.place(point.high)}
     return item
-
-
-def _interval(bar: Bar) -> dict[str, Any]:
-    if bar.low is None or bar.high is None:
-        return {}
-    if not is_drawable(bar.low) or not is_drawable(bar.high):
-        return {}
-    return {"ci": {"low": bar.low, "high": bar.high}}
 
 
 def _name(text: str) -> str:

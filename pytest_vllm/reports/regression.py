@@ -11,10 +11,25 @@ from pytest_vllm.domain.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_vllm.domain.load.over_rounds import Ranged
     from pytest_vllm.domain.metric_change import Judgement, MetricChange
     from pytest_vllm.domain.rounds import Mean
 
-HEAD = ("metric", "base", "candidate", "change", "bounds", "allowed", "could see", "result")
+HEAD = (
+    "metric",
+    "base (median)",
+    "candidate (median)",
+    "change",
+    "bounds",
+    "allowed",
+    "could see",
+    "result",
+)
+_SIDES = ("base", "candidate")
+_ESTIMATES = {
+    Form.PAIRS: "from the ratios of all pairs (Hodges-Lehmann)",
+    Form.STORED: "between the geometric means of the rounds",
+}
 _FORMS = {
     Form.PAIRS: "strong form: whole runs in turns on one host",
     Form.STORED: "weak form: a stored baseline, made at another time",
@@ -50,7 +65,7 @@ def judgement_text(
     """
     verdict = "not comparable" if judgement.obstacles else verdict_line(judgement)
     lines = [*_wrapped(f"FORCED {verdict}" if forced else verdict, width), _FORMS[judgement.form]]
-    lines += [f"  {side}: {printable(name)}" for side, name in zip(HEAD[1:3], names, strict=True)]
+    lines += [f"  {side}: {printable(name)}" for side, name in zip(_SIDES, names, strict=True)]
     if judgement.obstacles:
         for obstacle in judgement.obstacles:
             lines += _wrapped(f"- {obstacle}", width, indent="    ")
@@ -62,7 +77,8 @@ def judgement_text(
             lines += _wrapped(f"{change.metric}: {words}", width)
         if change.asked is not None:
             lines += _wrapped(f"{change.metric}: {_held(change)}", width)
-    return "\n".join([*lines, *_wrapped(_NOTES[judgement.form], width)])
+    notes = (estimate_note(judgement.form), _NOTES[judgement.form])
+    return "\n".join([*lines, *(line for note in notes for line in _wrapped(note, width))])
 
 
 def verdict_line(judgement: Judgement) -> str:
@@ -101,6 +117,14 @@ def change_cells(change: MetricChange, *, forced: bool = False) -> tuple[str, ..
     )
 
 
+def estimate_note(form: Form) -> str:
+    """Say how the change of a figure is estimated, for beside it are medians."""
+    return (
+        f"The change is estimated {_ESTIMATES[form]}, so it need not be the change between the two "
+        "medians."
+    )
+
+
 def cannot_tell(change: MetricChange, form: Form) -> str:
     """Say why nothing can be told of a metric, and what would tell; empty when it is told."""
     if change.effect is not Effect.CANNOT_TELL:
@@ -136,11 +160,20 @@ def figure(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def mean_words(mean: Mean) -> str:
-    """Return a mean with its interval of 95 %: `1,084 (1,054 to 1,102)`."""
-    if mean.low is None or mean.high is None:
+def mean_words(mean: Mean | Ranged) -> str:
+    """Return a figure with its interval of 95 %: `1,084 (1,054 to 1,102)`."""
+    if mean.low is None and mean.high is None:
         return figure(mean.value)
-    return f"{figure(mean.value)} ({figure(mean.low)} to {figure(mean.high)})"
+    low = "open" if mean.low is None else figure(mean.low)
+    high = "open" if mean.high is None else figure(mean.high)
+    return f"{figure(mean.value)} ({low} to {high})"
+
+
+def share_words(told: Ranged) -> str:
+    """Return a share with its interval of 95 %: `99.5% (98.1% to 100.0%)`."""
+    if told.low is None or told.high is None:
+        return f"{told.value:.1%}"
+    return f"{told.value:.1%} ({told.low:.1%} to {told.high:.1%})"
 
 
 _MOST_PERCENT = 900.0

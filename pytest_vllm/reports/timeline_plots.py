@@ -5,16 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_vllm.domain.plain import items, mapping, mappings, number
+from pytest_vllm.domain.plain import items, mappings, measured, number
 from pytest_vllm.domain.text import one_line
+from pytest_vllm.reports.load_gauges import (
+    begin_of,
+    gauge_rows,
+    looks_text,
+    most_of,
+    round_gauges,
+)
 from pytest_vllm.reports.load_levels import levels_of
 from pytest_vllm.reports.plot_axis import is_drawable, told
 from pytest_vllm.reports.plots import Band, Line, Plot, Words, drawn, line_plot, thin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_vllm.domain.record import RunRecord
+    from pytest_vllm.reports.load_gauges import RoundGauge
     from pytest_vllm.reports.load_levels import LoadLevel
 
 _NS = 1e9
@@ -61,13 +69,8 @@ def _clock(record: RunRecord, levels: Sequence[LoadLevel]) -> _Clock | None:
     began = number(record.gpu_samples.get("began_ns"))
     if began:
         return _Clock(zero_ns=began, name=_X)
-    begins = [at for level in levels for one in level.rounds if (at := _begin(one)) is not None]
+    begins = [at for level in levels for one in level.rounds if (at := begin_of(one)) is not None]
     return _Clock(zero_ns=min(begins), name="seconds since the first load") if begins else None
-
-
-def _begin(one: Mapping[str, Any]) -> float | None:
-    """Return when a round began; records of schema 1 do not know."""
-    return number(one.get("begin_ns")) or None
 
 
 def _bands(levels: Sequence[LoadLevel], clock: _Clock) -> list[Band]:
@@ -77,7 +80,7 @@ def _bands(levels: Sequence[LoadLevel], clock: _Clock) -> list[Band]:
         spans = [
             (clock.at(begin), clock.at(begin) + seconds)
             for one in level.rounds
-            if (begin := _begin(one)) is not None
+            if (begin := begin_of(one)) is not None
             and (seconds := number(one.get("seconds"))) is not None
             and seconds >= 0
         ]
@@ -88,36 +91,27 @@ def _bands(levels: Sequence[LoadLevel], clock: _Clock) -> list[Band]:
     return sorted(bands, key=lambda band: band.low)
 
 
-def _told_over(levels: Sequence[LoadLevel], clock: _Clock, gauge: str, scale: float) -> Column:
-    """Return a gauge of the server over all rounds in the order of time, with gaps in between."""
-    rounds: list[Column] = []
-    for level in levels:
-        for one in level.rounds:
-            begin, told_ = _begin(one), mapping(one.get("timeline"))
-            if begin is None:
-                continue
-            pairs = zip(items(told_.get("time_s")), items(told_.get(gauge)), strict=False)
-            column: Column = [
-                (clock.at(begin) + at, value * scale)
-                for at, value in ((number(a), number(v)) for a, v in pairs)
-                if at is not None and value is not None
-            ]
-            if column:
-                rounds.append([*column, (column[-1][0], None)])
-    return [point for column in sorted(rounds, key=lambda c: c[0][0]) for point in column]
+def _over_time(rounds: Sequence[RoundGauge], clock: _Clock, scale: float) -> Column:
+    """Return a gauge of the server over all rounds, with gaps in between."""
+    columns: list[Column] = [
+        [(clock.at(one.begin_ns) + at, value * scale) for at, value in one.looks] for one in rounds
+    ]
+    return [point for column in columns for point in (*column, (column[-1][0], None))]
 
 
 def _requests(levels: Sequence[LoadLevel], clock: _Clock, bands: Sequence[Band]) -> Plot | None:
-    columns = {gauge: _told_over(levels, clock, gauge, 1.0) for gauge in ("running", "waiting")}
-    lines = [
-        Line(name=f"{gauge} requests", points=thin(column, _POINTS // 2))
-        for gauge, column in columns.items()
-        if column
-    ]
-    if not lines:
+    gauges = {gauge: round_gauges(levels, gauge) for gauge in ("running", "waiting")}
+    most = {gauge: v for gauge, rounds in gauges.items() if (v := most_of(rounds)) is not None}
+    if not most:
         return None
-    most = {gauge: _most(column) for gauge, column in columns.items()}
-    said = ", ".join(f"{told(v)} {gauge}" for gauge, v in most.items() if v is not None)
+    lines = [
+        Line(
+            name=f"{gauge} requests",
+            points=thin(_over_time(gauges[gauge], clock, 1.0), _POINTS // 2),
+        )
+        for gauge in most
+    ]
+    said = ", ".join(f"{told(v)} {gauge}" for gauge, v in most.items())
     return line_plot(
         "Requests in the server during the loads",
         lines,
@@ -125,52 +119,31 @@ def _requests(levels: Sequence[LoadLevel], clock: _Clock, bands: Sequence[Band])
         y="requests",
         bands=bands,
         words=Words(
-            text=f"As the server's own /metrics tell, about once a second. At most {said}.",
-            head=("Level", "running, mean", "most", "waiting, mean", "most"),
-            rows=_gauge_rows(levels, ("running", "waiting"), 1.0, ""),
+            text=f"{looks_text(gauges[next(iter(most))])} At most {said} in those looks.",
+            head=("Level", "looks", "running, mean", "most", "waiting, mean", "most"),
+            rows=gauge_rows(levels, ("running", "waiting"), 1.0, ""),
         ),
     )
 
 
 def _kv_use(levels: Sequence[LoadLevel], clock: _Clock, bands: Sequence[Band]) -> Plot | None:
-    column = _told_over(levels, clock, "kv_cache", 100.0)
-    most = _most(column)
+    rounds = round_gauges(levels, "kv_cache")
+    most = most_of(rounds)
     if most is None:
         return None
+    points = thin(_over_time(rounds, clock, 100.0), _POINTS)
     return line_plot(
         "KV cache in use during the loads",
-        [Line(name="KV cache in use", points=thin(column, _POINTS), filled=False)],
+        [Line(name="KV cache in use", points=points, filled=False)],
         x=clock.name,
         y="% of the KV cache",
         bands=bands,
         words=Words(
-            text=f"As the server's own /metrics tell. At most {told(most)} % of the cache.",
-            head=("Level", "mean", "most"),
-            rows=_gauge_rows(levels, ("kv_cache",), 100.0, " %"),
+            text=f"{looks_text(rounds)} At most {told(most * 100.0)} % of the cache in those.",
+            head=("Level", "looks", "mean", "most"),
+            rows=gauge_rows(levels, ("kv_cache",), 100.0, " %"),
         ),
     )
-
-
-def _gauge_rows(
-    levels: Sequence[LoadLevel], gauges: Sequence[str], scale: float, unit: str
-) -> list[tuple[str, ...]]:
-    rows = []
-    for level in levels:
-        cells = [level.name]
-        for gauge in gauges:
-            seen = [
-                value * scale
-                for one in level.rounds
-                for v in items(mapping(one.get("timeline")).get(gauge))
-                if (value := number(v)) is not None
-            ]
-            cells += (
-                [f"{told(sum(seen) / len(seen))}{unit}", f"{told(max(seen))}{unit}"]
-                if seen
-                else ["-", "-"]
-            )
-        rows.append(tuple(cells))
-    return rows
 
 
 def _gpu_memory(record: RunRecord, bands: Sequence[Band]) -> Plot | None:
@@ -180,36 +153,49 @@ def _gpu_memory(record: RunRecord, bands: Sequence[Band]) -> Plot | None:
         if (total := number(gpu.get("vram_total_bytes")))
     }
     marks = {f"GPU has {max(totals.values()):.1f} GiB": max(totals.values())} if totals else {}
-    names = ("GPU memory in use", "GiB")
-    return _of_gpus(record, "vram_used_bytes", per=_GIB, names=names, marks=marks, bands=bands)
+    columns = [
+        (_name(gpu), _with_peak(column, gpu))
+        for gpu, column in _sampled(record, "vram_used_bytes", _GIB)
+    ]
+    return _of_gpus(columns, names=("GPU memory in use", "GiB"), marks=marks, bands=bands)
 
 
 def _gpu_power(record: RunRecord, bands: Sequence[Band]) -> Plot | None:
-    return _of_gpus(record, "power_w", per=1.0, names=("GPU power", "W"), marks={}, bands=bands)
+    columns = [(_name(gpu), column) for gpu, column in _sampled(record, "power_w", 1.0)]
+    return _of_gpus(columns, names=("GPU power", "W"), marks={}, bands=bands)
 
 
-def _of_gpus(  # noqa: PLR0913 - what a plot of the GPUs is
-    record: RunRecord,
-    quantity: str,
+def _sampled(
+    record: RunRecord, quantity: str, per: float
+) -> Iterator[tuple[Mapping[str, Any], Column]]:
+    """Yield each sampled GPU with a quantity over time, divided by `per`."""
+    samples = record.gpu_samples
+    times = [number(at) for at in items(samples.get("time_s"))]
+    for gpu in mappings(samples.get("gpus")):
+        values = [measured(value) for value in items(gpu.get(quantity))]
+        yield (
+            gpu,
+            [
+                (at, None if value is None else value / per)
+                for at, value in zip(times, values, strict=False)
+                if at is not None
+            ],
+        )
+
+
+def _name(gpu: Mapping[str, Any]) -> str:
+    return one_line(f"GPU {gpu.get('index')}", 20)
+
+
+def _of_gpus(
+    sampled: Sequence[tuple[str, Column]],
     *,
-    per: float,
     names: tuple[str, str],
     marks: Mapping[str, float],
     bands: Sequence[Band],
 ) -> Plot | None:
     title, unit = names
-    samples = record.gpu_samples
-    times = [number(at) for at in items(samples.get("time_s"))]
-    columns: list[tuple[str, Column]] = []
-    for gpu in mappings(samples.get("gpus")):
-        values = [number(value) for value in items(gpu.get(quantity))]
-        column: Column = [
-            (at, None if value is None else value / per)
-            for at, value in zip(times, values, strict=False)
-            if at is not None
-        ]
-        if any(value is not None for _, value in column):
-            columns.append((one_line(f"GPU {gpu.get('index')}", 20), column))
+    columns = [(name, column) for name, column in sampled if _most(column) is not None]
     if not columns:
         return None
     shown = columns[:_GPUS]
@@ -233,6 +219,14 @@ def _of_gpus(  # noqa: PLR0913 - what a plot of the GPUs is
         marks=marks,
         words=Words(text=f"{over}{loads}", head=("GPU", "least", "mean", "most"), rows=rows),
     )
+
+
+def _with_peak(column: Column, gpu: Mapping[str, Any]) -> Column:
+    """Put the highest use of memory where it was: of a long run only some samples are kept."""
+    peak, at = measured(gpu.get("vram_peak_bytes")), number(gpu.get("vram_peak_s"))
+    if peak is None or at is None or peak / _GIB <= (_most(column) or 0.0):
+        return column
+    return sorted([*column, (at, peak / _GIB)], key=lambda point: point[0])
 
 
 def _most(column: Column) -> float | None:

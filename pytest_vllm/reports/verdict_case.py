@@ -28,7 +28,7 @@ class VerdictCase:
     """The verdict as a case of its own.
 
     Attributes:
-        outcome: `FAIL` where the image is rejected, `ERROR` where nobody knows, else `PASS`.
+        outcome: `FAIL` where the image is rejected, `ERROR` where nobody knows.
         message: The weightiest reason.
         reasons: All of them, a line each.
     """
@@ -41,25 +41,22 @@ class VerdictCase:
 def verdict_case(record: RunRecord) -> VerdictCase | None:
     """Return the verdict as a case, `None` where the other cases say the same.
 
-    A record whose results do not bear its verdict always has one, and so has a run without any
-    other case.
+    A record whose results do not bear its verdict always has one; so the case is never a pass, for
+    PROMOTE without a check that passed is such a record.
     """
     decision, reasons = record.verdict.decision, record.verdict.reasons
     if doubted := doubts(record):
         return VerdictCase(
             outcome=Outcome.ERROR, message=doubted[0], reasons="\n".join([*doubted, *reasons])
         )
-    results = shown_results(record)
-    if decision is Decision.PROMOTE:
-        if results or record.failure is not None:
-            return None
-        outcome = Outcome.PASS
-    else:
-        outcome = Outcome.FAIL if decision is Decision.REJECT else Outcome.ERROR
-        if record.failure is not None or any(
-            result.outcome is outcome and result.check.level is Level.MUST for result in results
-        ):
-            return None
+    if decision is Decision.PROMOTE or record.failure is not None:
+        return None
+    outcome = Outcome.FAIL if decision is Decision.REJECT else Outcome.ERROR
+    if any(
+        result.outcome is outcome and result.check.level is Level.MUST
+        for result in shown_results(record)
+    ):
+        return None
     first = next(iter(reasons), "no reason is given")
     return VerdictCase(outcome=outcome, message=f"{decision}: {first}", reasons="\n".join(reasons))
 

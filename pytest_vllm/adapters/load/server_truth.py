@@ -9,6 +9,7 @@ from typing import Self
 from pytest_vllm.adapters.exposition import read_metrics
 from pytest_vllm.adapters.http import Transport
 from pytest_vllm.domain.load.server_looks import PREFIXES, ServerLook, ServerLooks, read_look
+from pytest_vllm.domain.load.timeline import highest
 from pytest_vllm.domain.reply import TransportFailure
 from pytest_vllm.domain.text import one_line
 
@@ -19,7 +20,8 @@ SHARE = 0.01
 """Share of the time that the server may be answering looks; where they take longer, they become
 rarer."""
 LIMIT = 1200
-"""Most looks that are kept; above it every second one is dropped and the interval doubles."""
+"""Most looks that are kept; above it every second one is dropped and the interval doubles. Those
+with the highest value of a gauge always stay."""
 
 _TIMEOUT_S = 5.0
 _SETTLES_WITHIN_S = 2.0
@@ -119,7 +121,8 @@ class ServerWatch:
 
     def _keep(self, look: ServerLook) -> None:
         if len(self._looks) >= LIMIT:
-            del self._looks[1::2]
+            stay = highest(self._looks)
+            self._looks = [look for n, look in enumerate(self._looks) if n % 2 == 0 or n in stay]
             self._interval_s *= 2
         self._looks.append(look)
 

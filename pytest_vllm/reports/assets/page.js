@@ -30,6 +30,7 @@
   const form = document.querySelector("form.filters");
   const suites = all("details.suite").map((box) => ({ box, open: box.open, rows: null }));
   const told = form && form.querySelector("[role=status]");
+  let waiting = 0; /* until a change of the form is applied */
 
   function rowsOf(suite) {
     suite.rows ??= all("tbody > tr[id]", suite.box).map((row) => {
@@ -42,6 +43,7 @@
   }
 
   function apply() {
+    clearTimeout(waiting);
     const words = form.elements.words.value.toLowerCase().split(/\s+/).filter(Boolean);
     const outcome = form.elements.outcome.value;
     const level = form.elements.level.value;
@@ -76,7 +78,6 @@
   }
 
   if (form && suites.length) {
-    let waiting = 0;
     const soon = (wait) => {
       clearTimeout(waiting);
       waiting = setTimeout(apply, wait);
