@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.exchange import replay_script
+from pytest_vllm.domain.unique_names import UniqueNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,16 +30,12 @@ def check_folders(results: Iterable[CheckResult]) -> dict[str, CheckResult]:
     Returns:
         Results by folder, such as `checks/chat.usage.adds-up-stream`, in the order of the results.
     """
-    folders: dict[str, CheckResult] = {}
-    for result in results:
-        if result.outcome not in (Outcome.FAIL, Outcome.ERROR) or not result.exchanges:
-            continue
-        folder = base = f"checks/{_file_name(result)}"
-        number = 2
-        while folder in folders:
-            folder, number = f"{base}-{number}", number + 1
-        folders[folder] = result
-    return folders
+    names = UniqueNames()
+    return {
+        names.take(f"checks/{_file_name(result)}"): result
+        for result in results
+        if result.outcome in (Outcome.FAIL, Outcome.ERROR) and result.exchanges
+    }
 
 
 def check_files(record: RunRecord) -> dict[str, str]:

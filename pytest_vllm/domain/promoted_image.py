@@ -38,7 +38,6 @@ def accepted_image(record: RunRecord) -> PinnedName | Refusal:
     runs = facts.get("runs")
     if record.backend != "docker":
         return Refusal(
-            kind="digest",
             message=f"the run had its server from the backend {one_line(record.backend)}, so no "
             "image was accepted",
             cure="run the acceptance on the image itself, with --vllm-image=REPOSITORY@DIGEST",
@@ -46,7 +45,6 @@ def accepted_image(record: RunRecord) -> PinnedName | Refusal:
     if not isinstance(runs, str) or "@" not in runs:
         asked = one_line(str(facts.get("asked") or "the image"))
         return Refusal(
-            kind="digest",
             message=f"the run knows {asked} by its image ID only, and a registry knows no image ID",
             cure=f"push the image first, then run the acceptance on the pushed name: docker push "
             f"{asked}",
@@ -54,7 +52,7 @@ def accepted_image(record: RunRecord) -> PinnedName | Refusal:
     try:
         return PinnedName.parse(runs, what="launch.image.runs")
     except TargetError as error:
-        return Refusal(kind="digest", message=error.message, cure=AGAIN)
+        return Refusal(message=error.message, cure=AGAIN)
 
 
 def asked_tag(record: RunRecord, image: PinnedName) -> TaggedName | Refusal | None:
@@ -88,7 +86,7 @@ def asked_tag(record: RunRecord, image: PinnedName) -> TaggedName | Refusal | No
 
 
 def _other_name(message: str) -> Refusal:
-    return Refusal(kind="tag", message=message, cure=AGAIN)
+    return Refusal(message=message, cure=AGAIN)
 
 
 def other_image(record: RunRecord, wanted: ImageName) -> str:
@@ -128,7 +126,6 @@ def image_refusals(image: PinnedName, view: RegistryView) -> tuple[Refusal, ...]
     if not view.present:
         found.append(
             Refusal(
-                kind="image",
                 message=f"{image.repository} does not have {image.digest}, which the run accepted",
                 cure=f"push that image, or run the acceptance on what {image.repository} has",
             )
@@ -137,7 +134,6 @@ def image_refusals(image: PinnedName, view: RegistryView) -> tuple[Refusal, ...]
         names = f"names {view.tag_digest} now" if view.tag_digest else "is gone"
         found.append(
             Refusal(
-                kind="tag",
                 message=f"{view.tag}, which the run was asked for, {names}; the run accepted "
                 f"{image.digest}",
                 cure=f"run the acceptance on what {view.tag} names now, or, where the digest that "

@@ -87,7 +87,6 @@ def _verdict(record: RunRecord, *, bad: bool) -> Iterator[Refusal]:
     if verdict.decision is not Decision.PROMOTE:
         why = one_line(verdict.reasons[0]) if verdict.reasons else "no reason is given"
         yield Refusal(
-            kind="verdict",
             message=f"the verdict of the run is {verdict.decision}: {why}",
             cure="mend what report.html shows, and run the acceptance again",
         )
@@ -95,7 +94,6 @@ def _verdict(record: RunRecord, *, bad: bool) -> Iterator[Refusal]:
     again = decide(record.results, failure=record.failure, complete=True)
     if again.decision is not Decision.PROMOTE and not bad:
         yield Refusal(
-            kind="verdict",
             message=f"the run says {verdict.decision}, and what it holds makes {again.decision}: "
             f"{one_line(again.reasons[0])}",
             cure=AGAIN,
@@ -105,7 +103,6 @@ def _verdict(record: RunRecord, *, bad: bool) -> Iterator[Refusal]:
 def _rules(rules: Rules | None) -> Iterator[Refusal]:
     if rules is None:
         yield Refusal(
-            kind="rules",
             message="the run does not say by which rules it was judged, as those of older versions",
             cure=AGAIN,
         )
@@ -114,7 +111,6 @@ def _rules(rules: Rules | None) -> Iterator[Refusal]:
     missing = [rule for rule, there in wanted.items() if not there]
     if missing:
         yield Refusal(
-            kind="rules",
             message=f"the run was judged by profile {one_line(rules.profile)}, which lacks "
             f"{' and '.join(missing)}",
             cure="run with --vllm-profile=promote, or with a profile of your own that has both "
@@ -122,7 +118,6 @@ def _rules(rules: Rules | None) -> Iterator[Refusal]:
         )
     elif not rules.required:
         yield Refusal(
-            kind="rules",
             message="the run required no check at all, although its profile says complete = true",
             cure=AGAIN,
         )
@@ -146,7 +141,6 @@ def _checks(record: RunRecord, catalogue: Sequence[Check]) -> Iterator[Refusal]:
     if bad:
         have = "check has" if len(bad) == 1 else "checks have"
         yield Refusal(
-            kind="check",
             message=f"{len(bad)} MUST {have} not passed: {_listed(bad)}",
             cure="see report.html for what each of them saw, and run the acceptance again",
         )
@@ -163,7 +157,6 @@ def _levels(record: RunRecord, catalogue: Sequence[Check]) -> Iterator[Refusal]:
     if lowered:
         are = "check is" if len(lowered) == 1 else "checks are"
         yield Refusal(
-            kind="check",
             message=f"{len(lowered)} {are} MUST in the installed pytest-vllm, which is the version "
             f"that ran, and less in the run: {_listed(list(lowered))}",
             cure=AGAIN,
@@ -176,7 +169,6 @@ def _materials(record: RunRecord) -> Iterator[Refusal]:
     missing = [kind for kind in _RESTS_ON if kind not in known]
     if missing and record.rules is not None:
         yield Refusal(
-            kind="proof",
             message=f"the run has no digest of what it rests on: {', '.join(missing)}",
             cure=AGAIN,
         )
@@ -194,7 +186,6 @@ def _suites(record: RunRecord, installed: Mapping[str, str]) -> Iterator[Refusal
     other = {item.name: None for item in known if item.sha256 != installed[item.name]}
     if other:
         yield Refusal(
-            kind="proof",
             message="the run did not use the suites of the installed pytest-vllm, which is the "
             f"version that ran: {_listed(list(other))}",
             cure="install pytest-vllm anew on the host that ran; then run the acceptance again",
@@ -205,7 +196,6 @@ def _suites(record: RunRecord, installed: Mapping[str, str]) -> Iterator[Refusal
     missing = [name for name in names if name not in {item.name for item in known}]
     if missing:
         yield Refusal(
-            kind="proof",
             message=f"the run has no digest of suites whose checks it required: {_listed(missing)}",
             cure=AGAIN,
         )
@@ -223,7 +213,6 @@ def _missing(
         have, them = ("check has", "it") if len(missing) == 1 else ("checks have", "them")
         names = [f"{name} (deselected)" if name in deselected else name for name in missing]
         yield Refusal(
-            kind="check",
             message=f"{len(missing)} {have} no result, but the {by} requires {them}: "
             f"{_listed(names)}",
             cure="run all suites: without -k, -m, --deselect and --vllm-suite",
@@ -237,7 +226,6 @@ def _age(record: RunRecord, now: dt.datetime, max_age: dt.timedelta) -> Iterator
         started = None
     if started is None or started.tzinfo is None:
         yield Refusal(
-            kind="age",
             message=f"the run began at {one_line(record.started)!r}, which is no time with a zone",
             cure=AGAIN,
         )
@@ -245,13 +233,11 @@ def _age(record: RunRecord, now: dt.datetime, max_age: dt.timedelta) -> Iterator
     age = now - started
     if age > max_age:
         yield Refusal(
-            kind="age",
             message=f"the run is {_days(age)} old, and {_days(max_age)} are allowed",
             cure=f"{AGAIN} (or allow more with --max-age)",
         )
     elif age < -SKEW:
         yield Refusal(
-            kind="age",
             message=f"the run began {_days(-age)} from now, at {one_line(record.started)}",
             cure="set the clock of this host or of the one that ran; then run the acceptance again",
         )

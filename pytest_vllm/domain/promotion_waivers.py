@@ -32,7 +32,6 @@ def waiver_refusals(record: RunRecord, today: dt.date) -> Iterator[Refusal]:
             _covers(waiver, result) for waiver in record.waivers
         ):
             yield Refusal(
-                kind="waiver",
                 message=f"{one_line(result.name)} is waived, but the run has no waiver of it",
                 cure=AGAIN,
             )
@@ -48,7 +47,6 @@ def _of_waiver(waiver: WaiverUse, today: dt.date, where: str, *, needed: bool) -
     missing = [key for key in ("reason", "link") if not getattr(waiver, key).strip()]
     if missing:
         yield Refusal(
-            kind="waiver",
             message=f"the waiver of {name} has no {' and no '.join(missing)}",
             cure=f"write {' and '.join(missing)} in {where}, and run the acceptance again",
         )
@@ -56,7 +54,6 @@ def _of_waiver(waiver: WaiverUse, today: dt.date, where: str, *, needed: bool) -
         last = dt.date.fromisoformat(waiver.expires)
     except ValueError:
         yield Refusal(
-            kind="waiver",
             message=f"the waiver of {name} expires on {one_line(waiver.expires)!r}, which is "
             "no date",
             cure=f"write expires = YYYY-MM-DD in {where}, and run the acceptance again",
@@ -64,14 +61,12 @@ def _of_waiver(waiver: WaiverUse, today: dt.date, where: str, *, needed: bool) -
         return
     if last < today:
         yield Refusal(
-            kind="waiver",
             message=f"the waiver of {name} expired on {last} (today is {today})",
             cure=f"mend what it waived ({one_line(waiver.link)}), or renew it in {where}, and "
             "run the acceptance again",
         )
     if not needed:
         yield Refusal(
-            kind="waiver",
             message=f"the waiver of {name} was not needed: "
             f"{one_line(waiver.note) or 'no check failed that it waives'}",
             cure=f"remove it from {where}, and run the acceptance again",

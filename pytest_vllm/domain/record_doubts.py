@@ -38,6 +38,8 @@ def doubts(record: RunRecord) -> tuple[str, ...]:
     if missing := [name for name in required if name not in shown]:
         have = "has" if len(missing) == 1 else "have"
         found.append(f"{_checks(missing)} {have} no result: {_listed(missing)}")
+    if not found and not any(result.outcome is Outcome.PASS for result in must):
+        found.append("no MUST check passed, so nothing was shown")
     return tuple(
         f"the record says {record.verdict.decision}, and what it holds says otherwise: {why}. "
         "Somebody changed it, or it is damaged"

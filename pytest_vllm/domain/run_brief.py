@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.plain import items, mapping, mappings
+from pytest_vllm.domain.record import Material
 from pytest_vllm.domain.record_history import upgrade
 from pytest_vllm.domain.rounds import figures_in
 from pytest_vllm.domain.run_name import read_run_name
@@ -126,6 +127,8 @@ def brief_record(record: RunRecord) -> RunBrief:
                 "version": record.server.version,
             },
             "server_facts": {"version": record.server_facts.version if record.server_facts else ""},
+            "backend": record.backend,
+            "materials": [asdict(item) for item in record.materials],
             "gpus": record.gpus,
             "facts": record.facts,
             "results": [{"outcome": result.outcome} for result in record.results],
@@ -158,6 +161,8 @@ def _brief(run: Mapping[str, Any]) -> RunBrief:
         facts=mapping(run.get("facts")),
         settings=[Setting(name=name, value=value, source="") for name, value in settings.items()],
         server=server,
+        backend=str(run.get("backend") or ""),
+        materials=[_material(told) for told in mappings(run.get("materials"))],
     )
     runs = str(mapping(launch.get("image")).get("runs") or "")
     asked = str(settings.get("image") or "")
@@ -196,6 +201,11 @@ def _server(told: object) -> ServerInfo | None:
         owned=False,
         launch_model=str(told.get("launch_model") or ""),
     )
+
+
+def _material(told: Mapping[str, Any]) -> Material:
+    kind, name, sha256, of = (str(told.get(key) or "") for key in ("kind", "name", "sha256", "of"))
+    return Material(kind=kind, name=name, sha256=sha256, of=of)
 
 
 def _levels(performance: Mapping[str, Any]) -> Iterator[LevelBrief]:

@@ -110,8 +110,8 @@ class RunComparison:
     Attributes:
         base: The earlier side.
         candidate: The later one.
-        machine: What must be the same for figures to be compared: GPUs, driver, model revision,
-            arguments, ...
+        machine: What must be the same for figures to be compared: GPUs, driver, model and its
+            content, arguments, ...
         others: What may differ, often on purpose: image, version, host, variables.
         doubts: Why what a side says of itself cannot be, a sentence each.
         fell: Why the candidate is worse as a whole, whatever became of single checks.

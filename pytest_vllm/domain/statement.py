@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_vllm.domain.checks import Level, Outcome
 from pytest_vllm.domain.ci_job import JOB
 from pytest_vllm.domain.errors import TargetError
+from pytest_vllm.domain.json_object import read_object
 from pytest_vllm.domain.plain import mappings
 from pytest_vllm.domain.record import plain, to_json
 from pytest_vllm.domain.repository import PinnedName
@@ -150,11 +151,9 @@ def problems(record: RunRecord, *, record_sha256: str, text: str) -> tuple[str, 
     if missing := absence(record):
         return (f"there can be no statement about this run: {missing}",)
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return ("the statement is not JSON",)
-    if not isinstance(found, dict):
-        return ("the statement is no JSON object",)
+        found = read_object(text, "the statement")
+    except ValueError as error:
+        return (str(error),)
     for key, wanted in (("_type", STATEMENT_TYPE), ("predicateType", PREDICATE_TYPE)):
         if found.get(key) != wanted:
             return (f"it is no statement of a test result: its {key} is {_shown(found.get(key))}",)

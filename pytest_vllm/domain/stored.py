@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.comparable import Conditions, obstacles
 from pytest_vllm.domain.gated import STORED_TOLERANCE, flatten, rules_for
 from pytest_vllm.domain.metric_change import Form, Judgement
 from pytest_vllm.domain.regression import judge_stored
+from pytest_vllm.domain.target import looks_like_path
+from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_vllm.domain.record import RunRecord
+    from pytest_vllm.domain.record import Material, RunRecord
     from pytest_vllm.domain.server import ServerInfo
     from pytest_vllm.domain.settings import Setting
 
 GPUS = "GPUs"
 _ARGUMENTS = "serve-arg"
+_REVISION = "model revision"
+_AT_COMMIT = re.compile(r"(.+)@([0-9a-f]{40})")
+_COUNT = re.compile(r"\b[0-9]+ ")
+_LONGEST_WAYS = 100
 _FIRST_RUN = (
     "no baseline was given, so nothing was compared: this run can be one, "
     "with --vllm-baseline={run_id}"
@@ -96,12 +103,14 @@ def figures_of(
     return flatten(_figures(base), plain=plain), flatten(_figures(candidate), plain=plain)
 
 
-def facts_of(
+def facts_of(  # noqa: PLR0913 - the parts of a record
     *,
     gpus: Mapping[str, Any],
     facts: Mapping[str, Any],
     settings: Iterable[Setting],
     server: ServerInfo | None,
+    backend: str = "",
+    materials: Iterable[Material] = (),
 ) -> dict[str, str]:
     """Return what must be the same of two runs, by its name in words, out of parts of a record.
 
@@ -110,31 +119,60 @@ def facts_of(
         facts: `RunRecord.facts`.
         settings: Its settings.
         server: Its server.
+        backend: Its backend; what arguments a server of another has (`attach`), nobody knows.
+        materials: What it rests on, the model among it.
     """
     devices = [device for device in gpus.get("gpus") or () if isinstance(device, dict)]
     model = facts.get("model")
     model = model if isinstance(model, dict) else {}
     values = {setting.name: setting.value for setting in settings}
+    arguments = _words(values.get(_ARGUMENTS)) or "none"
     return {
         GPUS: _counted(device.get("name") or device.get("gfx") for device in devices),
         "partition of the GPUs": _counted(device.get("partition") for device in devices),
         "driver": ", ".join(sorted({str(device.get("driver") or "") for device in devices})),
         "model": server.launch_model or server.model if server is not None else "",
-        "model revision": str(model.get("revision") or ""),
-        "arguments": _words(values.get(_ARGUMENTS)) or "none",
+        **_content(str(model.get("revision") or ""), materials),
+        "arguments": "" if backend == "attach" else arguments,
     }
 
 
 def record_facts(record: RunRecord) -> dict[str, str]:
     """Return `facts_of` a whole record."""
     return facts_of(
-        gpus=record.gpus, facts=record.facts, settings=record.settings, server=record.server
+        gpus=record.gpus,
+        facts=record.facts,
+        settings=record.settings,
+        server=record.server,
+        backend=record.backend,
+        materials=record.materials,
     )
 
 
 def first_run(run_id: str) -> str:
     """Say that a run without a baseline shows nothing of a regression, and can become one."""
     return _FIRST_RUN.format(run_id=run_id)
+
+
+def _content(revision: str, materials: Iterable[Material]) -> dict[str, str]:
+    """Return what tells one content of a model from another: a commit of the Hub, or a digest.
+
+    How the files were read is part of the digest's name, so that digests which were made in
+    different ways are not held against each other, nor a digest against a commit.
+
+    Args:
+        revision: The revision that was asked for or found before the start.
+        materials: What the run rests on; one without a digest was not seen.
+    """
+    seen = next((item for item in materials if item.kind == "model" and item.sha256), None)
+    if seen is None:
+        return {_REVISION: revision}
+    snapshot = _AT_COMMIT.fullmatch(seen.name)
+    if snapshot is not None and not looks_like_path(snapshot[1]):
+        return {_REVISION: snapshot[2]}
+    ways = one_line(_COUNT.sub("", seen.of.partition(": ")[2]), _LONGEST_WAYS)
+    digest = {f"model files ({ways})" if ways else "model files": seen.sha256}
+    return {_REVISION: revision, **digest} if revision else digest
 
 
 def _levels(performance: Mapping[str, Any]) -> Levels:

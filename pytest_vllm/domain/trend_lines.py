@@ -141,10 +141,10 @@ def _name(own: Mapping[str, str], conditions: Sequence[Mapping[str, str]]) -> st
     """Return what tells a line from the others: `driver 6.16.9, level c16`."""
     apart = {
         name: values
-        for name in own
+        for name in dict.fromkeys(name for other in conditions for name in other)
         if name != GPUS and len(values := {other.get(name, "") for other in conditions}) > 1
     }
-    told = [_apart(name, own[name], values) for name, values in apart.items()]
+    told = [_apart(name, own.get(name, ""), values) for name, values in apart.items()]
     return ", ".join(told) or f"{own.get('workload') or 'load'} at {own['level']}"
 
 
