@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pytest_vllm.domain.errors import TargetError, VllmError
+from pytest_vllm.domain.json_object import read_object
 from pytest_vllm.domain.text import one_line
 
 if TYPE_CHECKING:
@@ -235,11 +236,9 @@ def _open(text: str) -> tuple[bytes, list[dict[str, Any]]]:
         SignatureError: It is no envelope of a statement.
     """
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise SignatureError("the envelope is not JSON", advice=_SIGN) from None
-    if not isinstance(document, dict):
-        raise SignatureError("the envelope is no JSON object", advice=_SIGN)
+        document = read_object(text, "the envelope")
+    except ValueError as error:
+        raise SignatureError(str(error), advice=_SIGN) from None
     kind = document.get("payloadType")
     if kind != PAYLOAD_TYPE:
         shown = one_line(json.dumps(kind), 80)

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vllm.adapters.registry.client import registry_name
 from pytest_vllm.adapters.registry.placing import place
 from pytest_vllm.adapters.registry.several import Registries
-from pytest_vllm.adapters.runs import read_run
-from pytest_vllm.adapters.signing import read_public_key
 from pytest_vllm.adapters.verb_end import ends_clearly
-from pytest_vllm.domain.command_words import WordParser
 from pytest_vllm.domain.errors import TargetError, VllmError
 from pytest_vllm.domain.promoted_image import (
     RegistryView,
@@ -25,11 +20,12 @@ from pytest_vllm.domain.promoted_image import (
     known_in,
     other_image,
 )
-from pytest_vllm.domain.promotion import evidence_refusals, read_age
-from pytest_vllm.domain.refusal import AGAIN, Refusal
-from pytest_vllm.domain.repository import ImageName, PinnedName, TaggedName
+from pytest_vllm.domain.promotion import evidence_refusals
+from pytest_vllm.domain.refusal import AGAIN, LONGEST, Refusal
+from pytest_vllm.domain.repository import PinnedName
 from pytest_vllm.domain.statement import absence
 from pytest_vllm.domain.text import one_line
+from pytest_vllm.evidence.promotion_request import read_request
 from pytest_vllm.evidence.promotion_words import script
 from pytest_vllm.evidence.verifying import SIGNATURE, points
 from pytest_vllm.plugin.marks import catalogue
@@ -37,62 +33,24 @@ from pytest_vllm.plugin.materials import installed_suites
 from pytest_vllm.plugin.options import SUITES
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
     from pytest_vllm.adapters.registry.manifest import Manifest
-    from pytest_vllm.adapters.runs import StoredRun
-    from pytest_vllm.adapters.signing import PublicKey
     from pytest_vllm.domain.checks import Check
     from pytest_vllm.domain.record import RunRecord
+    from pytest_vllm.evidence.promotion_request import Request
 
-MAX_AGE = "7d"
 _REFUSED = 1
-_LONGEST = 2000
-"""Characters of a line that is shown."""
 _UNFIT = (
     "take the evidence from where it was made (pytest-vllm verify RUN shows all of it), or run the "
     "acceptance again"
 )
 _UNSIGNED = "sign it where it was made: pytest-vllm sign RUN --key KEY.pem; or "
+_THERE = (
+    "is that image already; nothing was changed; if an earlier promotion wrote it, the output of "
+    "that one says what it was before"
+)
 _OTHER = "name the run of that image; pytest-vllm runs list shows what each one accepted"
-_DESCRIPTION = """\
-Gives the image that a run accepted a new tag, with the digest that was accepted. It refuses, with
-all reasons together, whatever the evidence does not bear out.
-"""
-_EPILOG = """\
-  pytest-vllm promote --run latest --to registry.example.com/rocm/vllm:stable
-  pytest-vllm promote --run latest --image "$IMAGE" --to registry.example.com/rocm/vllm:stable
-  pytest-vllm promote --run .vllm/20261122-181930-3fa9c1 --to rocm/vllm:0.32.0 --key release.pub
-  pytest-vllm promote --run latest --to registry.example.com/rocm/vllm:stable --print
-
-The login is Docker's: docker login, its config and its credential helpers.
-
-exit code: 0 promoted, or already there; 1 refused by the evidence; 4 the command is wrong, or the
-registry does not let you; 75 the registry cannot be reached, or does not do what it has to: the
-evidence speaks for the image.
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """What the user wants.
-
-    Attributes:
-        run: The run.
-        to: The new tag.
-        image: Which image is meant, `None` for the one that ran.
-        max_age: How long ago the run may have begun.
-        key: Who must have signed, `None` for nobody.
-        only_print: Whether nothing is to be changed.
-    """
-
-    run: StoredRun
-    to: TaggedName
-    image: ImageName | None
-    max_age: dt.timedelta
-    key: PublicKey | None
-    only_print: bool
 
 
 @ends_clearly
@@ -105,60 +63,12 @@ def main(words: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    asked = _read(_parser().parse_args(list(words)))
+    asked = read_request(words)
     with Registries(writes=None if asked.only_print else asked.to.repository) as registries:
         return _promote(asked, registries, now=dt.datetime.now(dt.UTC))
 
 
-def _parser() -> WordParser:
-    parser = WordParser("promote", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument(
-        "--run", required=True, metavar="RUN", help="run.json, its folder, the ID of a run, latest"
-    )
-    parser.add_argument(
-        "--to", required=True, metavar="REF", help="the new tag: HOST[:PORT]/PATH:TAG"
-    )
-    parser.add_argument(
-        "--image",
-        metavar="REF",
-        help="the image that you mean: sha256:..., REPOSITORY@sha256:..., or the name with a tag "
-        "that the run was asked for; refused when the run is about another one",
-    )
-    parser.add_argument(
-        "--max-age",
-        default=MAX_AGE,
-        metavar="TIME",
-        help=f"how long ago the run may have begun, such as 12h or 7d (default: {MAX_AGE})",
-    )
-    parser.add_argument(
-        "--key",
-        metavar="FILE",
-        help="public key (PEM) that the statement must be signed with",
-    )
-    parser.add_argument(
-        "--print",
-        action="store_true",
-        help="print commands of crane, skopeo and docker that do the same, and change nothing",
-    )
-    return parser
-
-
-def _read(words: argparse.Namespace) -> _Asked:
-    to = TaggedName.parse(words.to, what="--to")
-    max_age = read_age(words.max_age, what="--max-age")
-    image = None if words.image is None else ImageName.parse(words.image, what="--image")
-    key = None if words.key is None else read_public_key(Path(words.key), option="--key")
-    return _Asked(
-        run=read_run(words.run),
-        to=to,
-        image=image,
-        max_age=max_age,
-        key=key,
-        only_print=words.print,
-    )
-
-
-def _promote(asked: _Asked, registries: Registries, *, now: dt.datetime) -> int:
+def _promote(asked: Request, registries: Registries, *, now: dt.datetime) -> int:
     record = asked.run.record
     signed, unproven = _proof(asked)
     checks, suites = _installed(record)
@@ -172,9 +82,9 @@ def _promote(asked: _Asked, registries: Registries, *, now: dt.datetime) -> int:
     if missing := absence(record):
         # Whatever else the rules above may let through: without a statement nothing is proven.
         message = f"there can be no statement about the run: {missing}"
-        refusals = refusals or [Refusal(kind="proof", message=message, cure=AGAIN)]
+        refusals = refusals or [Refusal(message=message, cure=AGAIN)]
     if asked.image is not None and (other := other_image(record, asked.image)):
-        refusals.append(Refusal(kind="digest", message=f"--image: {other}", cure=_OTHER))
+        refusals.append(Refusal(message=f"--image: {other}", cure=_OTHER))
     tag = asked_tag(record, image)
     if isinstance(tag, Refusal):
         return _refuse([*refusals, tag], asked)
@@ -189,36 +99,56 @@ def _promote(asked: _Asked, registries: Registries, *, now: dt.datetime) -> int:
     refusals += image_refusals(image, view)
     if refusals or manifest is None:
         return _refuse(refusals, asked)
+    if asked.only_print:
+        return _print(asked, registries, image, signed=signed)
     return _go_on(asked, registries, image, manifest, signed=signed)
 
 
 def _go_on(
-    asked: _Asked, registries: Registries, image: PinnedName, manifest: Manifest, *, signed: str
+    asked: Request, registries: Registries, image: PinnedName, manifest: Manifest, *, signed: str
 ) -> int:
     """Do what nothing speaks against."""
     to = asked.to
     before = registries.digest(to)
     there = before == image.digest
-    if not there and not asked.only_print:
+    if not there:
         source = _source(image, asked, registries)
+        back = f"; crane tag {to.repository}@{before} {to.tag} puts it back" if before else ""
+        # Ahead of the write, so that it is known whatever becomes of that.
+        _show("before", f"{to} was {before or 'nothing'}{back}")
         place(registries.of(to.repository), manifest, source=source, to=to)
-    mark = "# " if asked.only_print else ""  # so that all of it can go to a shell
-    _show(f"{mark}accepted", f"{image}")
-    _show(f"{mark}by", _evidence(asked.run.record, signed))
+    _show("accepted", f"{image}")
+    _show("by", _evidence(asked.run.record, signed))
     if there:
-        _show(f"{mark}there", f"{to} is that image already; nothing was changed")
-    elif asked.only_print:
-        _show(f"{mark}before", f"{to} is {before or 'nothing'} now")
-        print(script(image, to))  # noqa: T201 - the output
+        _show("there", f"{to} {_THERE}")
     else:
         _show("promoted", f"{to} is {image.digest} now")
-        back = f"crane tag {to.repository}@{before} {to.tag} puts it back"
-        if before:
-            _show("before", f"it was {before}; {back}")
     return 0
 
 
-def _source(image: PinnedName, asked: _Asked, registries: Registries) -> PinnedName:
+def _print(asked: Request, registries: Registries, image: PinnedName, *, signed: str) -> int:
+    """Show how other tools do it, as text that can go to a shell: all but one command is comments.
+
+    It needs no look at the new tag: some registries show a repository that is not there yet only
+    to who may write it.
+    """
+    to = asked.to
+    try:
+        before = registries.digest(to)
+        now = f"{to} is {before or 'nothing'} now"
+    except VllmError as error:
+        before, now = "", f"not known: {error.message}"
+    _show("# accepted", f"{image}")
+    _show("# by", _evidence(asked.run.record, signed))
+    if before == image.digest:
+        _show("# there", f"{to} {_THERE}")
+    else:
+        _show("# before", now)
+        print(script(image, to))  # noqa: T201 - the output
+    return 0
+
+
+def _source(image: PinnedName, asked: Request, registries: Registries) -> PinnedName:
     """Return where the image is on the registry that it is promoted on.
 
     What one repository does not let us see, another one may.
@@ -255,7 +185,7 @@ def _evidence(record: RunRecord, signed: str) -> str:
     return f"{ran} under profile {profile}; {who}"
 
 
-def _proof(asked: _Asked) -> tuple[str, tuple[Refusal, ...]]:
+def _proof(asked: Request) -> tuple[str, tuple[Refusal, ...]]:
     """Ask what `pytest-vllm verify` asks.
 
     Returns:
@@ -269,7 +199,6 @@ def _proof(asked: _Asked) -> tuple[str, tuple[Refusal, ...]]:
     wrong = [point for point in found if point.ok is False]
     refusals = [
         Refusal(
-            kind="proof",
             message=f"{point.about}: {point.text}",
             cure=f"{_UNSIGNED if point.about == SIGNATURE else ''}{_UNFIT}",
         )
@@ -277,7 +206,7 @@ def _proof(asked: _Asked) -> tuple[str, tuple[Refusal, ...]]:
     ]
     if asked.key is not None and not signed and not refusals:
         message = f"{SIGNATURE}: nothing shows that {asked.key.name} signed the run"
-        refusals.append(Refusal(kind="proof", message=message, cure=f"{_UNSIGNED}{_UNFIT}"))
+        refusals.append(Refusal(message=message, cure=f"{_UNSIGNED}{_UNFIT}"))
     return signed, tuple(refusals)
 
 
@@ -288,14 +217,12 @@ def _installed(record: RunRecord) -> tuple[tuple[Check, ...], dict[str, str]]:
     return catalogue(SUITES), installed_suites()
 
 
-def _refuse(refusals: Sequence[Refusal], asked: _Asked, *, unseen: VllmError | None = None) -> int:
+def _refuse(refusals: Sequence[Refusal], asked: Request, *, unseen: VllmError | None = None) -> int:
     """Show all that speaks against the promotion."""
     count = f"{len(refusals)} reasons" if len(refusals) > 1 else "one reason"
     run = one_line(asked.run.record.run_id)
     lines = [f"REFUSED: {asked.to} was not touched, for {count} in run {run}:"]
-    for refusal in refusals:
-        lines += [f"- {one_line(refusal.message, _LONGEST)}"]
-        lines += [f"  fix: {one_line(refusal.cure, _LONGEST)}"]
+    lines += [f"- {refusal}" for refusal in refusals]
     if unseen is not None:
         lines.append(
             f"The registry could not be asked, so there may be more: {one_line(unseen.message)}"
@@ -305,4 +232,4 @@ def _refuse(refusals: Sequence[Refusal], asked: _Asked, *, unseen: VllmError | N
 
 
 def _show(label: str, text: str) -> None:
-    print(f"{label:<10} {one_line(text, _LONGEST)}")  # noqa: T201 - the output
+    print(f"{label:<10} {one_line(text, LONGEST)}", flush=True)  # noqa: T201 - the output

@@ -13,7 +13,6 @@ from pytest_vllm.adapters.registry.manifest import ACCEPT, IMAGES, INDEXES, Mani
 from pytest_vllm.adapters.registry.session import TIMEOUT_S, RegistrySession
 from pytest_vllm.domain.errors import HostError
 from pytest_vllm.domain.repository import HUB, api_host, is_digest
-from pytest_vllm.domain.text import one_line
 
 _OK, _CREATED, _ACCEPTED, _NOT_FOUND = 200, 201, 202, 404
 
@@ -86,9 +85,9 @@ class Registry:
                 "nothing from here",
             )
         if found.media_type not in (*INDEXES, *IMAGES):
+            kind = self._session.shown(found.media_type)
             raise HostError(
-                f"{name} is a manifest of the kind {one_line(found.media_type) or 'nothing'}, "
-                "which cannot be promoted",
+                f"{name} is a manifest of the kind {kind or 'nothing'}, which cannot be promoted",
                 advice="push it again with a current Docker, and run the acceptance on it",
             )
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_vllm.domain.errors import HostError, TargetError
+from pytest_vllm.domain.errors import HostError, TargetError, VllmError
 
 if TYPE_CHECKING:
     from pytest_vllm.adapters.registry.client import Registry
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _DEEPEST = 4
 """Indexes of indexes are allowed; Docker makes none."""
+_AGAIN = "promoting again writes nothing where the tag is that image already"
 
 
 def place(registry: Registry, manifest: Manifest, *, source: PinnedName, to: TaggedName) -> None:
@@ -28,20 +29,39 @@ def place(registry: Registry, manifest: Manifest, *, source: PinnedName, to: Tag
 
     Raises:
         HostError: The registry cannot be reached, has no time, lacks what the image consists of,
-            or has something else under the new tag than was put there.
+            or has something else under the new tag than was put there; or what it has there can
+            not be seen.
         TargetError: It does not let us, or cannot share what one repository has with another.
     """
     path = to.repository.path
     if path != source.repository.path and registry.manifest(path, manifest.digest) is None:
         _carry(registry, manifest, source=source.repository.path, path=path, depth=0)
-    registry.put(path, to.tag, manifest)
-    written = registry.manifest(path, to.tag)
+    written = _put_and_read(registry, manifest, to)
     if written is None or written.data != manifest.data:
         raise HostError(
             f"{to} names {written.digest if written else 'nothing'} after {manifest.digest} was "
             "written there",
             advice="somebody else may have written the same tag; look who, and promote again",
         )
+
+
+def _put_and_read(registry: Registry, manifest: Manifest, to: TaggedName) -> Manifest | None:
+    """Write a tag and return what it names then; an error says what is known of the tag."""
+    path = to.repository.path
+    try:
+        registry.put(path, to.tag, manifest)
+    except HostError as error:
+        raise HostError(
+            f"whether {to} was written is not known: {error.message}",
+            advice=f"{error.advice}; {_AGAIN}",
+        ) from None
+    try:
+        return registry.manifest(path, to.tag)
+    except VllmError as error:
+        raise HostError(
+            f"{to} was written and cannot be read back: {error.message}",
+            advice=f"{error.advice}; {_AGAIN}",
+        ) from None
 
 
 def _carry(registry: Registry, manifest: Manifest, *, source: str, path: str, depth: int) -> None:

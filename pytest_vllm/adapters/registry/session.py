@@ -18,7 +18,7 @@ from pytest_vllm.adapters.registry.credentials import config_file
 from pytest_vllm.adapters.registry.words import refusal, unreachable
 from pytest_vllm.domain.errors import HostError, TargetError, VllmError
 from pytest_vllm.domain.reply import TransportFailure
-from pytest_vllm.domain.text import one_line
+from pytest_vllm.domain.text import one_line, redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ MAX_BYTES = 4 * 2**20
 """What the distribution spec has a registry take for a manifest."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
-_UNAUTHORIZED, _BAD_REQUEST, _NOT_FOUND, _NO_METHOD = 401, 400, 404, 405
+_UNAUTHORIZED, _BAD_REQUEST = 401, 400
 _CLIENT = "pytest-vllm"
 
 
@@ -50,6 +50,7 @@ class RegistrySession:
     ) -> None:
         self.host = host
         self.credential = credential
+        self._secrets = [] if credential is None else [*credential.secrets]
         self._timeout_s = timeout_s
         self._transports: dict[str, Transport] = {}
         self._authorizations: dict[tuple[str, ...], str] = {}
@@ -100,8 +101,18 @@ class RegistrySession:
             host=self.host,
             doing=doing,
             credential=self.credential,
+            secrets=self._secrets,
             config=str(config_file()),
         )
+
+    def shown(self, text: str, limit: int = 100) -> str:
+        """Return what a registry says on one line, without what it was told or gave in secret.
+
+        Args:
+            text: Its words.
+            limit: Characters that are shown.
+        """
+        return one_line(redact(text, self._secrets), limit)
 
     def close(self) -> None:
         """Release all connections."""
@@ -143,7 +154,7 @@ class RegistrySession:
     def _stranger(self, url: str) -> TargetError:
         """Refuse to log in where the registry did not: anybody could be behind a redirect."""
         return TargetError(
-            f"{self.host} redirects to {one_line(urlsplit(url).netloc, 100)}, which wants a login "
+            f"{self.host} redirects to {self.shown(urlsplit(url).netloc)}, which wants a login "
             "of its own, and the login of a registry is for itself and its token server",
             advice="if that is the registry that you mean, run and promote by its own name",
         )
@@ -157,7 +168,8 @@ class RegistrySession:
                 method, url.removeprefix(origin) or "/", content=content, headers=headers
             )
         except TransportFailure as failure:
-            raise unreachable(urlsplit(url).netloc, failure) from None
+            host = self.shown(urlsplit(url).netloc)
+            raise unreachable(host, failure, secrets=self._secrets) from None
 
     def _base_url(self) -> str:
         """Return scheme and host: TLS, on this machine also without."""
@@ -177,7 +189,7 @@ class RegistrySession:
             reply = self._transport(f"http://{self.host}").send("GET", "/v2/")
         except TransportFailure as failure:
             if failure.kind in ("refused", "timeout"):
-                raise unreachable(self.host, failure) from None
+                raise unreachable(self.host, failure, secrets=self._secrets) from None
             return False
         return reply.status != _BAD_REQUEST
 
@@ -205,7 +217,7 @@ class RegistrySession:
             url, fine = named, False
         if not fine:
             raise TargetError(
-                f"{self.host} {verb} {one_line(url, 200)}, which is no https URL",
+                f"{self.host} {verb} {self.shown(url, 200)}, which is no https URL",
                 advice="have the registry name one; nothing is sent in the open",
             )
         return url
@@ -246,10 +258,12 @@ class RegistrySession:
         document = _object(reply)
         token = document.get("token") or document.get("access_token")
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+            server = self.shown(urlsplit(realm).netloc)
             raise HostError(
                 f"the token server of {self.host} gives no token",
-                advice=f"look at {urlsplit(realm).netloc}; docker pull asks the same one",
+                advice=f"look at {server}; docker pull asks the same one",
             )
+        self._secrets.append(token)
         return token
 
     def _by_identity(

@@ -9,6 +9,8 @@ from pytest_vllm.domain.errors import HostError, TargetError, VllmError
 from pytest_vllm.domain.text import one_line, redact
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pytest_vllm.adapters.registry.credentials import Credential
     from pytest_vllm.domain.reply import Reply, TransportFailure
 
@@ -17,9 +19,15 @@ _AWAY = ("timeout", "refused", "reset")
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 
-def unreachable(host: str, failure: TransportFailure) -> HostError:
-    """Say that a host did not answer, or not as a registry does."""
-    said = one_line(str(failure), 300)
+def unreachable(host: str, failure: TransportFailure, *, secrets: Iterable[str]) -> HostError:
+    """Say that a host did not answer, or not as a registry does.
+
+    Args:
+        host: Who was asked.
+        failure: What became of it.
+        secrets: What is not shown, whoever says it.
+    """
+    said = one_line(redact(str(failure), secrets), 300)
     if _UNTRUSTED in said:
         return HostError(
             f"the certificate of {host} is not trusted: {said}",
@@ -36,8 +44,14 @@ def unreachable(host: str, failure: TransportFailure) -> HostError:
     )
 
 
-def refusal(
-    reply: Reply, *, host: str, doing: str, credential: Credential | None, config: str
+def refusal(  # noqa: PLR0913 - all that is known about a refusal
+    reply: Reply,
+    *,
+    host: str,
+    doing: str,
+    credential: Credential | None,
+    secrets: Iterable[str],
+    config: str,
 ) -> VllmError:
     """Say why a registry or a token server did not do what was asked.
 
@@ -46,6 +60,7 @@ def refusal(
         host: The registry.
         doing: What was asked, such as `read docker.io/library/busybox`.
         credential: Who we were.
+        secrets: What is not shown, also where the answer repeats it.
         config: Docker's config file, for the cure.
     """
     where = f"{host} does not let us {doing}"
@@ -73,16 +88,15 @@ def refusal(
         why = "it takes it for wrong"
         cure = "look at what the registry says; a tag may be immutable, or pushes be off"
     kind = HostError if status == _TOO_MANY or status >= _SERVER_ERROR else TargetError
-    return kind(f"{where}: {why} ({status}){_said(reply, credential)}", advice=cure)
+    return kind(f"{where}: {why} ({status}){_said(reply, secrets)}", advice=cure)
 
 
-def _said(reply: Reply, credential: Credential | None) -> str:
+def _said(reply: Reply, secrets: Iterable[str]) -> str:
     """Return the registry's own words, as `: CODE: message`, without secrets."""
     try:
         errors = json.loads(reply.body)["errors"]
         texts = [f"{error.get('code')}: {error.get('message')}" for error in errors]
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         texts = []
-    secrets = credential.secrets if credential is not None else ()
     line = one_line(redact("; ".join(texts), secrets), 300)
     return f": {line}" if line else ""
