@@ -165,8 +165,12 @@ def test_too_long_says_limit(vllm: Client) -> None:
 def test_too_long_is_fast(vllm: Client) -> None:
     """The refusal of a prompt that is too long MUST take no more than a few seconds."""
     path, body = _too_long(vllm, "text")
-    elapsed_ms = vllm.refuse(path, body=body, statuses=TOO_LONG).elapsed_ms
-    assert elapsed_ms < 5000 + (vllm.max_model_len or 0) / 10
+    bound_ms = 5000 + (vllm.max_model_len or 0) / 10
+    for _ in range(2):  # a busy host may hold one answer up
+        elapsed_ms = vllm.refuse(path, body=body, statuses=TOO_LONG).elapsed_ms
+        if elapsed_ms < bound_ms:
+            return
+    pytest.fail(f"the refusal took {elapsed_ms:.0f} ms, twice", pytrace=False)
 
 
 @check("errors.prompt.fills-the-context", ref="E10", catches=STATUS)

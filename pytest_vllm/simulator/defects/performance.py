@@ -24,7 +24,7 @@ _AT = 3
 """Event at which a stream breaks."""
 _STALL_S = 7.0
 _TOKEN_S = 0.3
-_LATER_S = 0.012
+_LATER_S = 0.024
 _E2E_SUM = "vllm:e2e_request_latency_seconds_sum"
 
 
@@ -182,7 +182,7 @@ DEFECTS = (
     ),
     Defect(
         name="load-slows-down",
-        summary="Each stream above the fourth at a time makes all later ones 12 ms slower.",
+        summary="Each stream above the fourth at a time makes all later ones 24 ms slower.",
         breaks=_events(_later, every=1),
     ),
     Defect(
