@@ -35,7 +35,7 @@ RESTED_ON = ("compose",)
 _KINDS = {"compose.": "compose", "server.": "log", "benchmark.": "benchmark"}
 """By the beginning of the name; `compose.` is ours, and a user's override."""
 _OF_SUITES = "suites/"
-"""How the name of a bundled suite begins."""
+"""How the name of a bundled suite begins, and that of no other file."""
 _PROFILES = PACKAGE / "data" / "profiles"
 _PERFORMANCE = PACKAGE / "data" / "load" / "performance"
 
@@ -104,7 +104,7 @@ def launch_materials(
         for beginning, kind in _KINDS.items()
         if text and name.startswith(beginning)
     ]
-    return (*found, *_model(state))
+    return (*found, *model_materials(state))
 
 
 def merged(parts: Iterable[Iterable[Material]]) -> tuple[Material, ...]:
@@ -141,11 +141,12 @@ def _file(kind: str, name: str, path: Path, *, option: str) -> Material:
 def _suite_name(path: Path, root: Path) -> str:
     if path.resolve().parent == SUITES.resolve():
         return f"{_OF_SUITES}{path.name}"
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    return f"./{name}" if name.startswith(_OF_SUITES) else name
 
 
-def _model(state: RunState) -> Iterator[Material]:
-    """Name the model that the server loaded, from what lies on this host when the run ends."""
+def model_materials(state: RunState) -> Iterator[Material]:
+    """Name the model that the server loaded, from what lies on this host now."""
     target = state.target
     if target.model is None:
         return

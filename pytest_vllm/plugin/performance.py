@@ -14,6 +14,7 @@ from pytest_vllm.domain.load.plan import Limits
 from pytest_vllm.domain.load.traffic import Traffic
 from pytest_vllm.domain.rounds import find_saturation
 from pytest_vllm.domain.stored import compare_performance, facts_of, record_facts
+from pytest_vllm.plugin.materials import model_materials
 from pytest_vllm.plugin.rounds import Level, Round
 from pytest_vllm.plugin.sanity import content_refusal
 from pytest_vllm.plugin.sizing import asked, sizes_of
@@ -129,6 +130,8 @@ class Performance:
             facts=self._state.facts,
             settings=tuple(self._state.target.settings.values()),
             server=self._state.server,
+            backend=self._state.target.backend,
+            materials=model_materials(self._state),
         )
         judgement = compare_performance(
             baseline.performance,
