@@ -55,7 +55,11 @@ def test_the_server_logs_when_it_wrote_what(tmp_path: Path) -> None:
 def test_what_a_command_leaves_behind_is_counted_and_ended(tmp_path: Path) -> None:
     """A grandchild whose parent has gone is nobody's in a shell; here its time counts."""
     pid = tmp_path / "pid"
-    orphan = f"import os\n{BURN}open({str(pid)!r}, 'w').write(str(os.getpid()))\n"
+    orphan = (
+        f"import os\n{BURN}"
+        f"with open({f'{pid}.new'!r}, 'w') as file: file.write(str(os.getpid()))\n"
+        f"os.replace({f'{pid}.new'!r}, {str(pid)!r})\n"
+    )
     parent = (
         f"import subprocess, sys, os, time\n{BURN}"
         f"command = [sys.executable, '-c', {orphan + 'time.sleep(600)'!r}]\n"

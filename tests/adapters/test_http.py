@@ -229,7 +229,7 @@ class TestBadServers:
 
         start = time.monotonic()
         failure = failure_of(behave, timeout_s=0.5)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < HANGS_S  # the peer drips for as long as we listen
         assert failure.kind == "timeout"
         assert "within 0.5 s" in failure.message
 

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_vllm.adapters.load import server_truth
 from pytest_vllm.adapters.load.server_truth import ServerWatch
+from pytest_vllm.domain.load.server_looks import ServerLook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -188,3 +189,14 @@ def test_the_number_of_looks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     kept = [look.counters["finished"] for look in watch.looks.looks]
     assert len(kept) <= 4
     assert (kept[0], kept[-1]) == (1.0, 9.0)
+
+
+def test_the_highest_look_stays_when_looks_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a load is: one look with the most running requests is among those kept."""
+    monkeypatch.setattr(server_truth, "LIMIT", 8)
+    watch = ServerWatch("http://127.0.0.1:9")
+    for n in range(100):
+        watch._keep(ServerLook(at_ns=n, gauges={"running": 9.0 if n == 3 else 1.0}))
+    looks = watch.looks.looks
+    assert len(looks) <= 8
+    assert [look.at_ns for look in looks if look.gauges["running"] == 9.0] == [3]

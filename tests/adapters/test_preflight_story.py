@@ -9,7 +9,6 @@ import resource
 import subprocess
 import sys
 import sysconfig
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +18,15 @@ import pytest
 from tests.data.hub.server import Hub
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 LOGGER = logging.getLogger(__name__)
 LIMIT_S = 2.0
-"""For the whole command: start of Python, all looks, the answer on the screen."""
-TRIES = 3
+"""For all looks inside a container, whose work the clock alone can tell."""
+TRIES = 5
+"""The first may have to compile our modules, and neighbours may disturb any of them."""
 CPU_LIMIT_S = 1.2
-"""Where others load the machine the clock says little, so the command's own work is judged."""
+"""For the whole command, from the start of Python; on a busy host the clock says little."""
 ROOT = Path(__file__).parents[2]
 HOSTS = ROOT / "tests/data/hosts"
 V3, V2 = "deepseek-ai/DeepSeek-V3.1", "deepseek-ai/DeepSeek-V2-Lite"
@@ -34,6 +34,16 @@ V3, V2 = "deepseek-ai/DeepSeek-V3.1", "deepseek-ai/DeepSeek-V2-Lite"
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
+    """What the verb told.
+
+    Attributes:
+        code: Its exit code.
+        took_s: Seconds that its looks took, as it says.
+        cpu_s: Seconds of CPU of the whole command.
+        findings: What it found.
+        text: All that it printed.
+    """
+
     code: int
     took_s: float
     cpu_s: float
@@ -59,37 +69,39 @@ def home(tmp_path: Path) -> dict[str, str]:
 
 
 def run(command: list[str], env: Mapping[str, str], cwd: Path) -> Answer:
-    """Run the verb until a run was not disturbed by its neighbours; every answer is the same."""
-    for _ in range(TRIES):
-        started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            command, env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=60
-        )
-        took_s = time.monotonic() - started
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        if took_s < LIMIT_S:
-            break
+    """Run the verb once."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        command, env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=60
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.stderr == ""
     document = json.loads(done.stdout)
     return Answer(
         code=done.returncode,
-        took_s=took_s,
-        cpu_s=cpu_s,
+        took_s=document["took_s"],
+        cpu_s=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         findings=document["findings"],
         text=done.stdout,
     )
+
+
+def cheapest(once: Callable[[], Answer], cost: Callable[[Answer], float], limit: float) -> Answer:
+    """Return the first answer within a limit, else the cheapest; every answer is the same."""
+    answers: list[Answer] = []
+    while len(answers) < TRIES and not any(cost(answer) < limit for answer in answers):
+        answers.append(once())
+    return min(answers, key=cost)
 
 
 def ask(home: Mapping[str, str], tmp_path: Path, *words: str, host: str = "") -> Answer:
     """Ask the verb in a process of its own, on this host or with the facts of another."""
     facts = [f"--vllm-host-facts={HOSTS / host}.json"] if host else []
     command = [sys.executable, "-m", "pytest_vllm", "preflight", "--json", *words, *facts]
-    answer = run(command, {**home, "PYTHONPATH": str(ROOT)}, tmp_path)
+    env = {**home, "PYTHONPATH": str(ROOT)}
+    answer = cheapest(lambda: run(command, env, tmp_path), lambda a: a.cpu_s, CPU_LIMIT_S)
     LOGGER.info("%.2f s, %.2f s of CPU: %s", answer.took_s, answer.cpu_s, answer.stopping)
     assert answer.cpu_s < CPU_LIMIT_S
-    if os.getloadavg()[0] < (os.cpu_count() or 1):
-        assert answer.took_s < LIMIT_S
     return answer
 
 
@@ -201,10 +213,9 @@ def test_a_client_inside_a_container_finds_nobody_at_localhost(
     inside += ["-e", "PYTHONDONTWRITEBYTECODE=1", "-w", "/tmp", "--entrypoint", "python3"]  # noqa: S108
     verb = ["-m", "pytest_vllm", "preflight", "--json", "--vllm-url=http://localhost:8000"]
     command = ["docker", "run", "--rm", "--network=none", *inside, real_image, *verb]
-    answer = run(command, home, tmp_path)
+    answer = cheapest(lambda: run(command, home, tmp_path), lambda a: a.took_s, LIMIT_S)
     assert (answer.code, answer.stopping) == (75, ["Q6"])
     finding = answer.one("network.client-in-container")
     assert "/.dockerenv" in finding["seen"]
     assert "http://SERVICE:8000" in finding["cure"]
-    took_s = json.loads(answer.text)["took_s"]
-    assert took_s < LIMIT_S, "the start of the container is not ours"
+    assert answer.took_s < LIMIT_S, "the start of the container is not ours"

@@ -72,9 +72,9 @@ def test_the_token_of_a_login_is_sent(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_nobody_at_the_port_is_no_connection() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        port = door.getsockname()[1]
-    facts = tried(f"http://127.0.0.1:{port}")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        facts = tried(f"http://127.0.0.1:{closed.getsockname()[1]}")
     assert (facts.stage, facts.resolved, facts.reached) == ("connect", True, False)
     assert "ECONNREFUSED" in facts.problem
 

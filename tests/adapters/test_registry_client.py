@@ -112,6 +112,44 @@ def test_a_secret_that_a_registry_repeats_is_not_shown() -> None:
         assert "\x1b" not in str(error)
 
 
+TOKEN = "t0ken-issued.by-it.c2ln"  # noqa: S105 - made up; small, as a media type is read
+STRANGE = "token-with-an-end "  # no header may end so
+OTHER_KIND = Reply(body=b"{}", headers={"content-type": f"x/{TOKEN}"})
+
+
+@pytest.mark.parametrize(
+    ("token", "reply", "words"),
+    [
+        (TOKEN, Reply(status=403, body=said("DENIED", f"not by token={TOKEN}")), "DENIED: not by"),
+        (TOKEN, Reply(status=302, headers={"location": f"http://x.y/{TOKEN}"}), "redirects to"),
+        (
+            TOKEN,
+            Reply(status=302, headers={"location": f"http://{TOKEN}@127.0.0.1:1"}),
+            "cannot reach",
+        ),
+        (TOKEN, OTHER_KIND, "a manifest of the kind x/"),
+        (STRANGE, Reply(), "does not answer as a registry does"),
+    ],
+)
+def test_a_token_that_a_registry_issued_is_not_shown(token: str, reply: Reply, words: str) -> None:
+    """In whatever the registry makes of it, and in what HTTP's own errors repeat."""
+    wanted = f"sha256:{hashlib.sha256(reply.body).hexdigest()}"
+    given = json.dumps({"token": token}).encode()
+
+    def answer(asked: Asked) -> Reply:
+        if asked.path.startswith("/t?"):
+            return Reply(body=given)
+        header = f'Bearer realm="http://{script.address}/t"'
+        known = asked.authorization == f"Bearer {token}"
+        return reply if known else Reply(status=401, headers={"www-authenticate": header})
+
+    with serving(answer) as script, registry(script) as found:
+        with pytest.raises(VllmError, match=words) as caught:
+            found.manifest("a/b", wanted)
+        assert token.strip() not in str(caught.value)
+        assert "[redacted]" in str(caught.value)
+
+
 def test_nothing_is_found_where_nothing_is() -> None:
     with serving(lambda _: Reply(status=404)) as script, registry(script) as found:
         assert found.manifest("a/b", "1") is None
@@ -316,6 +354,22 @@ def test_a_tag_that_somebody_else_wrote_meanwhile_is_noticed() -> None:
     other = Manifest(data=IMAGE.data + b"\n", media_type=IMAGE.media_type)
     with pytest.raises(HostError, match=f"names {other.digest} after {IMAGE.digest} was written"):
         placed(lambda asked: manifest_reply(other) if asked.method == "GET" else Reply(status=201))
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "words"),
+    [
+        ("PUT", 503, "whether .*/a/b:new was written is not known: .* it is not well"),
+        ("GET", 503, "/a/b:new was written and cannot be read back: .* it is not well"),
+        ("GET", 403, "/a/b:new was written and cannot be read back: .* it is not allowed"),
+    ],
+)
+def test_an_error_after_the_write_says_what_is_known_of_the_tag(
+    method: str, status: int, words: str
+) -> None:
+    with pytest.raises(HostError, match=words) as caught:
+        placed(lambda asked: Reply(status=status if asked.method == method else 201))
+    assert "promoting again writes nothing where the tag is that image" in caught.value.advice
 
 
 def test_a_tag_that_may_not_be_moved_is_said() -> None:

@@ -154,6 +154,14 @@ def of_another_type(envelope: dict[str, Any]) -> None:
     envelope["payloadType"] = "text/plain"
 
 
+def of_a_nested_type(envelope: dict[str, Any]) -> None:
+    envelope["payloadType"] = json.loads("[" * 200 + "]" * 200)
+
+
+def signed_by_a_nested_key(envelope: dict[str, Any]) -> None:
+    envelope["signatures"][0]["keyid"] = json.loads("[" * 200 + "]" * 200)
+
+
 def unsigned(envelope: dict[str, Any]) -> None:
     envelope["signatures"] = []
 
@@ -180,6 +188,8 @@ def not_a_text(envelope: dict[str, Any]) -> None:
         (forged_payload, "does not fit: the statement or the signature was changed"),
         (forged_signature, "does not fit: the statement or the signature was changed"),
         (of_another_type, 'its payloadType is "text/plain"'),
+        (of_a_nested_type, "the envelope.payloadType is nested too deeply"),
+        (signed_by_a_nested_key, "the envelope.signatures is nested too deeply"),
         (unsigned, "nobody signed"),
         (without_signatures, "has no list of signatures"),
         (broken_base64, "payload of the envelope is not base64"),

@@ -97,7 +97,8 @@ def test_folders_and_locks_of_dead_owners_go(
     held = hold(gpus / "renderD129")
     assert held is not None
     mine = lease_port("127.0.0.1")
-    (lock_folder() / "20001").touch()
+    unheld = lock_folder() / str(mine.port + 1)
+    unheld.touch()
     living, dead, kept = (Scratch.plan({}) for _ in range(3))
     living.make()
     dead.make()
@@ -107,7 +108,7 @@ def test_folders_and_locks_of_dead_owners_go(
     (own_tmp / "pv-mine").mkdir()
     removed = sweep_host(gpu_folder=gpus).removed
     assert {f"folder {dead.folder}", f"lock file {gpus}/renderD128"} <= set(removed)
-    assert f"lock file {lock_folder()}/20001" in removed
+    assert f"lock file {unheld}" in removed
     assert sorted(path.name for path in gpus.iterdir()) == ["renderD129"]
     assert sorted(path.name for path in lock_folder().iterdir()) == [str(mine.port)]
     assert living.folder.is_dir()

@@ -12,7 +12,14 @@ from playwright.sync_api import expect
 from pytest_vllm.domain.checks import Level, Outcome
 from pytest_vllm.domain.record import from_json
 from pytest_vllm.reports.html import report_html
-from tests.unit.records import all_not_run, all_passed, make_failure, make_record, make_result
+from tests.unit.records import (
+    all_not_run,
+    all_passed,
+    make_comparison,
+    make_failure,
+    make_record,
+    make_result,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +118,32 @@ def test_an_address_opens_the_suite_of_its_check(open_report: Callable[..., Open
     for fragment in ("#check-stream.point7.holds", "#stream.point7.holds"):
         page = open_report(make_record(), fragment=fragment).page
         expect(page.locator("[id='check-stream.point7.holds']")).to_be_in_viewport()
+
+
+def test_what_is_named_is_opened_whatever_the_filter_hid(
+    open_report: Callable[..., Opened],
+) -> None:
+    record = make_record(
+        (*all_passed(), make_result("stream.done.comes")), comparison=make_comparison()
+    )
+    seen = open_report(record)
+    page, status = seen.page, seen.page.get_by_role("search").get_by_role("status")
+    words = page.get_by_label("Search")
+
+    words.fill("point1")
+    expect(status).to_contain_text(" of ")
+    page.get_by_role("link", name="stream.done.comes").click()
+    seen.settle()  # so that all that the page has put off is done
+    expect(status).to_have_text("62 checks")
+    expect(words).to_have_value("")
+    expect(page.locator("[id='check-stream.done.comes']")).to_be_in_viewport()
+
+    words.fill("point1")
+    expect(status).to_contain_text(" of ")
+    page.evaluate("location.hash = '#check-models.point3.holds'")  # an address that is typed
+    seen.settle()
+    expect(page.locator("[id='check-models.point3.holds']")).to_be_in_viewport()
+    assert not seen.console
 
 
 def test_search_and_filters_show_what_they_say(open_report: Callable[..., Opened]) -> None:

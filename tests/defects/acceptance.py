@@ -247,7 +247,7 @@ class Matrix:
         self._golden = golden
         self._pool = ThreadPoolExecutor(max_workers=os.cpu_count())
         # Beside those that keep the cores busy, and not instead of one of them.
-        self._patient = ThreadPoolExecutor(max_workers=1)
+        self._patient = ThreadPoolExecutor(max_workers=2)
         # Some checks want a server that does nothing else, and there is one real server for all.
         self._in_front_of_real = ThreadPoolExecutor(max_workers=1)
         self._runs: dict[tuple[str, str], Future[Acceptance]] = {}

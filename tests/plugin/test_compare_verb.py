@@ -11,9 +11,9 @@ import pytest
 
 from pytest_vllm.cli import main
 from pytest_vllm.domain.checks import Outcome
-from pytest_vllm.domain.record import to_json
+from pytest_vllm.domain.record import Material, to_json
 from tests.unit.performances import performance
-from tests.unit.records import all_passed, make_record, make_result
+from tests.unit.records import HOSTILE, all_passed, make_record, make_result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,13 +25,20 @@ Write = Callable[..., str] if TYPE_CHECKING else object
 def write(tmp_path: Path) -> Write:
     """Return a function that writes a record with a load, and names its folder."""
 
-    def written(name: str, factor: float = 1.0, *, results: Any = None, **changes: Any) -> str:
-        record = make_record(all_passed() if results is None else results)
+    def written(
+        name: str,
+        factor: float = 1.0,
+        *,
+        results: Any = None,
+        record: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> str:
+        made = make_record(all_passed() if results is None else results, **record or {})
         loads = changes.pop("performance", None)
         loads = performance(factor, **changes) if loads is None else loads
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "run.json").write_text(to_json(replace(record, performance=loads)))
+        (folder / "run.json").write_text(to_json(replace(made, performance=loads)))
         return str(folder)
 
     return written
@@ -68,6 +75,47 @@ def test_another_workload_is_not_compared(write: Write, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert "not comparable" in out
     assert "- other workload: chat of the base, code of the candidate" in out
+
+
+def of_folder(digest: str, of: str = "") -> dict[str, Any]:
+    """Return what a record of a model in a folder rests on."""
+    return {
+        "materials": (Material(kind="model", name="/models/Qwen3-8B", sha256=digest * 64, of=of),)
+    }
+
+
+def test_another_model_at_the_same_path_is_not_compared(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = "listing of 8 files: 6 read whole, 2 by size and samples"
+    base, candidate = (write(digest, record=of_folder(digest, of)) for digest in "ab")
+    assert main(["compare", base, candidate]) == 75
+    out = " ".join(capsys.readouterr().out.split())
+    assert "machine: other model files (read whole, by size and samples); same model, " in out
+    assert f"{'a' * 64} of the base, {'b' * 64} of the candidate" in out
+
+
+def test_how_a_model_was_read_is_foreign_text(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [write(digest, record=of_folder(digest, f"x: {HOSTILE}")) for digest in "ab"]
+    for form in ([], ["--html"]):
+        assert main(["compare", *words, *form]) == 75
+        out = capsys.readouterr().out
+        assert "model files (" in out
+        assert "\x1b" not in out
+    assert "<script>alert" not in out
+
+
+def test_arguments_of_an_attached_server_are_not_known(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attached = write("b", record={"backend": "attach"})
+    for base in (write("a"), attached):
+        assert main(["compare", base, attached]) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert "machine: same model; not told by both: " in out
+        assert "model revision, arguments" in out
 
 
 def test_a_load_on_one_side_only_is_no_pass(

@@ -88,6 +88,30 @@ def test_the_installed_suites_are_named_as_a_run_names_them(pytestconfig: pytest
     assert named["suites/test_chat.py"] == found["suites/test_chat.py"]
 
 
+def test_no_file_of_the_user_has_the_name_of_a_bundled_suite(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    """Else promote would say that a bundled suite was edited, and to install pytest-vllm anew."""
+    mine = tmp_path / "suites" / "test_chat.py"
+    mine.parent.mkdir()
+    mine.touch()
+    beside = tmp_path / "test_chat.py"
+    beside.touch()
+    config = SimpleNamespace(rootpath=tmp_path, pluginmanager=pytestconfig.pluginmanager)
+    items = [SimpleNamespace(path=path) for path in (mine, beside, SUITES / "test_chat.py")]
+    session = SimpleNamespace(config=config, items=items)
+    found = [
+        each
+        for each in suite_materials(session)  # type: ignore[arg-type]
+        if each.name.endswith("test_chat.py")
+    ]
+    assert {each.name: each.sha256 for each in found} == {
+        "./suites/test_chat.py": sha256(b""),
+        "suites/test_chat.py": installed_suites()["suites/test_chat.py"],
+        "test_chat.py": sha256(b""),
+    }
+
+
 def test_files_of_the_folder_are_hashed_as_they_are_written(tmp_path: Path) -> None:
     """Without secrets: the digest is of the file in the evidence folder."""
     files = {"compose.json": '{"key": "s3cret-s3cret"}', "compose.override.yaml": "x: 1\n"}

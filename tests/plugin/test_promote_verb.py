@@ -230,8 +230,55 @@ def test_what_a_registry_does_wrong_is_not_the_evidence(
     run = lay(tmp_path / "run", registry.address)
     assert main(promote(run, f"{registry.address}/vllm:x")) == 75
     out, err = capsys.readouterr()
-    assert out == ""  # nothing is accepted before it is done
+    assert out == f"before     {registry.address}/vllm:x was nothing\n"  # and nothing is accepted
     assert "somebody else may have written the same tag" in err
+
+
+def test_what_the_tag_was_is_told_before_it_is_written(
+    shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A registry writes, and fails when it is read back; the second promotion cannot know it."""
+    old = b'{"old": 1}'
+    shelf.held["stable"] = old
+    told: list[str] = []
+    ill = True
+
+    def answer(asked: Asked) -> Reply:
+        if asked.method == "PUT":
+            told.append(capsys.readouterr().out)
+        broken = ill and told and asked.path.endswith("/stable") and asked.method == "GET"
+        return Reply(status=503) if broken else shelf.answer(asked)
+
+    with serving(answer) as registry:
+        name = f"{registry.address}/vllm"
+        run = lay(tmp_path / "run", registry.address)
+        assert main(promote(run, f"{name}:stable")) == 75
+        was = f"sha256:{hashlib.sha256(old).hexdigest()}"
+        back = f"crane tag {name}@{was} stable puts it back"
+        assert told == [f"before     {name}:stable was {was}; {back}\n"]
+        assert f"ERROR: {name}:stable was written and cannot be" in capsys.readouterr().err
+        ill = False
+        assert main(promote(run, f"{name}:stable")) == 0
+        out = capsys.readouterr().out
+        assert "already; nothing was changed; if an earlier promotion wrote it, the output" in out
+        assert len(told) == 1
+
+
+def test_commands_are_printed_for_a_repository_that_is_not_shown(
+    registry: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some registries say only to who may write there that it is not there yet."""
+    body = json.dumps({"errors": [{"code": "NO", "message": f"login\n{COMMAND}"}]}).encode()
+    with serving(lambda _: Reply(status=401, body=body)) as second:
+        to = f"{second.address}/new:x"
+        run = lay(tmp_path / "run", registry.address)
+        assert main(promote(run, to, "--print")) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert f"\n# before   not known: {second.address} does not let us read {to}: " in out
+        (command,) = [line for line in out.splitlines() if not line.startswith("#")]
+        assert command.endswith(f" docker://{registry.address}/vllm@{DIGEST} docker://{to}")
+        assert main(promote(run, to)) == 4  # what is to be written has to be seen
 
 
 @pytest.mark.parametrize("status", [401, 403])

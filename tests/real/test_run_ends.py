@@ -136,9 +136,18 @@ def inspect(mark: str) -> dict[str, Any]:
     """Return what the engine tells of the one container whose environment has a mark."""
     listed = ["docker", "ps", "-q", "--filter", "label=pytest-vllm.run"]
     ids = subprocess.check_output(listed, text=True).split()
-    told: list[dict[str, Any]] = json.loads(subprocess.check_output(["docker", "inspect", *ids]))
+    told = [facts for container in ids for facts in inspect_one(container)]
     (ours,) = [container for container in told if mark in container["Config"]["Env"]]
     return ours
+
+
+def inspect_one(container: str) -> list[dict[str, Any]]:
+    """Return what the engine tells of a container, nothing where another run has removed it."""
+    words = ["docker", "inspect", "--type=container", container]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or "no such container" in done.stderr.lower(), done.stderr
+    told: list[dict[str, Any]] = json.loads(done.stdout)
+    return told
 
 
 @pytest.mark.parametrize("ending", ["killed-engine"])

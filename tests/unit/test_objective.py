@@ -40,3 +40,14 @@ def test_a_latency_from_the_schedule_needs_a_rate() -> None:
     found = hold_latency(Bound(metric="ttft_sched", percentile="p99", most_ms=1.0), None)
     assert found.held is Held.CANNOT_TELL
     assert "use ttft-p99, or a load with a rate" in found.text
+
+
+def test_goodput_is_decided_no_surer_than_rounds_differ() -> None:
+    """Shares of three rounds of an H100: 22 % of 3840 requests, and half of them may be good."""
+    shares = (0.055, 0.359, 0.251)
+    assert hold_goodput(0.5, good=852, issued=3840).held is Held.MISSED
+    found = hold_goodput(0.5, good=852, issued=3840, rounds=shares)
+    assert found.held is Held.CANNOT_TELL
+    assert found.text.endswith("(95 %: 0.0% to 60.4%): more rounds would tell")
+    assert hold_goodput(0.7, good=852, issued=3840, rounds=shares).held is Held.MISSED
+    assert hold_goodput(0.99, good=381, issued=381, rounds=(1.0, 1.0, 1.0)).held is Held.KEPT

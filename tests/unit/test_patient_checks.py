@@ -53,7 +53,7 @@ class Answering:
         self.answered += 1
         return SimpleNamespace(status=200, elapsed_ms=took)
 
-    get = send = complete
+    get = send = refuse = complete
 
     def refuse_each(self, *_: object, **__: object) -> None:
         """Refuse them, as is right."""
@@ -118,6 +118,7 @@ def test_hits_that_come_late_are_seen(
         ("server", "test_liveness", ()),
         ("liveness", "test_liveness", ("chat",)),
         ("errors", "test_aftermath", ()),
+        ("errors", "test_too_long_is_fast", ()),
     ],
 )
 def test_one_late_answer_is_asked_for_again(
@@ -168,14 +169,14 @@ def test_a_server_that_is_faster_than_the_first_look_is_looked_at(
 
 
 class GivingUp(Answering):
-    """Answers within 300 ms, and otherwise once requests were given up.
+    """Answers within 300 ms but for one moment, and otherwise once requests were given up.
 
     Args:
         afterwards_ms: How long each answer takes then.
     """
 
     def __init__(self, afterwards_ms: Iterable[float]) -> None:
-        super().__init__(100.0, 300.0, 100.0)
+        super().__init__(100.0, 9_000.0, 300.0)
         self.afterwards_ms = tuple(afterwards_ms)
 
     def abandon(self, *_: object, **__: object) -> None:

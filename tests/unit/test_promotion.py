@@ -277,8 +277,10 @@ def test_all_that_speaks_against_a_run_is_said_together() -> None:
         started="2026-01-01T00:00:00+00:00",
     )
     found = evidence_refusals(record, now=NOW, max_age=WEEK)
-    kinds = ["verdict", "rules", "check", "waiver", "waiver", "age"]
-    assert [refusal.kind for refusal in found] == kinds
+    words = [" REJECT:", " default, ", "MUST check", " expired ", " not needed:", " days old"]
+    assert [word in refusal.message for word, refusal in zip(words, found, strict=True)] == [
+        True
+    ] * 6
     assert str(found[0]).startswith("the verdict of the run is REJECT: no reason is given\n  fix: ")
 
 
@@ -367,7 +369,7 @@ def test_a_name_that_does_not_lead_to_what_ran_is_refused(asked: object, words: 
     image = PinnedName.parse(f"h:1/vllm@{DIGEST}", what="run")
     refusal = asked_tag(replace(make_record(), launch={"image": {"asked": asked}}), image)
     assert isinstance(refusal, Refusal)
-    assert (refusal.kind, words in refusal.message) == ("tag", True)
+    assert words in refusal.message
 
 
 def test_a_moved_tag_and_an_image_that_is_gone_are_refused() -> None:

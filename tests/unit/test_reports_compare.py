@@ -31,6 +31,14 @@ def test_each_names_the_result_of_each_metric(render) -> None:  # type: ignore[n
     assert "FORCED" not in text
 
 
+@pytest.mark.parametrize("render", RENDERINGS[:3])
+def test_each_says_that_the_change_is_not_that_of_the_medians(render) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    text = " ".join(render(compared()).split())
+    assert "base (median)" in text
+    assert "candidate (median)" in text
+    assert "it need not be the change between the two medians" in text
+
+
 @pytest.mark.parametrize("render", RENDERINGS)
 def test_each_names_what_differs(render) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
     text = " ".join(render(compared(count=4)).split())

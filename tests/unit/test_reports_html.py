@@ -348,6 +348,19 @@ def test_names_that_are_no_addresses_get_numbers() -> None:
     assert not [row for row in rows if re.search(r"[\s\"'<>]", row)]
 
 
+def test_equal_names_get_numbers_that_no_other_name_has() -> None:
+    names = ("chat.a.b-2", "chat.a.b", "chat.a.b", "chat.a.b", "chat.a.b-2", "stream.a.b")
+    page = Page(report_html(make_record(tuple(make_result(name) for name in names))))
+    assert [a["id"].removeprefix("check-") for a in page.all("tr") if "id" in a] == [
+        "chat.a.b-2",
+        "chat.a.b",
+        "chat.a.b-3",
+        "chat.a.b-4",
+        "chat.a.b-2-2",
+        "stream.a.b",
+    ]
+
+
 def test_a_plain_run_of_pytest_loads_no_template_engine() -> None:
     code = (
         "import sys, pytest_vllm.plugin, pytest_vllm.reports.registry\n"

@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pytest_vllm.domain import rounds
 from pytest_vllm.domain.checks import Level, Outcome
+from pytest_vllm.domain.load.over_rounds import Ranged
 from pytest_vllm.domain.metric_change import Effect, Form, Judgement, MetricChange
 from pytest_vllm.domain.record import Comparison
-from pytest_vllm.domain.rounds import Mean
 from pytest_vllm.domain.server_facts import ServerFacts
 from pytest_vllm.domain.students_t import t_quantile
 from pytest_vllm.domain.verdict import Decision
@@ -153,8 +153,8 @@ def test_figures_do_not_hang_on_the_last_digit_of_a_c_library(
     assert metrics_prom(record) == text
     low, estimate, high = 1e-17, 1 / 3, 2 / 3
     monkeypatch.setattr(
-        "pytest_vllm.reports.openmetrics.mean_of",
-        lambda _: Mean(value=estimate, low=low, high=high, rounds=2),
+        "pytest_vllm.reports.openmetrics.rate_in",
+        lambda _rounds, _figure: Ranged(value=estimate, low=low, high=high),
     )
     seen = {
         dict(labels)["bound"]: value

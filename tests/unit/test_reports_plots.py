@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from pytest_vllm.domain.load.percentile import curve_places, distribute
 from pytest_vllm.domain.load.server_looks import ServerLook, ServerLooks
-from pytest_vllm.domain.load.timeline import timeline
+from pytest_vllm.domain.load.timeline import time_mean, timeline
 from pytest_vllm.domain.record import RunRecord, from_json
 from pytest_vllm.reports.plot_axis import axis_over, told
+from pytest_vllm.reports.plot_frame import number_text
 from pytest_vllm.reports.plots import (
     Band,
     Bar,
@@ -175,6 +176,15 @@ def test_nothing_drawable_is_no_plot() -> None:
     assert stacked_plot("T", ["a"], {"b": [None]}, x="x", words=WORDS) is None
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-0.4, "-0.4"), (-0.04, "0"), (0.0, "0"), (-0.96, "-1"), (-12.0, "-12"), (math.nan, "0")],
+)
+def test_places_keep_their_sign(value: float, text: str) -> None:
+    """Only a minus before nothing is left out."""
+    assert number_text(value) == text
+
+
 def test_hostile_names_are_text() -> None:
     """Names come out as text: no element, no attribute, no control character of theirs."""
     points = [(1, 1), (2, 2)]
@@ -309,13 +319,37 @@ def test_a_timeline_is_bounded_and_keeps_both_ends() -> None:
         for n in range(1000)
     )
     columns = timeline(ServerLooks(looks=looks), begin_ns=10**9)
-    assert {len(column) for column in columns.values()} == {60}
+    (length,) = {len(column) for column in columns.values()}
+    assert 55 < length <= 60
     assert (columns["time_s"][0], columns["time_s"][-1]) == (-1.0, 998.0)
     assert (columns["kv_cache"][0], columns["kv_cache"][1]) == (None, 0.5)
     assert "waiting" not in columns
     nothing = ServerLook(at_ns=1, gauges={"running": math.nan})
     assert timeline(ServerLooks(looks=(nothing,)), begin_ns=0)["running"] == [None]
     assert timeline(ServerLooks(), begin_ns=0) == {}
+
+
+def test_the_highest_look_of_each_gauge_is_kept() -> None:
+    """A peak of one look is in the record, wherever it fell."""
+    peaks = {"running": 501, "waiting": 502, "kv_cache": 777}
+    looks = tuple(
+        ServerLook(at_ns=n, gauges={name: 0.5 + (n == at) for name, at in peaks.items()})
+        for n in range(1000)
+    )
+    columns = timeline(ServerLooks(looks=looks), begin_ns=0)
+    assert [max(v or 0 for v in columns[name]) for name in peaks] == [1.5, 1.5, 1.5]
+    assert all(len(column) <= 60 for column in columns.values())
+
+
+def test_the_mean_of_a_gauge_is_that_of_the_load() -> None:
+    """Each look stands for the time that is the nearest to it; those around the load for none."""
+    assert time_mean([(-1, 0), (1, 16), (3, 16), (5, 0), (5.2, 0)], 4) == 16
+    assert time_mean([(-1, 9), (1, 10), (9, 20), (11, 9)], 10) == pytest.approx(15)
+    assert time_mean([(1, 4), (2, 4), (2.1, 4), (2.2, 4), (8, 1)], 8.1) == pytest.approx(
+        (5.1 * 4 + 3 * 1) / 8.1
+    )
+    assert time_mean([(-1, 0), (5, 0)], 4) is None
+    assert time_mean([(0, 1)], 0) is None
 
 
 # --- a record of a real GPU -----------------------------------------------------------------------
@@ -375,6 +409,59 @@ def test_the_waterfall_tells_forecast_and_log(gpu_run: RunRecord) -> None:
     assert any(text.startswith("GPU has 79.2 GiB") for text in texts(plot))
 
 
+def spans(plot: Plot) -> dict[str, tuple[float, float]]:
+    """Return where each bar of a plot begins and ends in the drawing, by what it tells."""
+    return {
+        title.text or "": (x, x + float(node.get("width", 0)))
+        for node in parse(plot).iter("rect")
+        if (title := node.find("title")) is not None and (x := float(node.get("x", 0))) >= 0
+    }
+
+
+def with_in_use(record: RunRecord, forecast_gib: float, sampled_gib: float) -> RunRecord:
+    """Return the record with memory that others hold, in the forecast and in the samples."""
+    forecast, samples = copy.deepcopy(record.forecast), copy.deepcopy(record.gpu_samples)
+    forecast["parts"][0]["bytes"] = int(forecast_gib * 2**30)
+    forecast["devices"][0]["free_bytes"] -= int(forecast_gib * 2**30)
+    samples["gpus"][0]["vram_used_bytes"][0] = int(sampled_gib * 2**30)
+    return dataclasses.replace(record, forecast=forecast, gpu_samples=samples)
+
+
+def test_both_sides_of_the_waterfall_begin_after_what_others_hold(gpu_run: RunRecord) -> None:
+    """Measured is what the first sample saw, and the share of the server begins behind it too."""
+    waterfall, stacked = memory_plots(with_in_use(gpu_run, 5.0, 6.0))
+    at = spans(waterfall)
+    scale = at["in use, forecast: 5.00 GiB"][1] - at["in use, forecast: 5.00 GiB"][0]
+    zero = at["in use, forecast: 5.00 GiB"][0]
+    gib = {name: (low - zero) / scale * 5 for name, (low, _) in at.items()}
+    assert gib["in use, measured: 6.00 GiB"] == pytest.approx(0, abs=0.1)
+    assert gib["weights, measured: 0.26 GiB"] == pytest.approx(6, abs=0.1)
+    assert gib["KV cache, measured: 72.23 GiB"] == pytest.approx(7.01, abs=0.1)
+    mark = next(n for n in parse(waterfall).iter("g") if (n.get("class")) == "mk")
+    place = float(re.findall(r"M([\d.]+)", next(mark.iter("path")).get("d", ""))[0])
+    assert (place - zero) / scale * 5 == pytest.approx(5 + 72.84, abs=0.5)
+    assert "the first sample of GPU 0" in waterfall.text
+    assert "server's log 79.2 GiB (6.0 of it in use before)" in stacked.text
+    assert ("in use", "5.00", "6.00") in waterfall.rows
+
+
+def test_measured_begins_where_the_forecast_has_it_if_nothing_else_is_known(
+    gpu_run: RunRecord,
+) -> None:
+    """Without a sample from before the launch, and behind a part that the log does not tell."""
+    assert gpu_run.server_facts is not None
+    facts = dataclasses.replace(gpu_run.server_facts, non_torch_gib=None)
+    run = dataclasses.replace(with_in_use(gpu_run, 5.0, 70.0), server_facts=facts)
+    (waterfall, _) = memory_plots(dataclasses.replace(run, backend="attach"))
+    at = spans(waterfall)
+    assert not [name for name in at if name.startswith("in use, measured")]
+    assert at["weights, measured: 0.26 GiB"][0] == at["weights, forecast: 0.25 GiB"][0]
+    assert at["activation, measured: 0.14 GiB"][0] == at["activation, forecast: 0.39 GiB"][0], (
+        "what the log does not tell shifts nothing"
+    )
+    assert "that of the forecast" in waterfall.text
+
+
 def test_memory_of_a_cpu_is_that_of_the_host() -> None:
     """Without a GPU nothing is called one: the KV space stands beside the host's memory."""
     plots = memory_plots(read("memory-started.json"))
@@ -397,6 +484,36 @@ def test_loads_lie_over_the_samples_of_the_gpu(gpu_run: RunRecord) -> None:
     loaded = [p for at, p in zip(samples["time_s"], power, strict=True) if begin <= at <= end]
     idle = [p for at, p in zip(samples["time_s"], power, strict=True) if at < 50]
     assert min(loaded) > max(idle)
+
+
+def test_gauges_are_told_of_the_time_of_the_loads(gpu_run: RunRecord) -> None:
+    """Idle looks around a load are no part of its mean, and the distance of looks is told."""
+    requests = titled(timeline_plots(gpu_run), "Requests in the server")
+    rows = {row[0]: row[1:] for row in requests.rows}
+    assert rows["c4"] == ("6", "4", "4", "0", "0")
+    assert rows["c16"][:3] == ("16", "14.6", "16")
+    assert "By 33 looks" in requests.text
+    assert "up to 8.1 s apart" in requests.text
+    levels = copy.deepcopy(gpu_run.performance["levels"])
+    for one in (one for level in levels for one in level["rounds"]):
+        one["timeline"]["time_s"] = [at - 99 for at in one["timeline"]["time_s"]]
+    around = dataclasses.replace(gpu_run, performance={**gpu_run.performance, "levels": levels})
+    assert [p.title for p in timeline_plots(around) if "during the loads" in p.title] == []
+
+
+def test_the_peak_of_the_memory_is_in_the_plot_of_it(gpu_run: RunRecord) -> None:
+    """Of a long run some samples are kept, and the highest use besides: it decides everywhere."""
+    samples = copy.deepcopy(gpu_run.gpu_samples)
+    peak = {**samples["gpus"][0], "index": 1, "vram_peak_bytes": 79 * 2**30, "vram_peak_s": 147.5}
+    samples["gpus"].append(peak)
+    plot = titled(
+        timeline_plots(dataclasses.replace(gpu_run, gpu_samples=samples)), "GPU memory in use"
+    )
+    assert plot.text.startswith("At most 79 GiB, on GPU 1.")
+    assert [row[-1] for row in plot.rows] == ["74.7 GiB", "79 GiB"]
+    lines = [n.get("d", "") for n in parse(plot).iter("path") if n.get("class") == "li"]
+    tops = [min(float(y) for y in re.findall(r"[\d.]+ ([\d.]+)", line)) for line in lines[:2]]
+    assert tops[1] < tops[0], "the peak is drawn, not only told"
 
 
 def test_one_level_is_no_curve(gpu_run: RunRecord) -> None:

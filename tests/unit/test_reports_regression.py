@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from pytest_vllm.domain.gated import flatten, rules_for
@@ -17,6 +19,9 @@ from pytest_vllm.reports.regression import (
 )
 from tests.unit.performances import performance
 from tests.unit.records import HOSTILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def rounds(factor: float, noise: float = 0.01) -> list[dict[str, float]]:
@@ -44,6 +49,20 @@ def test_a_table_has_each_metric_its_change_and_its_result() -> None:
     assert "+10 %" in row
     assert "base: then" in text
     assert "candidate: now" in text
+
+
+@pytest.mark.parametrize(
+    ("judge", "how"), [(stored, "between the geometric means of the rounds"), (paired, "all pairs")]
+)
+def test_a_change_that_is_none_of_its_two_columns_says_so(
+    judge: Callable[[float], Judgement], how: str
+) -> None:
+    """Both columns are medians, and the change is estimated over all rounds."""
+    text = " ".join(judgement_text(judge(1.4)).split())
+    assert "base (median)" in text
+    assert "candidate (median)" in text
+    assert how in text
+    assert "it need not be the change between the two medians" in text
 
 
 def test_the_form_is_named() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.errors import VllmError
-from pytest_vllm.domain.record import to_json
+from pytest_vllm.domain.record import Material, from_json, to_json
 from pytest_vllm.domain.run_brief import brief_of, brief_record, moment
 from pytest_vllm.domain.stored import record_facts
 from pytest_vllm.domain.trend_lines import TrendRun
@@ -31,6 +31,7 @@ from tests.unit.records import (
 )
 
 RECORDS = Path(__file__).parents[1] / "data" / "records"
+MODEL = Material(kind="model", name="/m", sha256="a" * 64, of="listing of 1 file: 1 read whole")
 GPUS = {"monitor": "amd", "gpus": [{"name": "AMD Instinct MI300X", "driver": "6.16.6"}] * 8}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -59,6 +60,7 @@ def test_what_a_list_shows_is_read() -> None:
     [
         make_record(),
         replace(make_record(), performance=performance()),
+        make_record(backend="attach", materials=(MODEL,)),
         make_record(failure=make_failure()),
         hostile_record(),
     ],
@@ -73,6 +75,7 @@ def test_the_file_says_what_the_record_says(record: Any) -> None:
     )
     assert read.outcomes == whole.outcomes
     assert read.levels == whole.levels
+    assert read.facts == record_facts(from_json(to_json(record), where="run.json"))
 
 
 @pytest.mark.parametrize("file", sorted(RECORDS.glob("*.json")), ids=lambda file: file.name)
@@ -91,7 +94,10 @@ def test_what_is_no_run_is_an_error_and_nothing_else(document: Any) -> None:
 @settings(max_examples=50)
 @given(
     st.sampled_from(
-        ("run_id", "started", "verdict", "settings", "launch", "server", "gpus", "results")
+        (
+            *("run_id", "started", "verdict", "settings", "launch", "server", "gpus", "results"),
+            *("backend", "materials"),
+        )
     ),
     JSON,
 )

@@ -9,6 +9,7 @@ import pytest
 
 from pytest_vllm.domain.checks import Outcome
 from pytest_vllm.domain.metric_change import Effect
+from pytest_vllm.domain.record import Material
 from pytest_vllm.domain.run_comparison import RunComparison, Sameness, Side, compare_runs
 from pytest_vllm.domain.settings import Setting
 from pytest_vllm.domain.stored import record_facts
@@ -86,6 +87,43 @@ def test_what_differs_is_named_and_forbids_figures(
     assert found.performance.changes == ()
     assert found.could_be_forced
     assert found.exit_code == 75
+
+
+def folder(digest: str, **changes: Any) -> RunRecord:
+    """Return a run of a model in a folder."""
+    told = Material(kind="model", name="/models/Qwen3-8B", sha256=digest * 64)
+    return run(revision="", materials=(told,), **changes)
+
+
+def test_another_model_at_the_same_path_is_named_and_forbids_figures() -> None:
+    found = compare_runs(side(folder("a")), side(folder("b")))
+    assert found.performance is not None
+    assert found.performance.obstacles == (
+        f"other model files: {'a' * 64} of the base, {'b' * 64} of the candidate",
+    )
+    assert found.exit_code == 75
+    assert compare_runs(side(folder("a")), side(folder("a", factor=1.01))).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("base", "candidate", "names"),
+    [
+        (folder("a"), run(), {"model files", "model revision"}),
+        (folder("a"), run(revision=""), {"model files", "model revision"}),
+        (run(revision=""), run(), {"model revision"}),
+        (run(), run(backend="attach"), {"arguments"}),
+        (run(backend="attach"), run(backend="attach"), {"arguments"}),
+    ],
+)
+def test_what_nobody_knows_of_both_is_said_and_forbids_nothing(
+    base: RunRecord, candidate: RunRecord, names: set[str]
+) -> None:
+    """As of records without materials, and of servers that somebody else started."""
+    found = compare_runs(side(base), side(candidate))
+    unknown = {fact.name for fact in found.machine if fact.same is Sameness.NOT_KNOWN}
+    assert unknown == {"partition of the GPUs", *names}
+    assert found.performance is not None
+    assert not found.performance.obstacles
 
 
 @pytest.mark.parametrize("changes", [changes for changes, name in OTHERS if name])

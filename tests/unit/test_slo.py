@@ -152,6 +152,7 @@ def test_the_mean_of_rounds_has_students_interval() -> None:
     assert mean.low == pytest.approx(10 - 1.2415, abs=2e-3)
     assert mean.high == pytest.approx(10 + 1.2415, abs=2e-3)
     assert mean_of([3.0]).low is None
+    assert mean_of([1.0, 100.0]).low == 0.0  # no figure of a load is below it
 
 
 @pytest.mark.parametrize(

@@ -314,6 +314,7 @@ def test_only_a_model_is_a_package_of_the_hub() -> None:
         ("", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ("[]", "is no JSON object"),
+        ('{"_type": ' + "[" * 200 + "]" * 200 + "}", "the statement._type is nested too deeply"),
         ("{}", "its _type is nothing"),
         ('{"_type": "https://in-toto.io/Statement/v0.1"}', 'its _type is "https://in-toto.io/S'),
         (

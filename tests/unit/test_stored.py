@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_vllm.adapters.model_listing import list_model
 from pytest_vllm.domain.metric_change import Effect, Form
+from pytest_vllm.domain.record import Material
 from pytest_vllm.domain.settings import Setting
 from pytest_vllm.domain.stored import (
     compare_performance,
@@ -17,6 +19,14 @@ from pytest_vllm.domain.stored import (
 )
 from tests.unit.performances import performance
 from tests.unit.records import all_passed, make_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDER, HUB = "/models/Qwen3-8B", "Qwen/Qwen3-8B"
+COMMIT = "0123456789" * 4
+SAMPLED = "model files (read whole, by size and samples)"
+LINKED = "model files (read whole, by the Hub's SHA-256)"
 
 
 @pytest.mark.parametrize(
@@ -160,9 +170,90 @@ def test_what_must_be_the_same_is_read_out_of_a_record() -> None:
     assert judgement.obstacles == ("other driver: 6.14.14 of the baseline, 7.0.1 of this run",)
 
 
-def test_little_is_known_of_an_attached_server() -> None:
-    facts = facts_of(gpus={}, facts={}, settings=(), server=None)
-    assert {name for name, value in facts.items() if value} == {"arguments"}
+def content_facts(*materials: Material, revision: str = "") -> dict[str, str]:
+    """Return by what the content of a model is known."""
+    facts = facts_of(
+        gpus={},
+        facts={"model": {"revision": revision}},
+        settings=(),
+        server=None,
+        materials=materials,
+    )
+    return {name: value for name, value in facts.items() if name.startswith("model ")}
+
+
+def model(name: str, sha256: str = "a" * 64, of: str = "") -> Material:
+    return Material(kind="model", name=name, sha256=sha256, of=of)
+
+
+NINE = "listing of 9 files: 7 read whole, 2 by size and samples"
+
+
+@pytest.mark.parametrize(
+    ("material", "revision", "facts"),
+    [
+        (None, "", {"model revision": ""}),
+        (None, "v1", {"model revision": "v1"}),
+        (model(FOLDER, "", "not known: it is gone"), "v1", {"model revision": "v1"}),
+        (model(FOLDER), "", {"model files": "a" * 64}),
+        (model(FOLDER, of=NINE), "", {SAMPLED: "a" * 64}),
+        (model(f"{FOLDER}@v1"), "v1", {"model revision": "v1", "model files": "a" * 64}),
+        (model(f"{FOLDER}@{COMMIT}"), "", {"model files": "a" * 64}),
+        (model(f"{HUB}@{COMMIT}", of=NINE), "main", {"model revision": COMMIT}),
+        (model(f"{HUB}@{COMMIT}", ""), "main", {"model revision": "main"}),
+        (Material(kind="suite", name="x", sha256="b" * 64), "", {"model revision": ""}),
+    ],
+)
+def test_the_content_of_a_model_is_known_by_commit_or_digest(
+    material: Material | None, revision: str, facts: dict[str, str]
+) -> None:
+    """What `--vllm-revision` says of a folder, vLLM does not read."""
+    found = content_facts(*([material] if material else ()), revision=revision)
+    assert found == facts
+
+
+def weights(folder: Path, first: bytes, *, linked: bool = False) -> Path:
+    """Make a model with a file that is too large to be read whole; it takes no room."""
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    file = folder / "model.safetensors"
+    if linked:
+        blobs = folder.parent / "blobs"
+        blobs.mkdir()
+        file.symlink_to(blobs / ("c" * 64))
+    with file.open("wb") as stream:
+        stream.write(first)
+        stream.truncate(65 * 2**20)
+    return folder
+
+
+def test_digests_are_compared_where_the_files_were_read_alike(tmp_path: Path) -> None:
+    """A folder of links into the Hub's cache has another digest of the same model."""
+    made = [
+        weights(tmp_path / "old", b"old"),
+        weights(tmp_path / "new", b"new"),
+        weights(tmp_path / "linked", b"old", linked=True),
+    ]
+    (made[1] / "more.json").write_text("{}")
+    listings = map(list_model, made)
+    facts = [content_facts(model(FOLDER, it.sha256, it.of)) for it in listings]
+    assert [list(side) for side in facts] == [[SAMPLED], [SAMPLED], [LINKED]]
+    compared = [
+        compare_performance(performance(), performance(), facts=(facts[0], other))
+        for other in facts
+    ]
+    reasons = [judgement.obstacles for judgement in compared if judgement is not None]
+    assert [len(found) for found in reasons] == [0, 1, 0]
+    assert reasons[1][0].startswith(f"other {SAMPLED}: ")
+
+
+def test_nothing_is_known_of_an_attached_server() -> None:
+    """Arguments that somebody gave beside its URL are not those that it runs with."""
+    serve = Setting(name="serve-arg", value=("--max-model-len=2048",), source="ini")
+    facts = facts_of(gpus={}, facts={}, settings=(serve,), server=None, backend="attach")
+    assert set(facts.values()) == {""}
+    started = facts_of(gpus={}, facts={}, settings=(), server=None, backend="docker")
+    assert started["arguments"] == "none"
 
 
 def test_a_first_run_says_how_it_becomes_a_baseline() -> None:

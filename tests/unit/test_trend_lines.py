@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_vllm.domain.run_brief import brief_record
 from pytest_vllm.domain.trend_lines import METRICS, TrendRun, trend_of
 from tests.unit.performances import performance
-from tests.unit.test_run_comparison import GPU, run
+from tests.unit.test_run_comparison import GPU, folder, run
 
 DAY = dt.timedelta(days=1)
 MEMORY = "--gpu-memory-utilization 0.9"
@@ -110,6 +110,33 @@ def test_a_driver_that_only_one_run_knows_is_named() -> None:
     (subject,) = trend_of([trend_run(0), trend_run(1, gpu=unknown)])
     names = [line.name for line in subject.metrics["tpot_p50_ms"]]
     assert names == ["driver 6.16.6", "driver not known"]
+
+
+def test_another_model_at_the_same_path_begins_another_line() -> None:
+    runs = [TrendRun(name=name, brief=brief_record(folder(name))) for name in "ab"]
+    (subject,) = trend_of(runs)
+    names = [line.name for line in subject.metrics["tpot_p50_ms"]]
+    assert names == [f"model files {'a' * 64}", f"model files {'b' * 64}"]
+
+
+def test_an_attached_server_and_one_without_arguments_are_two_lines() -> None:
+    (subject,) = trend_of([trend_run(0, arguments=()), trend_run(1, backend="attach")])
+    names = [line.name for line in subject.metrics["tpot_p50_ms"]]
+    assert names == ["arguments none", "arguments not known"]
+
+
+def test_a_fact_that_only_some_runs_have_names_every_line() -> None:
+    """Digest and commit tell a model in different ways, and are facts of their own."""
+    one = trend_run(0)
+    known = [{"model revision": "abc"}, {"model files": "d1"}, {"model files": "d2"}]
+    others = {name: value for name, value in one.brief.facts.items() if name != "model revision"}
+    runs = [replace(one, brief=replace(one.brief, facts={**others, **facts})) for facts in known]
+    (subject,) = trend_of(runs)
+    assert [line.name for line in subject.metrics["tpot_p50_ms"]] == [
+        "model revision abc, model files not known",
+        "model revision not known, model files d1",
+        "model revision not known, model files d2",
+    ]
 
 
 @given(st.lists(st.lists(st.sampled_from(["--a", "--b 1", "-c", "2"])).map(tuple), unique=True))

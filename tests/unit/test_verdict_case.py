@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import xmlschema
 
-from pytest_vllm.domain.checks import Outcome
+from pytest_vllm.domain.checks import Level, Outcome
 from pytest_vllm.domain.record import Rules, RunRecord
 from pytest_vllm.domain.verdict import Decision, Verdict, decide
 from pytest_vllm.reports.annotations import annotate
@@ -95,6 +95,12 @@ def test_a_required_check_without_a_result_is_a_case_that_was_skipped() -> None:
 FAILED = (*all_passed(), make_result("chat.a.b", Outcome.FAIL))
 BROKEN = (*all_passed(), make_result("chat.c.d", Outcome.ERROR))
 PROMOTED = make_record().verdict
+SHOWS_NOTHING = (
+    make_result("chat.a.b", level=Level.SHOULD),
+    make_result("chat.c.d", Outcome.WAIVED),
+    make_result("chat.e.f", Outcome.NOT_APPLICABLE),
+)
+NOTHING = "no MUST check passed, so nothing was shown"
 FORGED = [
     (make_record(FAILED, verdict=PROMOTED), "1 MUST check failed: chat.a.b"),
     (make_record(BROKEN, verdict=PROMOTED), "1 MUST check could not be judged: chat.c.d"),
@@ -103,6 +109,8 @@ FORGED = [
         make_record(rules=Rules(profile="p", complete=True, required=("a.b",))),
         "1 MUST check has no result: a.b",
     ),
+    (make_record((), verdict=PROMOTED), NOTHING),
+    (make_record(SHOWS_NOTHING, verdict=PROMOTED), NOTHING),
 ]
 
 
@@ -131,6 +139,7 @@ def test_a_sound_record_is_not_doubted() -> None:
         make_record(FAILED),
         make_record(BROKEN),
         make_record((), failure=make_failure()),
+        make_record((*SHOWS_NOTHING, make_result("chat.g.h"))),
     ):
         assert "WARNING" not in report_md(record)
         assert "WARNING" not in report_html(record)

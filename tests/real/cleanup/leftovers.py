@@ -114,7 +114,7 @@ def find(
         left += [f"container {c.name} ({c.status})" for c in named]
         left += [f"network {n.name}" for n in client.networks.list(names=[f"pv-{run}"])]
         left += [f"volume {v.name}" for v in client.volumes.list(filters=mine)]
-    left += [f"file {_describe_file(path, tmp)}" for path in tmp.rglob("*") if not _shared(path)]
+    left += [f"file {_describe_file(path, tmp)}" for path in _below(tmp) if not _shared(path)]
     left += [f"segment {path.name}" for path in _SHM.glob(f"*{mark}*")]
     left += [f"port {port}" for port, inode in _listeners() if inode in known.sockets]
     return sorted(set(left))
@@ -154,9 +154,22 @@ def _members(mark: str) -> list[psutil.Process]:
     return list(found.values())
 
 
+def _below(folder: Path) -> list[Path]:
+    """Return all below a folder; what vanishes meanwhile is no error, as it is with `rglob`."""
+    walked = os.walk(folder)
+    return [Path(where, name) for where, folders, files in walked for name in folders + files]
+
+
 def _shared(path: Path) -> bool:
-    """Tell whether a path is a folder that all runs of a user share, and that is empty."""
-    return path.is_dir() and path.name.startswith(_SHARED) and not any(path.iterdir())
+    """Tell whether a path is a folder that all runs of a user share, and that is empty or gone."""
+    if not path.name.startswith(_SHARED):
+        return False
+    try:
+        return not any(path.iterdir())
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
 
 
 def _describe_file(path: Path, tmp: Path) -> str:

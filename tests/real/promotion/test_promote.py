@@ -62,7 +62,7 @@ def test_what_the_tag_was_before_is_told_and_a_second_time_changes_nothing(
     to = f"{accepted.repository}:stable"
     code, out, _ = promote(accepted, to)
     assert code == 0
-    assert f"before     it was {other}; crane tag {accepted.repository}@{other} stable" in out
+    assert f"before     {to} was {other}; crane tag {accepted.repository}@{other} stable" in out
     code, out, _ = promote(accepted, to)
     assert code == 0
     assert f"there      {to} is that image already; nothing was changed" in out

@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 TRAITS = {
     "slow-start": "is not ready for a minute",
-    "slow-stop": "needs a second for an orderly end",
+    "slow-stop": "needs three seconds for an orderly end",
     "stubborn": "no process listens to SIGTERM, and the worker leaves the session",
     "broken": "the engine fails while it loads",
     "cpu": "runs on a CPU and says so, with the weights of the model in its memory",
 }
 MARK = os.environ.get("STAND_IN_MARK", "unmarked")
 _SLOW_START_S = 60.0
-_SLOW_STOP_S = 1.0
+_SLOW_STOP_S = 3.0
 _SLOW_HELP_S = 120.0
 _BLOCKS = os.environ.get("STAND_IN_BLOCKS", "")
 _CPU_BLOCK_SIZE = 128
