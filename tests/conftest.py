@@ -29,8 +29,11 @@ os.environ.setdefault("PYTEST_VLLM_PERFORMANCE", "none")
 # Pages with plots are a third of a second each; tests of reports name those that they look at.
 os.environ.setdefault("PYTEST_VLLM_REPORT", "attestation,junit,md")
 
-# Under nohup runs ignore a hang-up, as they should; here they are to hear it.
+# Under nohup runs ignore a hang-up, and in a shell's background Ctrl-C, as they should; here they
+# are to hear both.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -366,8 +366,7 @@ def test_a_clock_that_is_set_is_noticed() -> None:
 
 
 RUN = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is deaf to it
+import sys
 from pytest_vllm.adapters.load.run import run_load
 from pytest_vllm.domain.load.plan import LoadPlan, Request
 run_load(LoadPlan(url=sys.argv[1], requests=(Request(body=b""),), concurrency=1))

@@ -53,23 +53,14 @@ def others(stand_in_server: Server) -> Iterator[Bystander]:
 
 
 @pytest.fixture(scope="module")
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C reach what we start; a shell starts background jobs deaf to it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(scope="module")
 def outcomes(
     request: pytest.FixtureRequest,
     stand_in_server: Server,
     others: Bystander,
     tmp_path_factory: pytest.TempPathFactory,
-    interruptible: None,
 ) -> Iterator[dict[Cell, Future[Outcome]]]:
     """Run the wanted cells, a few at a time: they mostly wait."""
-    del interruptible, others
+    del others
     folder = tmp_path_factory.mktemp("cells")
     pool = ThreadPoolExecutor(AT_ONCE)
     try:
@@ -133,7 +124,6 @@ def test_nothing_is_left(
 
 if ALL:  # real vLLM takes a minute each
 
-    @pytest.mark.usefixtures("interruptible")
     @pytest.mark.parametrize("cell", REAL_CELLS, ids=str)
     def test_nothing_of_real_vllm_is_left(
         cell: Cell,
