@@ -38,8 +38,9 @@ EARLY = [case for case in CASES if case.early is not None]
 LATE = [case for case in CASES if case.late is not None and (case.always or ALL)]
 AT_ONCE = 2
 """Runs at the same time: vLLM's start is mostly one busy core."""
-REPORT_S = 20
-"""From failure to verdict; most of it is the end of the rest of the server, on two busy cores.
+REPORT_S = 40
+"""From failure to verdict; most of it is the end of the rest of the server, on two busy cores: what
+hears no SIGTERM has a grace of 20 s.
 
 A machine on which the start takes longer than this may take as long for the report.
 """
